@@ -1,0 +1,24 @@
+"""copgen: turn satellite views of one place into one another.
+
+`from copgen_cli import CopGenPipeline` is the way in from Python. The import is lazy, so that the command line
+starts without torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from copgen_cli.model.pipeline import CopGenPipeline
+
+__all__ = ["CopGenPipeline", "__version__"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CopGenPipeline":
+        from copgen_cli.model.pipeline import CopGenPipeline
+
+        return CopGenPipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

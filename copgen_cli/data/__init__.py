@@ -1,0 +1,1 @@
+"""Getting, cutting, encoding and packing: the way from an archive to a store."""

@@ -1,0 +1,79 @@
+"""Errors that a user can mend: each carries a hint, and the exit code that scripts may rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARTLY = 3
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class CopgenError(Exception):
+    """A problem the user can fix. `main()` prints message and hint; a bug keeps its traceback."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(CopgenError):
+    """The command line or a setting asks for something that makes no sense."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnknownNameError(UsageError):
+    """A name that should be one of a known list."""
+
+    def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
+        names = [str(item) for item in known]
+        nearest = nearest_name(name, names)
+        suggestion = f"Did you mean {nearest!r}? " if nearest else ""
+        super().__init__(f"Unknown {kind} {name!r}.", hint=f"{suggestion}Known: {', '.join(names) or 'none'}.")
+
+
+class MissingInputError(CopgenError):
+    """A command needs what an earlier command writes."""
+
+    def __init__(self, what: str, folder: Path, *, written_by: str) -> None:
+        super().__init__(
+            f"No {what} in {folder}.", hint=f"Run `copgen {written_by}` first, or point to another folder."
+        )
+
+
+class MismatchError(CopgenError):
+    """Two things that must agree do not: a store and a model, a checkpoint and its configuration."""
+
+
+class BrokenInputError(CopgenError):
+    """A file is not what it should be: cut short, of another format, or dangerous to read."""
+
+
+class BusyError(CopgenError):
+    """Another process is writing the same output."""
+
+
+class DiskFullError(CopgenError):
+    """The disk has no room for what would be written."""
+
+    def __init__(self, path: Path, *, needed: int | None = None, free: int | None = None) -> None:
+        need = f" {needed:,} bytes are needed" if needed is not None else ""
+        have = f", {free:,} are free" if needed is not None and free is not None else ""
+        super().__init__(
+            f"No room left on the disk of {path}.{need}{have}{'.' if need else ''}",
+            hint="Free some space or choose another folder; what is complete is kept, and running again continues.",
+        )
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The closest known spelling, if any is close."""
+    from difflib import get_close_matches
+
+    matches = get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,0 +1,1 @@
+"""How good a generated picture is: metrics, and reports of them."""

@@ -1,0 +1,144 @@
+"""The vocabulary: modalities and their facts, the roles they play in a sample, and the two splits.
+
+Adding a modality means adding one member and one row here; no other file lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from copgen_cli.errors import UnknownNameError, UsageError
+
+
+class Role(StrEnum):
+    """What a modality does in one sample."""
+
+    GENERATE = "generate"
+    CONDITION = "condition"
+    IGNORE = "ignore"
+    """Marginalised: noise drawn once and held fixed, at the last timestep."""
+
+
+class Split(StrEnum):
+    """Which half of the data a cell belongs to."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityFacts:
+    """What is known of one modality, and nowhere else."""
+
+    source: str
+    """Name of its Major TOM dataset."""
+    folder: str
+    """Name of its folder in a prepared subset."""
+    title: str
+    """How pictures and tables call it."""
+    thumbnail_size: int
+    """Side of its thumbnail in pixels, as the archive holds it."""
+    pixel_size: float
+    """Ground size of one thumbnail pixel in metres."""
+    grey: bool = False
+    """One channel, repeated to three for the autoencoder."""
+    has_product: bool = True
+    """The archive names the product and its time; a source without them uses the word "id"."""
+
+
+class Modality(StrEnum):
+    """One of the views of a place. The order of members is the order of indices on disk and in models."""
+
+    DEM = "dem"
+    S1RTC = "s1_rtc"
+    S2L1C = "s2_l1c"
+    S2L2A = "s2_l2a"
+
+    @property
+    def facts(self) -> ModalityFacts:
+        return _FACTS[self]
+
+    @property
+    def index(self) -> int:
+        """Position among all modalities, from 0; databases and published checkpoints are in this order."""
+        return list(Modality).index(self)
+
+    @classmethod
+    def of_source(cls, source: str) -> Modality:
+        """The modality of a Major TOM dataset name, such as `Core-S2L2A`."""
+        for modality in cls:
+            if modality.facts.source == source:
+                return modality
+        raise UnknownNameError("source", source, known=[m.facts.source for m in cls])
+
+    @classmethod
+    def of_folder(cls, folder: str) -> Modality:
+        """The modality of a folder name, such as `S2L2A_thumbnail`."""
+        for modality in cls:
+            if modality.facts.folder == folder:
+                return modality
+        raise UnknownNameError("modality folder", folder, known=[m.facts.folder for m in cls])
+
+
+_FACTS = {
+    Modality.DEM: ModalityFacts(
+        source="Core-DEM",
+        folder="DEM_thumbnail",
+        title="Elevation (hillshade)",
+        thumbnail_size=356,
+        pixel_size=30.0,
+        grey=True,
+        has_product=False,
+    ),
+    Modality.S1RTC: ModalityFacts(
+        source="Core-S1RTC",
+        folder="S1RTC_thumbnail",
+        title="Sentinel-1 RTC",
+        thumbnail_size=1068,
+        pixel_size=10.0,
+    ),
+    Modality.S2L1C: ModalityFacts(
+        source="Core-S2L1C",
+        folder="S2L1C_thumbnail",
+        title="Sentinel-2 L1C",
+        thumbnail_size=1068,
+        pixel_size=10.0,
+    ),
+    Modality.S2L2A: ModalityFacts(
+        source="Core-S2L2A",
+        folder="S2L2A_thumbnail",
+        title="Sentinel-2 L2A",
+        thumbnail_size=1068,
+        pixel_size=10.0,
+    ),
+}
+
+
+def parse_modalities(text: str, *, option: str) -> tuple[Modality, ...]:
+    """Read a comma-separated list such as `dem,s2_l2a`, in the order given.
+
+    Raises:
+        UnknownNameError: a name is not a modality.
+        UsageError: a name is there twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    chosen = tuple(as_modality(name) for name in names)
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"{option} names a modality twice: {text}", hint="Name each modality once.")
+    return chosen
+
+
+def as_modality(name: str) -> Modality:
+    """The modality of that name, or an error with the nearest one."""
+    try:
+        return Modality(name)
+    except ValueError:
+        raise UnknownNameError("modality", name, known=list(Modality)) from None
+
+
+def in_index_order(modalities: Iterable[Modality]) -> tuple[Modality, ...]:
+    """Without repeats, in the order of the registry."""
+    chosen = set(modalities)
+    return tuple(modality for modality in Modality if modality in chosen)
