@@ -1,0 +1,304 @@
+"""Weights from wherever they are: a file, a folder, a hub. Nothing read here is ever executed.
+
+Sizes are read off the tensors, so that a file needs no configuration beside it, and one that has a configuration is
+held to it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
+from copgen_cli.modalities import Modality
+from copgen_cli.model.transformer import CopGenTransformer
+
+PUBLISHED_ID = "mespinosami/COP-GEN-Beta"
+"""Hub id of the released COP-GEN-Beta."""
+PUBLISHED_FILE = "nnet_ema_114000.pth"
+"""Its weights: the EMA at step 114,000."""
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+"""How diffusers calls the weights in a model's folder."""
+
+_HEAD_WIDTH = 64
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_WRAPPERS = ("state_dict", "model_state_dict", "ema", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_transformer(
+    source: str | Path = PUBLISHED_ID, num_heads: int | None = None, *, modalities: Sequence[str] | None = None
+) -> CopGenTransformer:
+    """Load a transformer, in float32 and eval mode, without a second copy of its weights in memory.
+
+    Args:
+        source: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file; a diffusers folder; a pipeline's folder; a training
+            checkpoint (its EMA is taken); or a hub id.
+        num_heads: attention heads, which no tensor tells; None means as configured, else heads of 64.
+        modalities: names of the modalities in the order of the weights; None means as configured, else the four of the
+            registry where there are four.
+
+    Raises:
+        CopgenError: there is no such source, or the hub cannot be reached and has not been before.
+        BrokenInputError: a file is cut short, of another format, or needs more than weights.
+        MismatchError: the tensors are not those of one transformer, or differ from the configuration beside them.
+    """
+    weights = find_weights(source)
+    configured = _read_config(weights.parent / "config.json") if weights.name == WEIGHTS_NAME else {}
+    tensors = read_tensors(weights)
+    sizes = _sizes_of(tensors, weights)
+    if round(configured.get("mlp_ratio", 0) * sizes["hidden_size"]) == round(sizes["mlp_ratio"] * sizes["hidden_size"]):
+        sizes["mlp_ratio"] = configured["mlp_ratio"]  # the tensors tell it to a rounding only
+    for name in sizes:
+        if name in configured and configured[name] != sizes[name]:
+            raise MismatchError(
+                f"{weights.parent}: the configuration says {name} {configured[name]}, the tensors say {sizes[name]}.",
+                hint="Restore the config.json that was written with these weights.",
+            )
+    heads = _choose_heads(num_heads, configured.get("num_heads"), sizes["hidden_size"], weights)
+    names = modalities if modalities is not None else configured.get("modalities")
+    if names is None and sizes["num_modalities"] == len(Modality):
+        names = list(Modality)
+    names = None if names is None else [str(name) for name in names]
+    try:
+        with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
+            net = CopGenTransformer(**sizes, num_heads=heads, modalities=names)
+    except ValueError as error:
+        raise MismatchError(
+            f"{weights}: {error}.", hint="Pass the num_heads and modalities that it was trained with."
+        ) from error
+    _check_fit(tensors, {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}, weights)
+    net.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
+    return net.eval()
+
+
+def modalities_of(net: CopGenTransformer) -> tuple[Modality, ...]:
+    """The modalities of a model, in its order.
+
+    Raises:
+        MismatchError: its configuration does not name them, or names one that is not in the registry.
+    """
+    names = net.config.modalities
+    if names is None and net.config.num_modalities == len(Modality):
+        names = list(Modality)
+    unknown = [name for name in names or () if name not in list(Modality)]
+    if names is None or unknown:
+        said = f"names {', '.join(unknown)}" if unknown else f"does not name its {net.config.num_modalities} modalities"
+        raise MismatchError(
+            f"The model's configuration {said}.", hint=f"Give their names in its order, out of {', '.join(Modality)}."
+        )
+    return tuple(Modality(name) for name in names)
+
+
+def find_weights(source: str | Path) -> Path:
+    """The file of weights that a source stands for, fetched from the hub if it is a hub id.
+
+    Raises:
+        CopgenError: there is no such source, or the hub cannot be reached.
+        BrokenInputError: a folder has no weights in it.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _weights_in(path)
+    if not _HUB_ID.fullmatch(str(source)):
+        raise CopgenError(
+            f"There is no file or folder {source}.",
+            hint="Give the path of weights or of a model's folder, or a hub id.",
+        )
+    if str(source) == PUBLISHED_ID:
+        return fetch_from_hub(PUBLISHED_ID, [PUBLISHED_FILE]) / PUBLISHED_FILE
+    wanted = ["config.json", WEIGHTS_NAME, "transformer/config.json", f"transformer/{WEIGHTS_NAME}", "nnet_ema*.pth"]
+    return _weights_in(fetch_from_hub(str(source), wanted))
+
+
+def fetch_from_hub(repo_id: str, patterns: Sequence[str]) -> Path:
+    """The cache folder of a hub repository, with the files that match fetched into it; offline, what is there already.
+
+    Raises:
+        CopgenError: there is no such repository, or the files are neither in reach nor in the cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if all("*" not in pattern for pattern in patterns):
+        fetch = f"hf download {repo_id} {' '.join(patterns)}"
+    else:
+        fetch = f"hf download {repo_id}"
+    try:
+        folder = Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise CopgenError(
+            f"There is no file or folder {repo_id} here, and it could not be fetched from the hub.",
+            hint=f"Check the name; without a connection, run `{fetch}` where there is one and give the path it prints.",
+        ) from error
+    return folder
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` or PyTorch file, mapped into memory where possible; no code in it is ever run.
+
+    A dictionary around them (`state_dict`, `ema`, …) and a prefix that all names share (`module.`) are taken off.
+
+    Raises:
+        BrokenInputError: the file is cut short, of another format, or needs more than weights to be loaded.
+    """
+    tensors: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(tensors, Mapping) and isinstance(tensors.get(wrapper), Mapping):
+            tensors = tensors[wrapper]
+    if not isinstance(tensors, Mapping) or not tensors:
+        raise BrokenInputError(f"{path} holds no tensors by name.", hint="Give a file with a state dict.")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise BrokenInputError(f"{path}: {name!r} is not a named tensor.", hint="Give a file with a state dict.")
+        if tensor.untyped_storage().nbytes() < tensor.nbytes:
+            raise BrokenInputError(
+                f"{path}: {name} claims more values than the file holds.", hint="Fetch or convert it again."
+            )
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise BrokenInputError(
+            f"{path} is not a whole safetensors file: {error}.", hint="Fetch or convert it again."
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        # only the zip format can be mapped; older files are read as a whole
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError:
+        raise
+    except Exception as error:  # on foreign bytes the unpickler raises whatever it stumbles over
+        raise BrokenInputError(
+            f"{path} is not a file of PyTorch weights: it is cut short, of another format, or would need to run code.",
+            hint="Fetch it again, or save its state dict alone (better: as safetensors) where it was made.",
+        ) from error
+
+
+def _weights_in(folder: Path) -> Path:
+    """The weights of a model's folder, a pipeline's, or a training checkpoint's (then the EMA)."""
+    for inner in ("transformer", "ema"):
+        if (folder / inner / WEIGHTS_NAME).is_file():
+            return folder / inner / WEIGHTS_NAME
+    for name in (WEIGHTS_NAME, "nnet_ema.pth"):
+        if (folder / name).is_file():
+            return folder / name
+    numbered = {path: re.fullmatch(r"nnet_ema_(\d+)", path.stem) for path in folder.glob("nnet_ema_*.pth")}
+    steps = {int(match[1]): path for path, match in numbered.items() if match}
+    if steps:
+        return steps[max(steps)]
+    raise BrokenInputError(
+        f"{folder} holds no transformer.",
+        hint=f"Looked for {WEIGHTS_NAME} (there, in transformer/ and in ema/) and for nnet_ema.pth.",
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BrokenInputError(f"{path} is not JSON: {error}.", hint="Fetch or convert the model again.") from error
+    if not isinstance(config, dict):
+        raise BrokenInputError(f"{path} is not a configuration.", hint="Fetch or convert the model again.")
+    return config
+
+
+def _choose_heads(asked: int | None, configured: int | None, width: int, weights: Path) -> int:
+    if asked is not None and configured is not None and asked != configured:
+        raise MismatchError(
+            f"{weights.parent} is configured with {configured} heads, not {asked}.", hint="Leave num_heads out."
+        )
+    if asked is not None or configured is not None:
+        return asked if asked is not None else configured  # type: ignore[return-value]
+    if width % _HEAD_WIDTH:
+        raise MismatchError(
+            f"{weights} is {width} wide, which heads of {_HEAD_WIDTH} do not divide.",
+            hint="Say how many heads it has (num_heads): the tensors do not tell.",
+        )
+    return width // _HEAD_WIDTH
+
+
+def _sizes_of(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Any]:
+    """The constructor's settings that tensors tell, all but `num_heads` and `modalities`."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        width, channels, patch, _ = shapes["patch_embeds.0.proj.weight"]
+        hidden, _ = shapes["mid_block.mlp.fc1.weight"]
+        _, tokens, _ = shapes["pos_embed"]
+    except (KeyError, ValueError) as error:
+        raise MismatchError(
+            f"{weights} is not a transformer of this kind: patch_embeds.0.proj.weight, mid_block.mlp.fc1.weight and "
+            "pos_embed are not all there with the dimensions they have.",
+            hint=f"It has {len(shapes)} tensors, such as {', '.join(list(shapes)[:3])}.",
+        ) from error
+    modalities = _count(shapes, "patch_embeds", "decoder_preds")
+    grid = math.isqrt(max(tokens // modalities - 1, 0))
+    return {
+        "sample_size": grid * patch,
+        "in_channels": channels,
+        "patch_size": patch,
+        "hidden_size": width,
+        "depth": 2 * _count(shapes, "in_blocks", "out_blocks"),
+        "mlp_ratio": hidden / width,
+        "qkv_bias": "mid_block.attn.qkv.bias" in shapes,
+        "mlp_time_embed": any(name.startswith("time_img_embeds.") for name in shapes),
+        "num_modalities": modalities,
+    }
+
+
+def _count(names: Mapping[str, Any], *lists: str) -> int:
+    """How many different indices the tensors of these module lists have."""
+    pattern = re.compile(rf"({'|'.join(lists)})\.(\d+)\.")
+    return len({match[2] for match in map(pattern.match, names) if match})
+
+
+def _check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], weights: Path) -> None:
+    """Raise with what is missing, unexpected, mis-shaped or not made of floats, a few by name and all by count."""
+    misshaped = [
+        f"{name} is {_by(tensors[name].shape)}, expected {_by(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    complaints = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "mis-shaped": misshaped,
+        "not floating point": [name for name, tensor in tensors.items() if not tensor.is_floating_point()],
+    }
+    said = [f"{len(names)} {kind} ({_few(names)})" for kind, names in complaints.items() if names]
+    if said:
+        raise MismatchError(
+            f"The tensors of {weights} are not those of one transformer: {'; '.join(said)}.",
+            hint="Give the weights of a COP-GEN transformer, complete and under their own names.",
+        )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in shape) or "a scalar"
+
+
+def _few(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
