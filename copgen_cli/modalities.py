@@ -61,8 +61,8 @@ class Modality(StrEnum):
         return _FACTS[self]
 
     @property
-    def index(self) -> int:
-        """Position among all modalities, from 0; databases and published checkpoints are in this order."""
+    def order(self) -> int:
+        """Index among all modalities, from 0; databases and published checkpoints are in this order."""
         return list(Modality).index(self)
 
     @classmethod
@@ -131,11 +131,11 @@ def parse_modalities(text: str, *, option: str) -> tuple[Modality, ...]:
 
 
 def as_modality(name: str) -> Modality:
-    """The modality of that name, or an error with the nearest one."""
-    try:
-        return Modality(name)
-    except ValueError:
-        raise UnknownNameError("modality", name, known=list(Modality)) from None
+    """The modality of that name, or of that Major TOM dataset; an error names the nearest."""
+    for modality in Modality:
+        if name in (modality, modality.facts.source):
+            return modality
+    raise UnknownNameError("modality", name, known=list(Modality))
 
 
 def in_index_order(modalities: Iterable[Modality]) -> tuple[Modality, ...]:

@@ -1,0 +1,83 @@
+"""Which commands exist; and `main()`, the one place that turns an error into a message."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from copgen_cli import __version__, console
+from copgen_cli.commands.config import config
+from copgen_cli.commands.info import info
+from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError
+from copgen_cli.options import ConfigOption, GlobalOptions
+
+# Plain help: drawing boxes with rich would more than double the time to the first answer.
+app = typer.Typer(
+    name="copgen",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (info,):
+    app.command()(command)
+app.add_typer(config, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.line(f"copgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def copgen(
+    context: typer.Context,
+    config: ConfigOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turn satellite views of one place into one another: elevation, radar and optical, any from any.
+
+    Try it, offline:  copgen quickstart
+
+    The whole way, on Rome:  copgen download, prepare, encode, pack, train, sample
+    """
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    chosen = console.Verbosity.QUIET if quiet else console.Verbosity.VERBOSE if verbose else console.Verbosity.NORMAL
+    console.configure(chosen)
+    context.obj = GlobalOptions(config=config)
+
+
+def main() -> None:
+    """Run the command line; exit codes are those of the contract."""
+    signal.signal(signal.SIGTERM, _leave_on_sigterm)
+    try:
+        app()
+    except CopgenError as problem:
+        console.error(problem)
+        sys.exit(problem.exit_code)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = DiskFullError(Path(problem.filename or "."))
+        console.error(full)
+        sys.exit(full.exit_code)
+    except SystemExit as leaving:
+        if leaving.code in (EXIT_SIGINT, EXIT_SIGTERM):
+            console.note("Stopped. What is complete is kept; the same command continues from here.")
+        raise
+
+
+def _leave_on_sigterm(number: int, frame: Any) -> None:
+    sys.exit(EXIT_SIGTERM)

@@ -1,0 +1,163 @@
+"""Everything printed: results to standard output, progress and messages to standard error.
+
+`rich` loads only when something is drawn. Colour follows NO_COLOR and whether standard error is a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from copgen_cli.errors import CopgenError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Verbosity(IntEnum):
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_verbosity = Verbosity.NORMAL  # of this process; set once by the app before any command runs
+
+
+def configure(verbosity: Verbosity) -> None:
+    """Choose how much goes to standard error; results are printed whatever is chosen."""
+    import logging
+
+    global _verbosity
+    _verbosity = verbosity
+    level = {Verbosity.QUIET: logging.ERROR, Verbosity.NORMAL: logging.WARNING, Verbosity.VERBOSE: logging.DEBUG}
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("copgen_cli").setLevel(level[verbosity])
+
+
+def result(title: str, **values: Any) -> None:
+    """One headed block of `name: value` lines on standard output."""
+    print(title)  # noqa: T201
+    for name, value in values.items():
+        print(f"  {name.replace('_', ' ')}: {_plain(value)}")  # noqa: T201
+
+
+def result_json(values: Mapping[str, Any] | Sequence[Any]) -> None:
+    """One JSON document on standard output, for machines."""
+    print(json.dumps(values, indent=2, default=str))  # noqa: T201
+
+
+def line(text: str) -> None:
+    """A plain line of a result on standard output."""
+    print(text)  # noqa: T201
+
+
+def note(text: str) -> None:
+    """A message that a quiet run leaves out."""
+    if _verbosity >= Verbosity.NORMAL:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def detail(text: str) -> None:
+    """A message that only a verbose run shows."""
+    if _verbosity >= Verbosity.VERBOSE:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def warn(text: str) -> None:
+    """Something the user should know though the command goes on."""
+    _styled("warning: ", text, "yellow")
+
+
+def error(problem: CopgenError) -> None:
+    """What is wrong, and what to do about it."""
+    _styled("error: ", str(problem), "red")
+    print(f"  {problem.hint}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def track(items: Iterable[T], *, total: int | None, label: str, done: int = 0, unit: str = "") -> Iterator[T]:
+    """Yield `items` unchanged while standard error shows count, rate and time left.
+
+    A bar on a terminal, a plain line every ten seconds elsewhere, nothing when quiet. `done` counts what an earlier
+    run had already finished.
+    """
+    if _verbosity == Verbosity.QUIET:
+        yield from items
+    elif stderr_is_terminal():
+        yield from _draw_bar(items, total, label, done, unit)
+    else:
+        yield from _print_lines(items, total, label, done, unit)
+
+
+def stderr_is_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def rich_stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _draw_bar(items: Iterable[T], total: int | None, label: str, done: int, unit: str) -> Iterator[T]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.3g} {unit or 'items'}/s" if task.speed else "", style="progress.data.speed")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=rich_stderr()) as progress:
+        task = progress.add_task(label, total=total, completed=done)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _print_lines(items: Iterable[T], total: int | None, label: str, done: int, unit: str) -> Iterator[T]:
+    started = last = time.monotonic()
+    for new, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            rate = new / (now - started)
+            left = f", {_duration((total - done - new) / rate)} left" if total else ""
+            print(  # noqa: T201
+                f"{label}: {done + new}{f'/{total}' if total else ''}, {rate:.3g} {unit or 'items'}/s{left}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _styled(prefix: str, text: str, colour: str) -> None:
+    if stderr_is_terminal():
+        from rich.text import Text
+
+        rich_stderr().print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
+    else:
+        print(f"{prefix}{text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,75 @@
+"""Where each stage's files lie: the names of the published workflow, so that either tool reads the other's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from copgen_cli.modalities import Modality, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one region below the data folder."""
+
+    data_dir: Path
+    region: str
+
+    def world_index(self, modality: Modality) -> Path:
+        """The cached metadata of a whole source."""
+        return self.data_dir / modality.facts.source / "metadata.parquet"
+
+    @property
+    def subset(self) -> Path:
+        """What was downloaded for the region."""
+        return self.data_dir / self.region
+
+    @property
+    def patches(self) -> Path:
+        """What `prepare` writes: PNG patches in train/ and test/."""
+        return self.subset / f"{self.region}_thumbnail_png"
+
+    @property
+    def moments(self) -> Path:
+        """What `encode` writes: one npy per patch and modality."""
+        return self.subset / f"{self.region}_thumbnail_npy"
+
+    @property
+    def store(self) -> Path:
+        """What `pack` writes: one LMDB per split."""
+        return self.subset / f"{self.region}_thumbnail_npy_lmdb"
+
+
+def subset_index(subset: Path, modality: Modality) -> Path:
+    """The rows chosen for a subset."""
+    return subset / modality.facts.source / "metadata.parquet"
+
+
+def product_folder(subset: Path, modality: Modality, cell: str, product_id: str) -> Path:
+    """Where a product's thumbnail and bands go; the grid row is the part of the cell's name before the underscore."""
+    return subset / modality.facts.source / cell.partition("_")[0] / cell / product_id
+
+
+def patch_file(folder: Path, split: Split, modality: Modality, name: str, suffix: str) -> Path:
+    """The file of one patch in one modality; `suffix` is `.png` or `.npy`."""
+    return folder / split / modality.facts.folder / f"{name}{suffix}"
+
+
+def split_index(patches: Path, split: Split) -> Path:
+    """The table of one split's patches: cell, position, CRS and affine transform."""
+    return patches / f"{split}_metadata.parquet"
+
+
+def split_store(store: Path, split: Split) -> Path:
+    """The folder of one split's database."""
+    return store / split
+
+
+def run_folder(runs_dir: Path, region: str, preset: str) -> Path:
+    """Where a training run lives when no --workdir is given."""
+    return runs_dir / f"{region}-{preset}"
+
+
+def model_folder(workdir: Path) -> Path:
+    """The finished pipeline of a training run."""
+    return workdir / "model"

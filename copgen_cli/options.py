@@ -1,0 +1,109 @@
+"""Option types that commands share, and how a shell completes their values. Declared once, imported by commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli.modalities import Modality
+from copgen_cli.regions import known_regions
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """What stands before the command's name."""
+
+    config: Path | None = None
+
+
+def config_file(context: typer.Context) -> Path | None:
+    """The --config of this call."""
+    return context.obj.config if isinstance(context.obj, GlobalOptions) else None
+
+
+def complete_names(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A completion for one name of a list that is made when it is asked for."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def complete_lists(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A completion for a comma-separated list: the names not yet in it, after what is already there."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        taken = set(before.split(","))
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(last) and name not in taken]
+
+    return complete
+
+
+def complete_assignments(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A completion for NAME=VALUE, as far as the equals sign."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [f"{name}=" for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def modality_names() -> list[str]:
+    return [str(modality) for modality in Modality]
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file; ./copgen.toml where none is named.", show_default=False),
+]
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        metavar="NAME",
+        help="Named region, built in or from copgen.toml.",
+        show_default="from settings: rome",
+        autocompletion=complete_names(known_regions),
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where data lies, one folder per region.", show_default="from settings"),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="How many work at a time.", show_default="from settings")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of what is drawn.", show_default="from settings")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps.",
+        show_default="from settings: auto",
+        autocompletion=complete_names(lambda: ("auto", "cpu", "cuda", "mps")),
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="auto, float32, bfloat16 or float16.",
+        show_default="from settings: auto",
+        autocompletion=complete_names(lambda: ("auto", "float32", "bfloat16", "float16")),
+    ),
+]
+VaeOption = Annotated[
+    str | None,
+    typer.Option("--vae", metavar="ID_OR_PATH", help="The frozen image autoencoder.", show_default="from settings"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with totals; write nothing.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of continuing.")]

@@ -1,0 +1,128 @@
+"""What flows from stage to stage: Product, Scene, Patch, Moments, LatentBatch, and what is asked of a model.
+
+Frozen, and free of heavy imports, so that commands and completion can name these types before torch loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from copgen_cli.modalities import Modality, Role, Split
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class Solver(StrEnum):
+    """How the reverse process is integrated."""
+
+    REFERENCE = "reference"
+    DPM_2M = "dpm++2m"
+    DPM_3M = "dpm++3m"
+    UNIPC = "unipc"
+    DDIM = "ddim"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One row of a Major TOM index: an image of one cell, and where its bytes are."""
+
+    modality: Modality
+    cell: str
+    product_id: str
+    """The word "id" where a source names no product."""
+    timestamp: str | None
+    """Acquisition time in ISO 8601, UTC; None for elevation."""
+    cloud_cover: float | None
+    """Percent; None where a source has none."""
+    centre_lon: float
+    centre_lat: float
+    crs: str
+    """`EPSG:326xx`, the doubled prefix of some rows already mended."""
+    part_url: str
+    """Address of the Parquet part as the index gives it, before it is mapped to the endpoint in use."""
+    part_row: int
+    """Row group of that part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One cell with one thumbnail per modality, as downloaded."""
+
+    cell: str
+    products: Mapping[Modality, Product]
+    thumbnails: Mapping[Modality, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Where a picture lies on the ground."""
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    """Affine map from (column, row) in pixels to (x, y) in metres: a, b, c, d, e, f with x = a*col + b*row + c."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A square cut from one cell, in every modality: what the autoencoder sees."""
+
+    cell: str
+    position: int | None
+    """k = row * 4 + column in the 4 x 4 cut; None for the one patch of the centre crop."""
+    split: Split
+    footprint: Footprint
+    pixels: Mapping[Modality, np.ndarray]
+    """(256, 256, 3) uint8."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell}_{'center' if self.position is None else self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and log-variance of one patch under the frozen autoencoder, before scaling."""
+
+    name: str
+    modalities: tuple[Modality, ...]
+    values: np.ndarray
+    """(M, 2 * C, H, W) float32 or float16: mean first, then log-variance."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentBatch:
+    """Clean latents, scaled to about unit variance, ready for noising."""
+
+    names: tuple[str, ...]
+    modalities: tuple[Modality, ...]
+    latents: Tensor
+    """(M, B, C, H, W)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """What one run of sampling is asked for; with the inputs, it determines every pixel."""
+
+    roles: Mapping[Modality, Role]
+    n_samples: int = 1
+    steps: int = 50
+    solver: Solver = Solver.REFERENCE
+    guidance_scale: float = 0.0
+    seed: int = 0
+
+    @property
+    def generated(self) -> tuple[Modality, ...]:
+        return self._with(Role.GENERATE)
+
+    @property
+    def conditions(self) -> tuple[Modality, ...]:
+        return self._with(Role.CONDITION)
+
+    def _with(self, role: Role) -> tuple[Modality, ...]:
+        return tuple(modality for modality in Modality if self.roles.get(modality) is role)
