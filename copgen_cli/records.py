@@ -28,6 +28,23 @@ class Solver(StrEnum):
     DDIM = "ddim"
 
 
+class Ignored(StrEnum):
+    """How a modality that is neither generated nor given enters the network."""
+
+    MARGINALISE = "marginalise"
+    """Noise drawn once and held fixed, at the last timestep: as the network was trained."""
+    PUBLISHED = "published"
+    """Fresh noise in every call, labelled as clean: what the published script does, for comparison."""
+
+
+class TimestepDraw(StrEnum):
+    """How training draws the step that a modality is noised to."""
+
+    UNIFORM = "uniform"
+    LOGIT_NORMAL = "logit-normal"
+    """More often the middle steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
     """One row of a Major TOM index: an image of one cell, and where its bytes are."""
