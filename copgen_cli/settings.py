@@ -253,7 +253,7 @@ def load_settings(config: Path | None = None, **options: Any) -> Settings:
     """Merge all sources into frozen settings. `options` are nested dictionaries; None in them means "not given".
 
     Raises:
-        UsageError: a file is not there, a key is unknown or a value does not fit; the message names source, key and the nearest key.
+        UsageError: the file is not there, a key is unknown (the nearest is named), or a value does not fit.
     """
     return load_settings_with_origins(config, **options).settings
 
