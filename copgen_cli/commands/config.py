@@ -10,7 +10,7 @@ import typer
 from copgen_cli import console
 from copgen_cli.options import JsonOption, config_file
 
-config = typer.Typer(help="Look at the settings.", no_args_is_help=True, rich_markup_mode=None)
+config = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @config.callback()
@@ -25,7 +25,7 @@ def _group() -> None:
 def show(context: typer.Context, json: JsonOption = False) -> None:
     """Print the merged settings, and where each value came from.
 
-    Example:  copgen --config other.toml config show
+    Example:  copgen config show --json
     """
     from copgen_cli.settings import load_settings_with_origins
 

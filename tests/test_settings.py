@@ -1,0 +1,150 @@
+"""Settings: every knob once, merged by a stated precedence, with errors that name source, key and nearest key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from copgen_cli.errors import UsageError
+from copgen_cli.settings import PUBLIC_ENDPOINT, load_settings, load_settings_with_origins
+
+
+@pytest.fixture(autouse=True)
+def clean_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for variable in ("HF_ENDPOINT", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def settings_file(text: str) -> Path:
+    file = Path("copgen.toml")
+    file.write_text(text)
+    return file
+
+
+def test_the_command_line_beats_the_environment_which_beats_the_file_which_beats_the_default(monkeypatch):
+    assert load_settings().prepare.seed == 42
+    settings_file("[prepare]\nseed = 1\n")
+    assert load_settings().prepare.seed == 1
+    monkeypatch.setenv("COPGEN_PREPARE__SEED", "2")
+    assert load_settings().prepare.seed == 2
+    assert load_settings(prepare={"seed": 3}).prepare.seed == 3
+
+
+def test_a_named_file_takes_the_place_of_the_one_in_the_folder(tmp_path):
+    settings_file("[prepare]\nseed = 1\n")
+    other = tmp_path / "other.toml"
+    other.write_text("[prepare]\nseed = 9\n")
+
+    assert load_settings(other).prepare.seed == 9
+
+
+def test_an_option_that_was_not_given_leaves_what_the_file_says():
+    settings_file("[prepare]\nseed = 1\ntrain_ratio = 0.5\n")
+
+    prepare = load_settings(prepare={"seed": None, "train_ratio": 0.75}).prepare
+
+    assert (prepare.seed, prepare.train_ratio) == (1, 0.75)
+
+
+def test_every_value_knows_where_it_came_from(monkeypatch):
+    settings_file("[prepare]\nseed = 1\n")
+    monkeypatch.setenv("COPGEN_PACK__DTYPE", "float16")
+
+    loaded = load_settings_with_origins(data_dir=Path("d"))
+
+    assert loaded.origin_of(("data_dir",)) == "command line"
+    assert loaded.origin_of(("pack", "dtype")) == "environment"
+    assert loaded.origin_of(("prepare", "seed")) == "copgen.toml"
+    assert loaded.origin_of(("regions", "rome", "bbox")) == "built in"
+    assert loaded.origin_of(("encode", "device")) == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("[prepare]\ntrain_rato = 0.5\n", "prepare.train_rato", "prepare.train_ratio"),
+        ("data_dri = 'x'\n", "data_dri", "data_dir"),
+        ("[regions.mine]\nbbox = [0, 0, 1, 1]\ncloud_cove = [0, 1]\n", "regions.mine.cloud_cove", "cloud_cover"),
+    ],
+)
+def test_a_misspelt_key_is_refused_with_file_key_and_nearest_key(text, key, nearest):
+    settings_file(text)
+
+    with pytest.raises(UsageError, match="Unknown key") as caught:
+        load_settings()
+
+    assert key in str(caught.value)
+    assert "copgen.toml" in str(caught.value)
+    assert nearest in caught.value.hint
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
+    monkeypatch.setenv("COPGEN_PREPAER__SEED", "1")
+
+    with pytest.raises(UsageError, match="COPGEN_PREPAER__SEED") as caught:
+        load_settings()
+
+    assert "COPGEN_PREPARE" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("region", "complaint"),
+    [
+        ("bbox = [13, 41, 12, 42]", "west < east"),
+        ("bbox = [12, 42, 13, 41]", "south < north"),
+        ("bbox = [12, 41, 13, 95]", "degrees"),
+        ("bbox = [12, 41, 13, 42]\ncloud_cover = [20, 10]", "MIN <= MAX"),
+        ("bbox = [12, 41, 13, 42]\nstart_date = 2020-01-02\nend_date = 2020-01-01", "after the end date"),
+        ("seed = 1", "bbox is missing"),
+    ],
+)
+def test_a_region_that_makes_no_sense_is_refused(region, complaint):
+    settings_file(f"[regions.mine]\n{region}\n")
+
+    with pytest.raises(UsageError, match=complaint):
+        load_settings()
+
+
+def test_a_region_can_not_leave_the_data_folder():
+    with pytest.raises(UsageError, match="folder"):
+        load_settings(region="../elsewhere")
+
+
+def test_an_unknown_region_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="romme") as caught:
+        load_settings(region="romme").region_settings()
+
+    assert "'rome'" in caught.value.hint
+
+
+def test_the_hubs_own_variables_are_heeded_below_ours(monkeypatch):
+    assert load_settings().download.endpoint == PUBLIC_ENDPOINT
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.test")
+    monkeypatch.setenv("HF_TOKEN", "hidden-word")
+    assert load_settings().download.endpoint == "http://mirror.test"
+    monkeypatch.setenv("COPGEN_DOWNLOAD__ENDPOINT", "http://ours.test")
+    assert load_settings().download.endpoint == "http://ours.test"
+
+
+def test_a_token_is_never_printed(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hidden-word")
+
+    settings = load_settings()
+
+    assert settings.download.token is not None
+    assert "hidden-word" not in settings.model_dump_json() + repr(settings)
+
+
+def test_a_file_that_is_not_toml_or_not_there_is_refused():
+    with pytest.raises(UsageError, match="no settings file"):
+        load_settings(Path("absent.toml"))
+    settings_file("= 3")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load_settings()
+
+
+def test_settings_never_change_after_loading():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().prepare.seed = 3

@@ -1,0 +1,71 @@
+"""The command line answers before any heavy library loads, and explains every command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from copgen_cli.app import app
+
+HEAVY = {
+    "torch", "diffusers", "accelerate", "transformers", "huggingface_hub", "numpy", "scipy", "pandas", "pyarrow", "PIL",
+    "lmdb", "requests", "pydantic_settings", "rich", "matplotlib",
+}  # fmt: skip  (pydantic itself is what typer reads option values with)
+
+
+def paths_of(group: typer.Typer) -> list[list[str]]:
+    """Every command and group of commands; a new one is covered at once."""
+    paths: list[list[str]] = [[]]
+    paths += [[command.name or command.callback.__name__.replace("_", "-")] for command in group.registered_commands]
+    for inner in group.registered_groups:
+        paths += [[inner.name, *path] for path in paths_of(inner.typer_instance)]
+    return paths
+
+
+COMMANDS = paths_of(app)
+
+
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-X", "importtime", "-m", "copgen_cli", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+
+
+def imported(process: subprocess.CompletedProcess[str]) -> set[str]:
+    lines = (line for line in process.stderr.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "copgen")
+def test_help_answers_before_any_heavy_library_is_imported(command):
+    process = run(*command, "--help")
+
+    assert process.returncode == 0
+    assert imported(process) & HEAVY == set()
+
+
+def test_the_version_is_printed_before_any_heavy_library_is_imported():
+    process = run("--version")
+
+    assert process.stdout.startswith("copgen 0.")
+    assert imported(process) & HEAVY == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=" ".join)
+def test_every_command_explains_itself_with_an_example(command):
+    help_text = run(*command, "--help").stdout
+
+    assert f"Example:  copgen {command[0]}" in help_text
+
+
+def test_quiet_and_verbose_exclude_each_other():
+    process = run("--quiet", "--verbose", "info")
+
+    assert process.returncode == 2
+    assert "exclude each other" in process.stderr
+
+
+def test_a_command_that_does_not_exist_is_wrong_usage():
+    assert run("downlaod").returncode == 2
