@@ -1,0 +1,143 @@
+"""Files that are complete or absent: written beside, flushed, hashed and renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+from copgen_cli.errors import BrokenInputError, DiskFullError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file that a stage wrote, as its manifest records it."""
+
+    path: str
+    """Relative to the output folder, with forward slashes."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stage writes; small and picklable, so that workers of a pool get a copy."""
+
+    output: Path
+    temporary: Path
+    """A folder on the same file system that this run alone writes to."""
+
+    def write(self, path: str, data: bytes) -> WrittenFile:
+        """Put `data` at `path` below the output, atomically.
+
+        Raises:
+            DiskFullError: there is no room for it.
+            BrokenInputError: the path leaves the output folder.
+        """
+        with self.writing(path, needed=len(data)) as beside:
+            beside.write_bytes(data)
+        return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
+
+    @contextmanager
+    def writing(self, path: str, *, needed: int | None = None) -> Iterator[Path]:
+        """Yield a temporary path to write to; what is there when the block ends becomes `path`, or nothing does.
+
+        For writers that want a file name, such as Pillow and pyarrow; `describe` gives the size and hash afterwards.
+        `needed` is the size in bytes, for the message should the disk be full.
+        """
+        target = self.output / safe_path(path)
+        beside = self.temporary / f"{uuid4().hex}{target.suffix}"
+        with disk_full_is_an_error(target, needed), _removed_on_failure(beside):
+            yield beside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(beside, target)
+
+    def describe(self, path: str) -> WrittenFile:
+        """Size and hash of a file that is in place."""
+        file = self.output / safe_path(path)
+        return WrittenFile(path, file.stat().st_size, hash_file(file))
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Replace one file that belongs to no stage's tree, through a temporary name in the same folder."""
+    beside = file.with_name(f".{file.name}.{uuid4().hex}.part")
+    with disk_full_is_an_error(file, len(data)), _removed_on_failure(beside):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, file)
+
+
+@contextmanager
+def disk_full_is_an_error(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn "no space left" and "quota exceeded" inside the block into a DiskFullError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DiskFullError(path, needed=needed, free=free_space(path)) from error
+
+
+def require_free_space(folder: Path, needed: int) -> None:
+    """Fail before the work rather than in the middle of it.
+
+    Raises:
+        DiskFullError: the disk that holds `folder` has fewer than `needed` bytes free.
+    """
+    free = free_space(folder)
+    if free < needed:
+        raise DiskFullError(folder, needed=needed, free=free)
+
+
+def free_space(path: Path) -> int:
+    """Bytes free on the disk that holds `path`, which need not exist yet."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def safe_path(path: str) -> PurePosixPath:
+    """A relative path that stays below the folder it is joined to.
+
+    Raises:
+        BrokenInputError: it is absolute, climbs with `..`, or holds a control character or backslash.
+    """
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or not path.isprintable():
+        raise BrokenInputError(
+            f"{path!r} is no path inside a folder.", hint="The input is damaged or hostile; fetch it again."
+        )
+    return pure
+
+
+@contextmanager
+def _removed_on_failure(beside: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise

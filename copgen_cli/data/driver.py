@@ -1,0 +1,457 @@
+"""The one driver around every data stage: pool, order, retries, manifest, resumption, lock and summary.
+
+A stage is a plain function from one item to a `Result`; it writes through a `Place`. A command reads like this:
+
+    with StageRun("prepare", output, settings={"seed": 42}) as run:
+        units = [Unit(cell, scene) for cell, scene in scenes]              # stable keys
+        todo = run.pending(units)                                          # what an earlier run did not finish
+        work = functools.partial(cut_and_save, place=run.place)            # scene -> Result; importable, picklable
+        for outcome in console.track(run.run(todo, work, executor=Processes(8)), total=len(todo), label="Cutting"):
+            ...                                                            # outcomes as they come; failures too
+        summary = run.finish()                                             # writes the manifest, removes the journal
+
+where
+
+    def cut_and_save(scene: Scene, place: Place) -> Result:
+        return Result(files=tuple(place.write(path, png) for path, png in cut(scene)))
+
+`BrokenInputError` in `work` sets its unit aside: counted, listed in the manifest, tried again by the next run, and the
+rest goes on. Any other exception ends the run with its traceback. A stage that batches, or that writes in one thread,
+maps with an executor itself and tells the run of each finished unit: `run.record(Outcome(key, Status.DONE, files))`.
+
+Stopped at any moment, even by SIGKILL, the same call continues, and the tree that it leaves is the one that an
+undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/`, which is gone in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from copgen_cli.data.atomic import Place, WrittenFile, disk_full_is_an_error, hash_file, safe_path
+from copgen_cli.data.executors import Executor, Inline
+from copgen_cli.data.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
+from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, MismatchError
+
+I = TypeVar("I")  # noqa: E741
+
+PRIVATE_FOLDER = ".copgen"
+SECONDS_FOR_LOCK = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Unit(Generic[I]):
+    """One piece of work."""
+
+    key: str
+    """Stable between runs: a cell, a patch, a product."""
+    item: I
+    fingerprint: str = ""
+    """Of the input: a recorded unit whose input has changed is done again. Empty where the key says it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the function of a stage made of one item."""
+
+    files: tuple[WrittenFile, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    skipped: str | None = None
+    """Why nothing was made of the item, though nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The end of a run, for people and, through `as_dict`, for machines."""
+
+    stage: str
+    output: Path
+    done: int
+    """Units finished by this run."""
+    already: int
+    """Units that earlier runs had finished."""
+    skipped: tuple[Outcome, ...]
+    failed: tuple[Outcome, ...]
+    files: int
+    """Files of all finished units."""
+    bytes: int
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_PARTLY if self.failed else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "output": str(self.output),
+            "done": self.done,
+            "already": self.already,
+            "skipped": {outcome.key: outcome.reason for outcome in self.skipped},
+            "failed": {outcome.key: outcome.reason for outcome in self.failed},
+            "files": self.files,
+            "bytes": self.bytes,
+        }
+
+
+class StageRun:
+    """One run of one stage on one output folder; a context manager that holds the folder's lock.
+
+    Args:
+        stage: its name, as in the manifest's.
+        output: the folder that the stage writes.
+        settings: JSON values that change what is written; a run with others needs `overwrite`.
+        inputs: JSON values that name what it is made from, compared likewise; no absolute paths, so that trees compare.
+        overwrite: forget what earlier runs recorded and do everything again.
+        prune: in the end remove the files of units that this run was not asked for.
+        dry_run: only look; takes no lock and writes nothing.
+
+    Raises:
+        BusyError: another process holds the lock; the message says which.
+        MismatchError: the output was made with other settings or from other inputs.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        output: Path,
+        *,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        prune: bool = False,
+        dry_run: bool = False,
+    ) -> None:
+        self.header = Header(stage, _as_json(settings), _as_json(inputs or {}))
+        self.output = output
+        self._overwrite, self._prune, self._dry_run = overwrite, prune, dry_run
+        self._private = output / PRIVATE_FOLDER
+        self._lock = FileLock(self._private / "lock")
+        self._journal = Journal(self._private / f"{stage}.journal")
+        self.place = Place(output, self._private / "tmp" / f"{socket.gethostname()}_{os.getpid()}_{uuid4().hex[:8]}")
+        self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
+        self._wanted: dict[str, None] = {}
+        self._finished_here = 0
+        self._already = 0
+
+    # -- beginning and end -------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> StageRun:
+        if not self._dry_run:
+            self._take_lock()
+        try:
+            self._read_records()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    @property
+    def building(self) -> Path:
+        """A folder for what is built over several runs and renamed into place in the end, such as a database."""
+        folder = self._private / "build"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # -- what is to be done ------------------------------------------------------------------------------------------
+
+    def pending(
+        self,
+        units: Iterable[Unit[I]],
+        *,
+        verify: bool = False,
+        is_done: Callable[[Unit[I], Outcome], bool] | None = None,
+    ) -> list[Unit[I]]:
+        """The units that are not done: unknown, failed or skipped before, with another input, or with a file missing
+        or of another size.
+
+        Args:
+            units: all that the output is to hold.
+            verify: also compare the hash of every file.
+            is_done: a further condition on a unit that is recorded as done.
+        """
+        todo = []
+        for unit in units:
+            self._wanted[unit.key] = None
+            known = self.recorded(unit.key)
+            if (
+                known is None
+                or known.status is not Status.DONE
+                or known.fingerprint != unit.fingerprint
+                or not all(self.is_intact(file, verify=verify) for file in known.files)
+                or (is_done is not None and not is_done(unit, known))
+            ):
+                todo.append(unit)
+            else:
+                self._already += 1
+        return todo
+
+    def recorded(self, key: str) -> Outcome | None:
+        """What earlier runs, or this one, say of a unit."""
+        line = self._lines.get(key)
+        return Outcome.from_line(line) if line is not None else None
+
+    def is_intact(self, file: WrittenFile, *, verify: bool = False) -> bool:
+        """Whether a recorded file is there with its size and, if asked, its hash."""
+        path = self.output / safe_path(file.path)
+        try:
+            return path.stat().st_size == file.size and (not verify or hash_file(path) == file.sha256)
+        except OSError:
+            return False
+
+    # -- doing it ----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        units: Sequence[Unit[I]],
+        work: Callable[[I], Result],
+        *,
+        executor: Executor | None = None,
+        retries: int = 0,
+        ordered: bool = False,
+    ) -> Iterator[Outcome]:
+        """Do the work of these units, and yield what became of each, as they get done or in their order.
+
+        Args:
+            work: from an item to its result. With processes it must be picklable: a function of a module, or a
+                `functools.partial` of one.
+            executor: who does it; this thread where none is named.
+            retries: how often a unit whose input seems broken is tried again at once.
+        """
+        attempt = _Attempt(work, self._journal, retries)
+        for outcome in (executor or Inline()).map(attempt, units, ordered=ordered):
+            self._keep(outcome)
+            yield outcome
+
+    def record(self, outcome: Outcome) -> None:
+        """Note a finished unit; for stages that do their own mapping. Its files must be in place."""
+        self._wanted[outcome.key] = None
+        self._journal.append(outcome)
+        self._keep(outcome)
+
+    def finish(self) -> Summary:
+        """Write the manifest, remove what only a run under way needs, and sum up.
+
+        Call it when all pending units have an outcome; a run that stops before can be continued.
+        """
+        stale = self._files_of(key for key in self._lines if key not in self._wanted)
+        self._lines = {key: self._lines[key] for key in sorted(self._wanted) if key in self._lines}
+        summary = self._sum_up()
+        if self._dry_run:
+            return summary
+        if self._prune or self._overwrite:
+            kept = self._files_of(self._lines)
+            for path in sorted(stale - kept):
+                self._remove(path)
+        totals = {
+            "units": len(self._wanted),
+            "done": summary.done + summary.already,
+            "skipped": len(summary.skipped),
+            "failed": len(summary.failed),
+            "files": summary.files,
+            "bytes": summary.bytes,
+        }
+        write_manifest(self.output, self.header, self._lines.values(), totals)
+        self._journal.file.unlink(missing_ok=True)
+        shutil.rmtree(self._private / "build", ignore_errors=True)
+        return summary
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _take_lock(self) -> None:
+        for _ in range(10):  # a run that ends may remove the folder between these two lines
+            with disk_full_is_an_error(self._private):
+                self._private.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=SECONDS_FOR_LOCK, poll_interval=0.05)
+                break
+            except FileNotFoundError:
+                continue
+            except Timeout:
+                raise BusyError(
+                    f"Another process is writing to {self.output}: {self._owner()}.",
+                    hint="Wait for it to end, or stop it; then run again, which continues.",
+                ) from None
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
+        with disk_full_is_an_error(self._private):
+            self._owner_file.write_text(json.dumps(owner))
+        self._clear_temporaries()
+        with disk_full_is_an_error(self._private):
+            self.place.temporary.mkdir(parents=True)
+
+    @property
+    def _owner_file(self) -> Path:
+        return self._private / "owner.json"
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads(self._owner_file.read_text())
+            return f"`{owner['command']}`, process {owner['pid']} on {owner['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "it has not said which"
+
+    def _clear_temporaries(self) -> None:
+        """Remove what killed runs left. A folder of a living process stays, in case the lock itself does not work."""
+        for folder in (self._private / "tmp").glob("*"):
+            host, _, rest = folder.name.rpartition("_")[0].rpartition("_")
+            alive = (
+                host == socket.gethostname() and rest.isdigit() and int(rest) != os.getpid() and _is_alive(int(rest))
+            )
+            if not alive:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _leave(self) -> None:
+        if self._dry_run:
+            return
+        if next(self._journal.read(), None) is None:  # nothing was finished that a next run could build on
+            self._journal.file.unlink(missing_ok=True)
+        shutil.rmtree(self.place.temporary, ignore_errors=True)
+        with suppress(OSError):
+            self.place.temporary.parent.rmdir()
+        self._owner_file.unlink(missing_ok=True)
+        with suppress(OSError):  # nobody waits on an unlinked lock: filelock looks at its link count
+            (self._private / "lock").unlink(missing_ok=True)
+        self._lock.release()
+        with suppress(OSError):
+            self._private.rmdir()
+        with suppress(OSError):  # a run that made nothing leaves no empty folder
+            self.output.rmdir()
+
+    def _read_records(self) -> None:
+        finished = None if self._overwrite else read_header(self.output, self.header.stage)
+        started = None if self._overwrite else self._journal.read_start(self.header.stage)
+        afresh = started is not None and started[1]
+        if finished is not None and not afresh:
+            self._must_agree(finished)
+        if started is not None:
+            self._must_agree(started[0])
+        for outcome in read_outcomes(self.output, self.header.stage):
+            self._lines[outcome.key] = outcome.as_line()
+        if self._overwrite or afresh:
+            self._lines = {key: _forgotten(line) for key, line in self._lines.items()}
+        if started is None and not self._dry_run:
+            self._journal.start(self.header, afresh=self._overwrite)
+        elif started is not None:
+            for outcome in self._journal.read():
+                self._lines[outcome.key] = outcome.as_line()
+
+    def _must_agree(self, other: Header) -> None:
+        for kind, mine, theirs in (
+            ("settings", self.header.settings, other.settings),
+            ("inputs", self.header.inputs, other.inputs),
+        ):
+            for key in sorted(mine.keys() | theirs.keys()):
+                if mine.get(key) != theirs.get(key):
+                    raise MismatchError(
+                        f"{self.output} was made with other {kind}: {key} was {_shown(theirs.get(key))}, "
+                        f"and is now {_shown(mine.get(key))}.",
+                        hint="Give --overwrite to make it anew, or choose another folder.",
+                    )
+
+    def _keep(self, outcome: Outcome) -> None:
+        self._lines[outcome.key] = outcome.as_line()
+        self._finished_here += outcome.status is Status.DONE
+
+    def _files_of(self, keys: Iterable[str]) -> set[str]:
+        return {file.path for key in keys for file in Outcome.from_line(self._lines[key]).files}
+
+    def _remove(self, path: str) -> None:
+        """Remove a file and the folders that it leaves empty."""
+        file = self.output / safe_path(path)
+        file.unlink(missing_ok=True)
+        for folder in file.parents:
+            if folder == self.output:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+
+    def _sum_up(self) -> Summary:
+        skipped, failed, files, size = [], [], 0, 0
+        for outcome in map(Outcome.from_line, self._lines.values()):
+            if outcome.status is Status.SKIPPED:
+                skipped.append(outcome)
+            elif outcome.status is Status.FAILED:
+                failed.append(outcome)
+            files += len(outcome.files)
+            size += sum(file.size for file in outcome.files)
+        return Summary(
+            stage=self.header.stage,
+            output=self.output,
+            done=self._finished_here,
+            already=self._already,
+            skipped=tuple(skipped),
+            failed=tuple(failed),
+            files=files,
+            bytes=size,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[I]):
+    """One unit, from its item to its line in the journal; runs in a worker."""
+
+    work: Callable[[I], Result]
+    journal: Journal
+    retries: int
+
+    def __call__(self, unit: Unit[I]) -> Outcome:
+        outcome = self._try(unit)
+        self.journal.append(outcome)
+        return outcome
+
+    def _try(self, unit: Unit[I]) -> Outcome:
+        for left in range(self.retries, -1, -1):
+            try:
+                result = self.work(unit.item)
+            except BrokenInputError as error:
+                if not left:
+                    return Outcome(unit.key, Status.FAILED, reason=str(error), fingerprint=unit.fingerprint)
+            else:
+                status = Status.DONE if result.skipped is None else Status.SKIPPED
+                made = Outcome(unit.key, status, result.files, result.skipped, result.facts)
+                return replace(made, fingerprint=unit.fingerprint)
+        raise AssertionError("the last attempt returns")
+
+
+def _forgotten(line: bytes) -> bytes:
+    """The record of a unit that is to be done again: only which files it had."""
+    return replace(Outcome.from_line(line), status=Status.FAILED, reason="to be made anew").as_line()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be read back, so that a tuple equals the list that the manifest holds."""
+    result = json.loads(json.dumps(values))
+    assert isinstance(result, dict)
+    return result
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)

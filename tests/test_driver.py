@@ -1,0 +1,303 @@
+"""The driver around every stage: what it resumes, records, refuses and leaves behind."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from copgen_cli.data.atomic import Place, require_free_space, safe_path
+from copgen_cli.data.driver import Result, StageRun, Unit
+from copgen_cli.data.executors import Executor, Inline, Processes, Threads, WorkerLostError
+from copgen_cli.data.manifest import Outcome, Status, read_outcomes
+from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, DiskFullError, MismatchError
+
+EXECUTORS: list[Executor] = [Inline(), Threads(3), Processes(2)]
+
+
+def shout(word: str, place: Place) -> Result:
+    """The stage of these tests: one file per word, in capitals."""
+    if word.startswith("broken"):
+        raise BrokenInputError(f"{word} can not be shouted", hint="Say something else.")
+    if word.startswith("silent"):
+        return Result(skipped="nothing to shout")
+    return Result(files=(place.write(f"words/{word}.txt", word.upper().encode()),), facts={"length": len(word)})
+
+
+def die(word: str, place: Place) -> Result:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a dead process raises nothing")
+
+
+def units_of(*words: str) -> list[Unit[str]]:
+    return [Unit(word, word) for word in words]
+
+
+def shout_all(output: Path, *words: str, executor: Executor | None = None, **options):
+    with StageRun("shout", output, settings={"loud": True}, **options) as run:
+        todo = run.pending(units_of(*words))
+        outcomes = list(run.run(todo, functools.partial(shout, place=run.place), executor=executor))
+        return outcomes, run.finish()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS, ids=lambda executor: type(executor).__name__)
+def test_every_executor_leaves_the_same_tree_and_nothing_but_output_and_manifest(tmp_path, executor):
+    words = ["one", "two", "broken", "silent", "three"]
+    shout_all(tmp_path / "plain", *words)
+    _, summary = shout_all(tmp_path / "pool", *words, executor=executor)
+
+    assert tree(tmp_path / "pool") == tree(tmp_path / "plain")
+    assert set(tree(tmp_path / "pool")) == {
+        "words/one.txt",
+        "words/two.txt",
+        "words/three.txt",
+        "copgen_shout.json",
+        "copgen_shout.jsonl",
+    }
+    assert (summary.done, summary.files, summary.exit_code) == (3, 3, EXIT_PARTLY)
+    assert [outcome.key for outcome in summary.failed] == ["broken"]
+    assert [outcome.key for outcome in summary.skipped] == ["silent"]
+
+
+def test_the_manifest_says_what_is_missing_and_why(tmp_path):
+    shout_all(tmp_path, "one", "broken")
+
+    manifest = json.loads((tmp_path / "copgen_shout.json").read_text())
+
+    assert manifest["settings"] == {"loud": True}
+    assert manifest["totals"] == {"units": 2, "done": 1, "skipped": 0, "failed": 1, "files": 1, "bytes": 3}
+    assert manifest["missing"] == [{"key": "broken", "status": "failed", "reason": "broken can not be shouted"}]
+    one = next(outcome for outcome in read_outcomes(tmp_path, "shout") if outcome.key == "one")
+    assert (one.files[0].path, one.files[0].size, one.facts) == ("words/one.txt", 3, {"length": 3})
+
+
+def test_a_second_run_does_no_work_and_touches_nothing(tmp_path):
+    shout_all(tmp_path, "one", "two")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+
+    outcomes, summary = shout_all(tmp_path, "one", "two")
+
+    assert (outcomes, summary.done, summary.already) == ([], 0, 2)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}.items() <= before.items()
+
+
+def test_more_units_later_are_the_only_work(tmp_path):
+    shout_all(tmp_path, "one", "broken")
+    outcomes, summary = shout_all(tmp_path, "one", "two", "broken")
+
+    assert [outcome.key for outcome in outcomes] == ["two", "broken"]  # what failed is tried again
+    assert (summary.done, summary.already) == (1, 1)
+
+
+def test_a_lost_or_changed_file_is_made_again_the_latter_when_asked_to_verify(tmp_path):
+    shout_all(tmp_path, "one", "two")
+    (tmp_path / "words/one.txt").unlink()
+    (tmp_path / "words/two.txt").write_text("TWA")
+
+    with StageRun("shout", tmp_path, settings={"loud": True}, dry_run=True) as run:
+        assert [unit.key for unit in run.pending(units_of("one", "two"))] == ["one"]
+        assert [unit.key for unit in run.pending(units_of("one", "two"), verify=True)] == ["one", "two"]
+
+
+def test_a_unit_whose_input_changed_is_done_again(tmp_path):
+    for fingerprint, expected in (("a", ["one"]), ("a", []), ("b", ["one"])):
+        with StageRun("shout", tmp_path, settings={}) as run:
+            todo = run.pending([Unit("one", "one", fingerprint)])
+            assert [o.key for o in run.run(todo, functools.partial(shout, place=run.place))] == expected
+            run.finish()
+
+
+def test_what_a_stopped_run_finished_is_not_done_again_and_the_tree_ends_the_same(tmp_path):
+    words = [f"word{i}" for i in range(6)]
+    shout_all(tmp_path / "undisturbed", *words)
+    with StageRun("shout", tmp_path / "stopped", settings={"loud": True}) as run:
+        results = run.run(run.pending(units_of(*words)), functools.partial(shout, place=run.place))
+        assert {next(results).key, next(results).key} == {"word0", "word1"}
+
+    journal = tmp_path / "stopped/.copgen/shout.journal"
+    journal.write_bytes(journal.read_bytes() + b'\n{"key": "word2", "status": "do')  # as a kill would leave it
+    outcomes, _ = shout_all(tmp_path / "stopped", *words)
+
+    assert [outcome.key for outcome in outcomes] == words[2:]
+    assert tree(tmp_path / "stopped") == tree(tmp_path / "undisturbed")
+    assert not (tmp_path / "stopped/.copgen").exists()
+
+
+def test_other_settings_are_refused_until_told_to_overwrite_which_leaves_no_stale_file(tmp_path):
+    shout_all(tmp_path, "one", "two")
+
+    with pytest.raises(MismatchError, match=r"loud was true, and is now false") as caught:
+        StageRun("shout", tmp_path, settings={"loud": False}).__enter__()
+    assert "--overwrite" in caught.value.hint
+
+    with StageRun("shout", tmp_path, settings={"loud": False}, overwrite=True) as run:
+        todo = run.pending(units_of("two", "three"))
+        assert [outcome.key for outcome in run.run(todo, functools.partial(shout, place=run.place))] == ["two", "three"]
+        run.finish()
+    assert sorted(os.listdir(tmp_path / "words")) == ["three.txt", "two.txt"]
+
+
+def test_overwriting_can_be_interrupted_and_continued(tmp_path):
+    shout_all(tmp_path, "one", "two", "three")
+    with StageRun("shout", tmp_path, settings={"loud": False}, overwrite=True) as run:
+        next(run.run(run.pending(units_of("one", "two")), functools.partial(shout, place=run.place)))
+
+    with StageRun("shout", tmp_path, settings={"loud": False}) as run:  # without saying overwrite again
+        assert [unit.key for unit in run.pending(units_of("one", "two"))] == ["two"]
+
+
+def test_units_no_longer_asked_for_go_when_the_stage_prunes(tmp_path):
+    shout_all(tmp_path, "one", "two")
+    shout_all(tmp_path, "one", prune=True)
+
+    assert os.listdir(tmp_path / "words") == ["one.txt"]
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
+    with StageRun("shout", tmp_path, settings={}), pytest.raises(BusyError, match=rf"process {os.getpid()} on "):
+        StageRun("shout", tmp_path, settings={}).__enter__()
+
+
+def test_a_dry_run_writes_nothing_and_needs_no_lock(tmp_path):
+    output = tmp_path / "output"
+    with StageRun("shout", output, settings={}, dry_run=True) as run:
+        assert len(run.pending(units_of("one"))) == 1
+        run.finish()
+    assert not output.exists()
+
+
+def test_temporaries_of_killed_runs_go_and_those_of_the_living_stay(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    import socket
+
+    killed = tmp_path / f".copgen/tmp/{socket.gethostname()}_{dead.pid}_0"
+    living = tmp_path / f".copgen/tmp/{socket.gethostname()}_{os.getppid()}_0"
+    for folder in (killed, living):
+        folder.mkdir(parents=True)
+        (folder / "half.png").write_bytes(b"half")
+
+    with StageRun("shout", tmp_path, settings={}):
+        assert not killed.exists()
+        assert living.exists()
+
+
+def test_a_bug_ends_the_run_with_its_own_exception(tmp_path):
+    def bug(word: str) -> Result:
+        raise ZeroDivisionError
+
+    with StageRun("shout", tmp_path, settings={}) as run, pytest.raises(ZeroDivisionError):
+        list(run.run(run.pending(units_of("one")), bug, executor=Threads(2)))
+
+
+def test_broken_input_is_tried_again_as_often_as_asked(tmp_path):
+    tried = []
+
+    def fails_twice(word: str) -> Result:
+        tried.append(word)
+        if len(tried) < 3:
+            raise BrokenInputError("bad luck", hint="Again.")
+        return Result()
+
+    with StageRun("shout", tmp_path, settings={}) as run:
+        outcome = next(run.run(run.pending(units_of("one")), fails_twice, retries=2))
+    assert (outcome.status, len(tried)) == (Status.DONE, 3)
+
+
+def test_a_killed_worker_process_is_a_clear_error(tmp_path):
+    with StageRun("shout", tmp_path, settings={}) as run, pytest.raises(WorkerLostError, match="want of memory"):
+        list(run.run(run.pending(units_of("one")), functools.partial(die, place=run.place), executor=Processes(2)))
+
+
+def test_an_executor_takes_only_a_few_items_ahead_of_its_workers():
+    taken = []
+
+    def items():
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    results = Threads(2).map(str, items())
+    next(results)
+    assert len(taken) <= 6
+
+
+def test_results_come_in_the_order_of_the_items_when_asked(tmp_path):
+    words = [f"w{i}" for i in range(20)]
+    with StageRun("shout", tmp_path, settings={}) as run:
+        work = functools.partial(shout, place=run.place)
+        outcomes = run.run(run.pending(units_of(*words)), work, executor=Threads(4), ordered=True)
+        assert [outcome.key for outcome in outcomes] == words
+
+
+def test_a_stage_that_does_its_own_mapping_records_its_units(tmp_path):
+    with StageRun("shout", tmp_path, settings={}) as run:
+        file = run.place.write("all.txt", b"ALL")
+        run.record(Outcome("one", Status.DONE, (file,)))
+        assert run.finish().done == 1
+    with StageRun("shout", tmp_path, settings={}, dry_run=True) as run:
+        assert run.pending(units_of("one")) == []
+
+
+@pytest.mark.parametrize("path", ["../up", "/etc/passwd", "a/../../b", "a\x00b", "a\\b", "", "a\nb"])
+def test_a_path_that_leaves_the_output_is_refused(tmp_path, path):
+    with pytest.raises(BrokenInputError):
+        safe_path(path)
+
+
+def test_too_little_room_is_noticed_before_the_work(tmp_path):
+    with pytest.raises(DiskFullError, match=r"bytes are needed, .* are free"):
+        require_free_space(tmp_path / "not" / "yet", 1 << 62)
+
+
+SLOW_STAGE = """
+    import functools, sys, time
+    from pathlib import Path
+    from copgen_cli.data.driver import Result, StageRun, Unit
+    from copgen_cli.data.executors import Processes, Threads
+
+    def slow(i, place):
+        file = place.write(f"{i}.txt", str(i).encode() * 1000)
+        time.sleep(0.01)
+        return Result(files=(file,))
+
+    if __name__ == "__main__":
+        with StageRun("slow", Path(sys.argv[1]), settings={}) as run:
+            todo = run.pending([Unit(f"{i:03}", i) for i in range(60)])
+            pool = {"threads": Threads, "processes": Processes}[sys.argv[2]](2)
+            for outcome in run.run(todo, functools.partial(slow, place=run.place), executor=pool):
+                print(outcome.key, flush=True)
+            run.finish()
+"""
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+def test_killed_over_and_over_a_run_still_ends_with_the_undisturbed_tree(tmp_path, pool):
+    script = tmp_path / "slow.py"
+    script.write_text(textwrap.dedent(SLOW_STAGE))
+    run = [sys.executable, script]
+    subprocess.run([*run, tmp_path / "undisturbed", "threads"], check=True, stdout=subprocess.DEVNULL)
+    made: list[str] = []
+    for lines_until_kill in (3, 11, 1):
+        with subprocess.Popen([*run, tmp_path / "killed", pool], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            made += [process.stdout.readline().strip() for _ in range(lines_until_kill)]
+            process.kill()
+            made += [line.strip() for line in process.stdout]
+    last = subprocess.run([*run, tmp_path / "killed", pool], check=True, stdout=subprocess.PIPE, text=True)
+    made += last.stdout.split()
+
+    assert len(made) == len(set(made))  # no unit that was finished is done again
+    assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
+    assert not (tmp_path / "killed/.copgen").exists()
