@@ -154,6 +154,29 @@ class PackSettings(Section):
     """float16 halves the store; the error is far below the spread of a latent."""
 
 
+class AutoencoderSettings(Section):
+    """How `copgen train-autoencoder` makes a small autoencoder of its own."""
+
+    steps: PositiveInt = 10_000
+    """Updates; the last fifth of them lowers the learning rate, on whole patches."""
+    batch_size: PositiveInt = 8
+    """Crops of 128 px per update; a quarter as many whole patches of 256 px."""
+    channels: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+    """Width of each resolution; every further one halves the side of the latents. Multiples of 8."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate after warm-up."""
+    structure_weight: NonNegativeFloat = 0.2
+    """Weight of the structural loss beside the mean absolute error."""
+    kl_weight: NonNegativeFloat = 1e-4
+    """Weight of the divergence of a latent from a standard normal."""
+    seed: int = 0
+    save_every: PositiveInt = 250
+    """Updates between checkpoints."""
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic; auto is bfloat16 where the device multiplies it natively."""
+
+
 class SampleSettings(Section):
     model: str | None = None
     """Folder or hub id; None is the newest model trained on the region, or else the one that comes with the package."""
@@ -198,6 +221,7 @@ class Settings(BaseSettings):
     encode: EncodeSettings = EncodeSettings()
     pack: PackSettings = PackSettings()
     sample: SampleSettings = SampleSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
 
     @classmethod
     def settings_customise_sources(
