@@ -1,0 +1,217 @@
+"""The forward process, one step per modality, and the loss, after UniDiffuser (arXiv:2303.06555).
+
+B batch, M modalities, C latent channels, H and W latent pixels, T = 1000 steps. Steps are counted from 1 to T, with 0
+for clean; diffusers counts the same steps from 0 to T - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from copgen_cli.records import TimestepDraw
+
+Denoiser = Callable[..., Sequence[Tensor]]
+"""A network: M latents (B, C, H, W) and M timesteps (B,) to the noise in each, as `CopGenTransformer` computes it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseSchedule:
+    """How much signal each step leaves, in float64 on the CPU.
+
+    A step n leaves sqrt(abar[n]) of the signal beside sqrt(1 - abar[n]) of noise; in continuous time, t = n / T.
+    """
+
+    betas: Tensor
+    """(T,) share of signal power that step n = index + 1 replaces by noise."""
+    abar: Tensor
+    """(T + 1,) share of signal power left after n steps: 1 at 0, then the products of 1 - beta."""
+
+    @classmethod
+    def scaled_linear(cls, start: float, end: float, steps: int) -> NoiseSchedule:
+        """Betas whose square roots are evenly spaced, as in latent diffusion (arXiv:2112.10752)."""
+        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+        return cls(betas, torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, dim=0)]))
+
+    @property
+    def steps(self) -> int:
+        return len(self.betas)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log sqrt(abar) at continuous times in [0, 1], linear in t between the steps; float64 in, float64 out."""
+        knots = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas).cumsum(0) / 2])
+        position = t * self.steps
+        below = position.floor().clamp(0, self.steps - 1).long()
+        return torch.lerp(knots[below], knots[below + 1], position - below)
+
+    def amplitudes(self, n: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Amplitudes of signal and of noise at steps in [0, T], whole or fractional.
+
+        Args:
+            n: integers or floats, of any shape.
+            dtype: of the result; all arithmetic before is in float64.
+
+        Returns:
+            sqrt(abar) and sqrt(1 - abar), shaped as `n` and on its device.
+
+        Raises:
+            ValueError: floats outside [0, T].
+        """
+        if not n.is_floating_point():
+            signal, noise = _amplitude_tables(self, n.device, dtype)
+            return signal[n], noise[n]
+        exact = n.detach().to("cpu", torch.float64)  # some devices have no float64
+        if ((exact < 0) | (exact > self.steps)).any():
+            raise ValueError(f"timesteps from {exact.min():g} to {exact.max():g}, expected within 0 to {self.steps}")
+        log_alpha = self.log_alpha(exact / self.steps)
+        signal, noise = log_alpha.exp(), torch.expm1(2 * log_alpha).neg().sqrt()
+        return signal.to(n.device, dtype), noise.to(n.device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _amplitude_tables(schedule: NoiseSchedule, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(T + 1,) amplitudes of signal and noise at whole steps, kept where they are used."""
+    return schedule.abar.sqrt().to(device, dtype), (1 - schedule.abar).sqrt().to(device, dtype)
+
+
+SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.0120, 1000)
+"""The schedule of Stable Diffusion and of COP-GEN-Beta."""
+
+
+def add_noise(clean: Tensor, noise: Tensor, n: Tensor, schedule: NoiseSchedule = SCHEDULE) -> Tensor:
+    """Mix the latents of one modality with noise: sqrt(abar_n) clean + sqrt(1 - abar_n) noise.
+
+    Args:
+        clean, noise: (B, C, H, W) scaled latents, and standard normal noise.
+        n: (B,) steps from 0 (clean) to T, whole or fractional.
+
+    Returns:
+        (B, C, H, W) noisy latents, at least in float32.
+
+    Raises:
+        ValueError: `n` does not hold one step per latent.
+    """
+    if n.shape != clean.shape[:1]:
+        raise ValueError(f"n has shape {tuple(n.shape)}, expected ({clean.shape[0]},), one step per latent")
+    dtype = torch.promote_types(clean.dtype, torch.float32)
+    signal, spread = (a[:, None, None, None] for a in schedule.amplitudes(n, dtype))
+    return signal * clean.to(dtype) + spread * noise.to(dtype)
+
+
+def draw_timesteps(
+    batch: int,
+    num_modalities: int,
+    *,
+    distribution: TimestepDraw = TimestepDraw.UNIFORM,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+    schedule: NoiseSchedule = SCHEDULE,
+) -> Tensor:
+    """(M, B) int64 steps in 1..T, independent for every modality and sample.
+
+    `UNIFORM` is the published choice; `LOGIT_NORMAL` draws the fraction of T as the sigmoid of a standard normal, which
+    prefers the middle (arXiv:2403.03206). Drawn on the generator's device, then moved.
+    """
+    shape = (num_modalities, batch)
+    source = generator.device if generator is not None else device
+    if distribution == TimestepDraw.UNIFORM:
+        return torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source).to(device)
+    fraction = torch.randn(shape, generator=generator, device=source).sigmoid()
+    return (fraction * schedule.steps).ceil().long().clamp(1, schedule.steps).to(device)
+
+
+def min_snr_weight(n: Tensor, gamma: float, schedule: NoiseSchedule = SCHEDULE) -> Tensor:
+    """min(SNR, gamma) / SNR at steps n, with SNR = abar / (1 - abar): the min-SNR weight of a loss on noise.
+
+    It keeps the many nearly clean steps from outweighing the rest (arXiv:2303.09556, section 3.4).
+
+    Args:
+        n: steps in 1..T, whole or fractional, of any shape.
+        gamma: signal-to-noise ratio from which on a step counts less; the paper takes 5.
+
+    Returns:
+        float32 weights in (0, 1], shaped as `n`.
+    """
+    signal, spread = schedule.amplitudes(n, torch.float32)
+    return (gamma * (spread / signal).square()).clamp(max=1)
+
+
+def denoising_loss(
+    net: Denoiser,
+    latents: Sequence[Tensor],
+    timesteps: Sequence[Tensor] | None = None,
+    noise: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    distribution: TimestepDraw = TimestepDraw.UNIFORM,
+    min_snr_gamma: float | None = None,
+) -> Tensor:
+    """(B,) loss of each sample: the sum over modalities of `denoising_loss_parts`, whose arguments these are."""
+    return denoising_loss_parts(
+        net, latents, timesteps, noise, generator, distribution=distribution, min_snr_gamma=min_snr_gamma
+    ).sum(0)
+
+
+def denoising_loss_parts(
+    net: Denoiser,
+    latents: Sequence[Tensor],
+    timesteps: Sequence[Tensor] | None = None,
+    noise: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    distribution: TimestepDraw = TimestepDraw.UNIFORM,
+    min_snr_gamma: float | None = None,
+) -> Tensor:
+    """Mean squared error of the predicted noise, of each modality and sample (arXiv:2303.06555, eq. 6).
+
+    Args:
+        net: called once, with the noisy latents and their timesteps.
+        latents: M tensors (B, C, H, W), clean and scaled; a stacked tensor (M, B, C, H, W) will do.
+        timesteps: M tensors (B,), whole or fractional, in [0, T]; drawn by `draw_timesteps` where None.
+        noise: M tensors shaped as the latents; standard normal where None.
+        generator: source of what is drawn, timesteps first, then the noise of each modality in order.
+        distribution: how timesteps are drawn.
+        min_snr_gamma: weigh each part by `min_snr_weight`; None weighs all alike, as published.
+
+    Returns:
+        (M, B) float32 (float64 for latents in float64), whatever dtype the network computes in.
+
+    Raises:
+        ValueError: timesteps or noise do not match the latents.
+    """
+    if timesteps is None:
+        device = latents[0].device
+        timesteps = list(
+            draw_timesteps(
+                latents[0].shape[0], len(latents), distribution=distribution, generator=generator, device=device
+            )
+        )
+    if noise is None:
+        noise = [_normal_like(latent, generator) for latent in latents]
+    shapes = [z.shape for z in latents]
+    if len(timesteps) != len(shapes) or [e.shape for e in noise] != shapes:
+        raise ValueError(
+            f"latents of shapes {[tuple(shape) for shape in shapes]} with {len(timesteps)} timesteps "
+            f"and noise of shapes {[tuple(e.shape) for e in noise]}"
+        )
+    noisy = [add_noise(z, e, n) for z, e, n in zip(latents, noise, timesteps, strict=True)]
+    predicted = net(noisy, timesteps)
+    errors = [
+        (guess.to(mixed.dtype) - e.to(mixed.dtype)).square().flatten(1).mean(1)
+        for guess, e, mixed in zip(predicted, noise, noisy, strict=True)
+    ]
+    parts = torch.stack(errors)
+    if min_snr_gamma is None:
+        return parts
+    return parts * torch.stack([min_snr_weight(n, min_snr_gamma) for n in timesteps])
+
+
+def _normal_like(latent: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise, drawn on the generator's device, at least in float32, and moved to the latents'."""
+    source = generator.device if generator is not None else latent.device
+    dtype = torch.promote_types(latent.dtype, torch.float32)
+    return torch.randn(latent.shape, generator=generator, device=source, dtype=dtype).to(latent.device)

@@ -1,0 +1,264 @@
+"""What each role means to the network, guidance, and the walk from noise to latents: `sample_latents`.
+
+B batch, M modalities, G of them generated, C latent channels, H and W latent pixels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from copgen_cli.model.diffusion import SCHEDULE
+from copgen_cli.model.solvers import find_solver
+from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.records import Ignored, Solver
+
+CLEAN, NOISE = 0.0, float(SCHEDULE.steps)
+"""Timesteps of a latent that is given, and of one that is noise."""
+
+OnStep = Callable[[int, int, dict[int, Tensor]], None]
+"""Called after every network call with its number from 1, the total, and what it takes the clean latents to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleNoise:
+    """Noise that depends on (seed, sample id, modality, purpose) alone: not on batch size, order or device."""
+
+    seed: int
+    sample_ids: tuple[str, ...]
+    """One per sample of the batch; equal ids get equal noise."""
+    modalities: tuple[str, ...]
+    """Names of the model's modalities, in its order."""
+
+    def draw(self, purpose: str, modality: int, shape: tuple[int, int, int]) -> Tensor:
+        """(B, C, H, W) standard normal float32 noise, on the CPU."""
+        return sample_noise(self.seed, self.sample_ids, self.modalities[modality], shape, purpose=purpose)
+
+
+def sample_noise(
+    seed: int, sample_ids: Sequence[str], modality: str, shape: tuple[int, ...], *, purpose: str = "start"
+) -> Tensor:
+    """Standard normal noise of one modality for some samples, each as it would be drawn alone.
+
+    Args:
+        seed: any integer.
+        sample_ids: names of the samples.
+        modality: name of the modality.
+        shape: of one sample.
+        purpose: what it is for; another purpose gets other noise.
+
+    Returns:
+        (len(sample_ids), *shape) float32, on the CPU.
+    """
+    return torch.stack([torch.from_numpy(_normal((str(seed), i, modality, purpose), shape)) for i in sample_ids])
+
+
+def _normal(key: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Noise that is a function of its key.
+
+    NumPy's generator takes all 128 bits of the hash; torch's on the CPU keeps 32, by which two of a hundred thousand
+    samples would likely meet. Lengths keep ("ab", "c") from being ("a", "bc").
+    """
+    text = "".join(f"{len(part)}:{part}" for part in key)
+    digest = blake2b(text.encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+@torch.no_grad()
+def sample_latents(
+    net: CopGenTransformer,
+    generate: Sequence[int],
+    condition: Mapping[int, Tensor] | None = None,
+    noise: Tensor | Sequence[Tensor] | None = None,
+    steps: int = 50,
+    solver: Solver | str = Solver.REFERENCE,
+    guidance_scale: float = 0.0,
+    generator: torch.Generator | None = None,
+    *,
+    noise_source: SampleNoise | None = None,
+    batch_size: int | None = None,
+    ignored: Ignored = Ignored.MARGINALISE,
+    interpolate_positions: bool = False,
+    callback: OnStep | None = None,
+) -> dict[int, Tensor]:
+    """Draw latents of some modalities given others, from the joint model (UniDiffuser, arXiv:2303.06555, section 3.2).
+
+    What is generated shares one time, from noise to clean. What is given is held, at timestep 0. Modalities that are
+    neither are marginalised: noise drawn once and held, at timestep 1000.
+
+    Args:
+        net: a `CopGenTransformer`, compiled or not, or a module of the same call and `config`.
+        generate: positions of the modalities to draw.
+        condition: position to (B, C, H, W) scaled latents, never written to.
+        noise: (G, B, C, H, W) standard normal start, `noise[k]` of `generate[k]`; drawn where None.
+        steps: network calls.
+        solver: how the reverse process is integrated.
+        guidance_scale: s in (1 + s) eps(x | condition) - s eps(x); 0 is off. Both terms come from one call of 2 B.
+        generator: source of a seed for all noise that is drawn (None: torch's global one); on any device.
+        noise_source: all noise that is drawn, by seed and sample id; then `generator` is not used.
+        batch_size: B where neither condition, `noise` nor `noise_source` tells; None means 1.
+        ignored: how modalities that are neither generated nor given enter.
+        interpolate_positions: allow latents of another size than in training.
+        callback: called after every network call.
+
+    Returns:
+        Position to (B, C, H, W) scaled latents, for every modality in `generate`; float32, on the network's device.
+
+    Raises:
+        ValueError: roles, shapes or batch sizes contradict one another, or the solver cannot take so few or many steps.
+        UnknownNameError: there is no such solver.
+    """
+    condition = dict(condition or {})
+    _check_roles(generate, condition, net.config.num_modalities)
+    batch, shape = _batch_shape(net, generate, condition, noise, noise_source, batch_size)
+    if noise_source is None:
+        noise_source = _from_generator(generator, batch, net.config.num_modalities)
+
+    def draw(purpose: str, modality: int) -> Tensor:
+        return noise_source.draw(purpose, modality, shape).to(net.device)
+
+    start = {i: draw("start", i) for i in generate} if noise is None else dict(zip(generate, noise, strict=True))
+    ordered = sorted(generate)
+    x = torch.stack([start[i].to(net.device, _state_dtype(start[i])) for i in ordered])
+    guided = guidance_scale != 0 and bool(condition)
+    held = {i: _Held.condition(z.to(net.device), draw("guidance", i) if guided else None) for i, z in condition.items()}
+    others = [i for i in range(net.config.num_modalities) if i not in start and i not in condition]
+    if ignored == Ignored.MARGINALISE:
+        held |= {i: _Held.repeat(draw("ignored", i), NOISE, 2 if guided else 1) for i in others}
+    predict = _Network(
+        net=net,
+        generate=ordered,
+        held=held,
+        redrawn=others if ignored == Ignored.PUBLISHED else [],
+        draw=draw,
+        guidance_scale=guidance_scale if guided else None,
+        options={"interpolate_positions": True} if interpolate_positions else {},
+        steps=steps,
+        callback=callback,
+    )
+    final = find_solver(solver).integrate(x, steps, predict)
+    return dict(zip(ordered, final, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A modality that is not generated: its latents and timesteps in every branch of a call, one after the other."""
+
+    latents: Tensor
+    timesteps: Tensor
+
+    @classmethod
+    def repeat(cls, latents: Tensor, timestep: float, branches: int) -> _Held:
+        repeated = latents.repeat(branches, 1, 1, 1)
+        return cls(repeated, repeated.new_full((len(repeated),), timestep, dtype=torch.float32))
+
+    @classmethod
+    def condition(cls, latents: Tensor, stand_in: Tensor | None) -> _Held:
+        """Given latents; with guidance, the second branch has noise in their place."""
+        held = cls.repeat(latents, CLEAN, 1)
+        if stand_in is None:
+            return held
+        noise = cls.repeat(stand_in.to(latents.dtype), NOISE, 1)
+        return cls(torch.cat([held.latents, noise.latents]), torch.cat([held.timesteps, noise.timesteps]))
+
+
+@dataclass(slots=True)
+class _Network:
+    """The network as a solver sees it: the noise in what is generated, everything else held."""
+
+    net: CopGenTransformer
+    generate: list[int]
+    held: dict[int, _Held]
+    redrawn: list[int]
+    """Modalities that get fresh noise in every call, labelled clean."""
+    draw: Callable[[str, int], Tensor]
+    guidance_scale: float | None
+    options: dict[str, Any]
+    steps: int
+    callback: OnStep | None
+    calls: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if _takes(self.net, "heads"):
+            self.options = {**self.options, "heads": self.generate}
+
+    def __call__(self, x: Tensor, timestep: float) -> Tensor:
+        """(G, B, C, H, W) states at one timestep in [0, 1000] to the noise in them."""
+        branches = 1 if self.guidance_scale is None else 2
+        inputs = dict(self.held)
+        inputs |= {i: _Held.repeat(x[k], timestep, branches) for k, i in enumerate(self.generate)}
+        inputs |= {
+            i: _Held.repeat(self.draw(f"ignored in call {self.calls}", i), CLEAN, branches) for i in self.redrawn
+        }
+        in_order = [inputs[i] for i in range(len(inputs))]
+        outputs = self.net([i.latents for i in in_order], [i.timesteps for i in in_order], **self.options)
+        if "heads" not in self.options:
+            outputs = [outputs[i] for i in self.generate]
+        noise = torch.stack(list(outputs)).to(x.dtype)
+        if self.guidance_scale is not None:
+            given, free = noise.chunk(2, dim=1)
+            noise = (1 + self.guidance_scale) * given - self.guidance_scale * free
+        self.calls += 1
+        if self.callback is not None:
+            signal, spread = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
+            clean = (x - float(spread) * noise) / float(signal)
+            self.callback(self.calls, self.steps, dict(zip(self.generate, clean, strict=True)))
+        return noise
+
+
+def _takes(net: CopGenTransformer, option: str) -> bool:
+    """Whether a network's call knows an option; a wrapper that passes everything on is taken at its word."""
+    parameters = inspect.signature(net.forward).parameters.values()
+    return any(p.name == option or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _from_generator(generator: torch.Generator | None, batch: int, num_modalities: int) -> SampleNoise:
+    """Noise of a seed that a generator gives; samples and modalities go by their number."""
+    device = generator.device if generator is not None else None
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=device, dtype=torch.int64))
+    return SampleNoise(seed, tuple(map(str, range(batch))), tuple(map(str, range(num_modalities))))
+
+
+def _state_dtype(start: Tensor) -> torch.dtype:
+    """Solvers work at least in float32, whatever the network computes in."""
+    return torch.promote_types(start.dtype, torch.float32)
+
+
+def _check_roles(generate: Sequence[int], condition: Mapping[int, Tensor], num_modalities: int) -> None:
+    chosen = [*generate, *condition]
+    if not len(generate) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(num_modalities)):
+        raise ValueError(
+            f"generate {list(generate)} given {list(condition)}: needs at least one to generate, none twice, "
+            f"and all within 0 to {num_modalities - 1}"
+        )
+
+
+def _batch_shape(
+    net: CopGenTransformer,
+    generate: Sequence[int],
+    condition: Mapping[int, Tensor],
+    noise: Tensor | Sequence[Tensor] | None,
+    noise_source: SampleNoise | None,
+    batch_size: int | None,
+) -> tuple[int, tuple[int, int, int]]:
+    """Samples, and the shape of one latent, that all inputs agree on."""
+    if noise is not None and len(noise) != len(generate):
+        raise ValueError(f"{len(noise)} start noises for {len(generate)} modalities to generate")
+    side = net.config.sample_size
+    given = [tuple(z.shape) for z in (*condition.values(), *(noise if noise is not None else ()))]
+    batches = {shape[0] for shape in given} | ({batch_size} if batch_size is not None else set())
+    if noise_source is not None:
+        batches.add(len(noise_source.sample_ids))
+    shapes = {shape[1:] for shape in given} or {(net.config.in_channels, side, side)}
+    if len(batches) > 1 or len(shapes) > 1 or any(len(shape) != 4 for shape in given):
+        raise ValueError(f"latents of shapes {given} for {sorted(batches)} samples: expected all (batch, C, H, W)")
+    channels, height, width = shapes.pop()
+    return batches.pop() if batches else 1, (channels, height, width)

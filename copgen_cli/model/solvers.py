@@ -1,0 +1,214 @@
+"""How the reverse process is integrated: the reference solver, and diffusers' schedulers under plain names.
+
+A solver takes the latents being generated from pure noise (t = 1) to clean, asking for the noise in them once per step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+from copgen_cli.errors import UnknownNameError
+from copgen_cli.model.diffusion import SCHEDULE
+from copgen_cli.records import Solver
+
+PredictNoise = Callable[[Tensor, float], Tensor]
+"""The noise in a state, at a timestep in [0, 1000] as the network is given it."""
+
+END = 1e-3
+"""Continuous time at which the reference solver stops; it starts at 1."""
+
+
+class Integrate(Protocol):
+    """Take a state from pure noise to clean in `steps` calls of `predict`."""
+
+    def __call__(self, x: Tensor, steps: int, predict: PredictNoise) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update of the reference solver, over the points of the time grid that it calls the network at."""
+
+    times: tuple[float, ...]
+    """The time it starts from, the one or two points inside the interval, and the time it ends at."""
+
+    @property
+    def order(self) -> int:
+        return len(self.times) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Signal and noise at one time, in float64."""
+
+    alpha: float
+    sigma: float
+
+    @property
+    def log_snr(self) -> float:
+        """lambda = log(alpha / sigma), half the logarithm of the signal-to-noise ratio."""
+        return math.log(self.alpha / self.sigma)
+
+
+def reference_updates(steps: int) -> list[Update]:
+    """The updates of `steps` network calls: threes, then what is left over, on a uniform grid from 1 to 1/1000.
+
+    The "fast" choice of orders of DPM-Solver (arXiv:2206.00927, section 3.4); the intermediate times of an update are
+    points of the grid as well.
+
+    Raises:
+        ValueError: `steps` is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} steps; at least one is needed")
+    threes, left = divmod(steps, 3)
+    orders = [3] * threes + [left] if left else [3] * (threes - 1) + [2, 1]
+    grid = [1 + (END - 1) * i / steps for i in range(steps + 1)]
+    updates, start = [], 0
+    for order in orders:
+        updates.append(Update(tuple(grid[start : start + order + 1])))
+        start += order
+    return updates
+
+
+def reference_step(x: Tensor, update: Update, predict: PredictNoise) -> Tensor:
+    """One single-step DPM-Solver++ update of order 1, 2 or 3 (arXiv:2211.01095, algorithm 1 and its third order).
+
+    With lambda = log(alpha / sigma), h its change over the update, r1 and r2 the fractions of h at the points inside,
+    phi(r) = expm1(-r h), and D the clean latents that a prediction of noise amounts to.
+    """
+    start, *inner, end = (_level(t) for t in update.times)
+    h = end.log_snr - start.log_snr
+    fractions = [(level.log_snr - start.log_snr) / h for level in inner]
+
+    def clean(state: Tensor, which: int) -> Tensor:
+        level = _level(update.times[which])
+        return (state - level.sigma * predict(state, SCHEDULE.steps * update.times[which])) / level.alpha
+
+    def phi(r: float) -> float:
+        return math.expm1(-r * h)
+
+    def first_order(level: _Level, r: float) -> Tensor:
+        return (level.sigma / start.sigma) * x - (level.alpha * phi(r)) * d_start
+
+    d_start = clean(x, 0)
+    if update.order == 1:
+        return first_order(end, 1)
+    r1 = fractions[0]
+    d_1 = clean(first_order(inner[0], r1), 1)
+    if update.order == 2:
+        return first_order(end, 1) - (end.alpha * phi(1) / (2 * r1)) * (d_1 - d_start)
+    r2 = fractions[1]
+    x_2 = first_order(inner[1], r2) + (r2 / r1 * inner[1].alpha * (phi(r2) / (r2 * h) + 1)) * (d_1 - d_start)
+    d_2 = clean(x_2, 2)
+    return first_order(end, 1) + (end.alpha * (phi(1) / h + 1) / r2) * (d_2 - d_start)
+
+
+def integrate_reference(x: Tensor, steps: int, predict: PredictNoise) -> Tensor:
+    """The published sampler: returns the state at t = 1/1000, without a last denoising step."""
+    for update in reference_updates(steps):
+        x = reference_step(x, update, predict)
+    return x
+
+
+def _level(t: float) -> _Level:
+    log_alpha = float(SCHEDULE.log_alpha(torch.tensor(t, dtype=torch.float64)))
+    return _Level(math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)))
+
+
+def _integrate_with(make_scheduler: Callable[[], Any]) -> Integrate:
+    """A solver out of a scheduler of diffusers, which counts steps from 0: its timestep t is the network's t + 1."""
+
+    def integrate(x: Tensor, steps: int, predict: PredictNoise) -> Tensor:
+        """As described by `Integrate`; raises ValueError for more steps than the schedule has."""
+        if not 1 <= steps < SCHEDULE.steps:
+            raise ValueError(f"{steps} steps; expected 1 to {SCHEDULE.steps - 1}")
+        scheduler = make_scheduler()
+        scheduler.set_timesteps(steps)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)  # two equal timesteps, which many steps lead to, would make it skip the first
+        x = x * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            x = scheduler.step(predict(x, float(t) + 1), t, x, return_dict=False)[0]
+        return x
+
+    return integrate
+
+
+_TRAINED_WITH = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.0120,
+    "prediction_type": "epsilon",
+}
+
+
+def make_scheduler(solver: Solver = Solver.DPM_2M) -> Any:
+    """The scheduler of diffusers behind a solver, set up for this schedule; also what a saved pipeline carries.
+
+    The settings were chosen on mixtures of Gaussians, whose noise is known exactly, by the distance to the exact
+    solution. At 20 steps even steps of log-SNR (Lu) or Karras' sigmas come ten times closer than even steps of time,
+    which are too few near clean. All end with the clean latents. DDIM has steps of time alone: "leading" with an
+    offset of 1, as Stable Diffusion has it; with "trailing", diffusers makes a call too many for some numbers of steps.
+
+    Raises:
+        ValueError: the reference solver is none of diffusers'.
+    """
+    if solver == Solver.DPM_2M or solver == Solver.DPM_3M:
+        order = 2 if solver == Solver.DPM_2M else 3
+        return DPMSolverMultistepScheduler(
+            **_TRAINED_WITH, algorithm_type="dpmsolver++", solver_order=order, use_lu_lambdas=True
+        )
+    if solver == Solver.UNIPC:
+        return UniPCMultistepScheduler(**_TRAINED_WITH, solver_order=2, use_karras_sigmas=True)
+    if solver == Solver.DDIM:
+        return DDIMScheduler(
+            **_TRAINED_WITH, clip_sample=False, timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False
+        )
+    raise ValueError(f"{solver} is not a scheduler of diffusers")
+
+
+@dataclass(frozen=True, slots=True)
+class SolverFacts:
+    """One row of the table of solvers."""
+
+    description: str
+    integrate: Integrate
+
+
+SOLVERS: dict[Solver, SolverFacts] = {
+    Solver.REFERENCE: SolverFacts("single-step DPM-Solver++ of order 3, as published", integrate_reference),
+    Solver.DPM_2M: SolverFacts(
+        "multistep DPM-Solver++ of order 2, steady at few steps",
+        _integrate_with(partial(make_scheduler, Solver.DPM_2M)),
+    ),
+    Solver.DPM_3M: SolverFacts(
+        "multistep DPM-Solver++ of order 3, closest from 10 steps on",
+        _integrate_with(partial(make_scheduler, Solver.DPM_3M)),
+    ),
+    Solver.UNIPC: SolverFacts(
+        "UniPC of order 2: predicts, then corrects, at no further call",
+        _integrate_with(partial(make_scheduler, Solver.UNIPC)),
+    ),
+    Solver.DDIM: SolverFacts("first order; wants many steps", _integrate_with(partial(make_scheduler, Solver.DDIM))),
+}
+
+
+def find_solver(name: str) -> SolverFacts:
+    """The solver of that name.
+
+    Raises:
+        UnknownNameError: there is none; the hint lists them.
+    """
+    try:
+        return SOLVERS[Solver(name)]
+    except ValueError:
+        raise UnknownNameError("solver", name, known=list(Solver)) from None
