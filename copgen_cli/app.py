@@ -13,6 +13,7 @@ import typer
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
 from copgen_cli.commands.info import info
+from copgen_cli.commands.simulate import simulate
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError
 from copgen_cli.options import ConfigOption, GlobalOptions
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (info,):
+for command in (info, simulate):
     app.command()(command)
 app.add_typer(config, name="config")
 

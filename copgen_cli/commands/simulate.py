@@ -1,0 +1,57 @@
+"""`copgen simulate`: cells of the simulated Earth in the format of a Major TOM archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.options import DryRunOption, JsonOption, OverwriteOption, RegionOption, config_file
+
+
+def simulate(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", help="Folder to hold the archive.")],
+    region: RegionOption = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option("--bbox", metavar="W S E N", help="A box in degrees instead of a region.", show_default=False),
+    ] = None,
+    cells: Annotated[int, typer.Option("--cells", min=1, help="How many cells to draw from the box.")] = 12,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the world: another seed is another Earth.")] = 0,
+    gaps: Annotated[
+        bool,
+        typer.Option("--gaps/--no-gaps", help="With the irregularities of the real archive: missing rows, repeats."),
+    ] = True,
+    bands: Annotated[bool, typer.Option("--bands", help="Add small stand-ins for raw bands.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes at a time.")] = 1,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Simulate cells of the Earth, offline, as an archive that `copgen download` reads.
+
+    Example:  copgen simulate --region rome --cells 12 --seed 0 --output earth
+
+    then:  copgen download --region rome --endpoint file://$PWD/earth
+    """
+    from copgen_cli.settings import load_settings
+    from copgen_cli.simulation.archive import write_archive
+    from copgen_cli.simulation.products import REAL_GAPS
+    from copgen_cli.simulation.world import cells_of_region
+
+    settings = load_settings(config_file(context), region=region)
+    chosen = cells_of_region(bbox or settings.region_settings().bbox, cells, seed)
+    if not dry_run:
+        written = write_archive(
+            output, chosen, seed, gaps=REAL_GAPS if gaps else None, bands=bands, workers=workers, overwrite=overwrite
+        )
+        for _ in console.track(written, total=len(chosen), label="Simulating", unit="cells"):
+            pass
+    facts = {"cells": chosen, "seed": seed, "output": str(output), "endpoint": f"file://{output.absolute()}"}
+    if json:
+        console.result_json(facts)
+    else:
+        console.result("Would simulate" if dry_run else "Simulated", **facts | {"cells": len(chosen)})

@@ -1,0 +1,195 @@
+"""Write a Major TOM archive of simulated cells, laid out as the public one is served.
+
+    ROOT/datasets/Major-TOM/Core-S2L2A/resolve/main/metadata.parquet
+    ROOT/datasets/Major-TOM/Core-S2L2A/resolve/main/images/part_00001.parquet    one row per row group
+
+so that `copgen download --endpoint file://ROOT` reads it as it reads the public host.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from copgen_cli.data.atomic import Place, WrittenFile
+from copgen_cli.data.driver import Result, StageRun, Unit
+from copgen_cli.data.executors import local_executor
+from copgen_cli.data.grid import parse_cell
+from copgen_cli.data.manifest import Status
+from copgen_cli.modalities import Modality
+from copgen_cli.simulation.products import OPTICAL_BANDS, REAL_GAPS, Gaps, Row, rows_of_cell
+from copgen_cli.simulation.world import SIZE
+
+CELLS_PER_PART = 8
+STAGE = "simulate"
+PUBLIC_HOST = "https://huggingface.co"
+"""What `parquet_url` names, as in the real tables: a reader maps it to its endpoint."""
+
+_TEXT, _WHOLE, _REAL, _BYTES = pa.string(), pa.int64(), pa.float64(), pa.binary()
+_PLACE: dict[str, pa.DataType] = {
+    "centre_lat": _REAL,
+    "centre_lon": _REAL,
+    "crs": _TEXT,
+    "parquet_url": _TEXT,
+    "parquet_row": _WHOLE,
+}
+_CELL: dict[str, pa.DataType] = {"grid_cell": _TEXT, "grid_row_u": _WHOLE, "grid_col_r": _WHOLE}
+_PRODUCT: dict[str, pa.DataType] = {"product_id": _TEXT, "timestamp": _TEXT}
+_OPTICAL = _CELL | _PRODUCT | {"cloud_cover": _REAL, "nodata": _REAL} | _PLACE | {"geometry": _BYTES}
+METADATA_COLUMNS: dict[Modality, dict[str, pa.DataType]] = {
+    Modality.DEM: _CELL
+    | {"nodata": _REAL, "max_val": _REAL, "min_val": _REAL}
+    | _PLACE
+    | {"__index_level_0__": _WHOLE},
+    Modality.S1RTC: _CELL | _PRODUCT | {"nodata": _REAL, "orbit_state": _TEXT} | _PLACE,
+    Modality.S2L1C: _OPTICAL,
+    Modality.S2L2A: _OPTICAL,
+}
+_NAMED: dict[str, pa.DataType] = {
+    "product_id": _TEXT,
+    "grid_cell": _TEXT,
+    "product_datetime": _TEXT,
+    "thumbnail": _BYTES,
+}
+PART_COLUMNS: dict[Modality, dict[str, pa.DataType]] = {
+    Modality.DEM: {"grid_cell": _TEXT, "thumbnail": _BYTES, "compressed": _BYTES, "DEM": _BYTES},
+    Modality.S1RTC: _NAMED | {"vv": _BYTES, "vh": _BYTES},
+    Modality.S2L1C: _NAMED | dict.fromkeys(OPTICAL_BANDS[Modality.S2L1C], _BYTES),
+    Modality.S2L2A: _NAMED | dict.fromkeys(OPTICAL_BANDS[Modality.S2L2A], _BYTES),
+}
+
+
+def write_archive(
+    root: Path,
+    cells: Sequence[str],
+    seed: int,
+    *,
+    size: int = SIZE,
+    gaps: Gaps | None = REAL_GAPS,
+    bands: bool = False,
+    cells_per_part: int = CELLS_PER_PART,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> Iterator[str]:
+    """Simulate cells into an archive, and yield their names as they get done; done before, they come first.
+
+    The same call continues after an interruption, and what it leaves is byte for byte the same.
+
+    Args:
+        root: the folder to hold `datasets/`.
+        cells: names; the archive orders them south to north, then west to east.
+        gaps: how irregular the archive is; None for cells in all sources, once each, hardly clouded.
+        bands: also small stand-ins for raw bands.
+        cells_per_part: of each part file.
+        workers: processes.
+        overwrite: start afresh.
+
+    Raises:
+        MismatchError: the folder holds an archive of other settings.
+        UsageError: a name is no cell.
+    """
+    ordered = [cell.name for cell in sorted({parse_cell(cell) for cell in cells})]
+    batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
+    settings = {"seed": seed, "size": size, "gaps": asdict(gaps) if gaps else None, "bands": bands}
+    inputs = {"cells": ordered, "cells_per_part": cells_per_part}
+    units = [Unit(f"{number:05}", (number, batch)) for number, batch in enumerate(batches, start=1)]
+    cells_of = {unit.key: unit.item[1] for unit in units}
+    with StageRun(STAGE, root, settings=settings, inputs=inputs, overwrite=overwrite, prune=True) as run:
+        todo = run.pending(units)
+        waiting = {unit.key for unit in todo}
+        for unit in units:
+            if unit.key not in waiting:
+                yield from cells_of[unit.key]
+        work = functools.partial(write_part, seed=seed, size=size, gaps=gaps, bands=bands, place=run.place)
+        executor = local_executor(min(workers, len(todo) or 1), processes=True)
+        for outcome in run.run(todo, work, executor=executor):
+            yield from cells_of[outcome.key]
+        done = [run.recorded(unit.key) for unit in units]
+        rows = [row for outcome in done if outcome and outcome.status is Status.DONE for row in outcome.facts["rows"]]
+        for source in Modality:
+            _write_metadata(run.place, source, [about for name, about in rows if name == source])
+        run.finish()
+
+
+def write_part(
+    item: tuple[int, list[str]], *, seed: int, size: int, gaps: Gaps | None, bands: bool, place: Place
+) -> Result:
+    """Simulate a batch of cells into one part file per source; the rows' metadata are facts of the result."""
+    number, cells = item
+    rows = [row for cell in cells for row in rows_of_cell(cell, seed, size=size, gaps=gaps, bands=bands)]
+    files: list[WrittenFile] = []
+    facts: list[tuple[str, dict[str, Any]]] = []
+    for source in Modality:
+        mine = [row for row in rows if row.source is source]
+        if mine:
+            path = f"{_folder(source)}/images/part_{number:05}.parquet"
+            files.append(_write_rows(place, path, source, mine))
+            facts += [(str(source), _located(row, path, index)) for index, row in enumerate(mine)]
+    return Result(files=tuple(files), facts={"rows": facts})
+
+
+def _folder(source: Modality) -> str:
+    return f"datasets/Major-TOM/{source.facts.source}/resolve/main"
+
+
+def _write_rows(place: Place, path: str, source: Modality, rows: list[Row]) -> WrittenFile:
+    columns = PART_COLUMNS[source]
+    schema = pa.schema(columns.items())
+    with place.writing(path) as beside, pq.ParquetWriter(beside, schema) as writer:
+        for row in rows:  # one row group each
+            writer.write_table(pa.table({name: [row.data.get(name)] for name in columns}, schema=schema))
+    return place.describe(path)
+
+
+def _located(row: Row, path: str, index: int) -> dict[str, Any]:
+    """A row's metadata with where it lies, as JSON can hold it."""
+    about = row.metadata | {"parquet_url": f"{PUBLIC_HOST}/{path}", "parquet_row": index}
+    if "geometry" in about:
+        about["geometry"] = base64.b64encode(about["geometry"]).decode()
+    return about
+
+
+def _write_metadata(place: Place, source: Modality, rows: list[dict[str, Any]]) -> None:
+    columns = METADATA_COLUMNS[source]
+    table: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in columns}
+    if "geometry" in columns:
+        table["geometry"] = [base64.b64decode(row["geometry"]) for row in rows]
+    index = "__index_level_0__" if "__index_level_0__" in columns else None
+    if index:  # numbers of a larger table that these rows were taken from: rising, not contiguous
+        table[index] = [3 * number + 8 for number in range(len(rows))]
+    schema = pa.schema(columns.items(), metadata={"pandas": json.dumps(_pandas_note(columns, index))})
+    with place.writing(f"{_folder(source)}/metadata.parquet") as beside:
+        pq.write_table(pa.table(table, schema=schema), beside)
+
+
+def _pandas_note(columns: dict[str, pa.DataType], index: str | None) -> dict[str, Any]:
+    """What pandas leaves in a file so that it reads it back alike; the real tables were written by it."""
+    names = {_TEXT: ("unicode", "object"), _WHOLE: ("int64", "int64"), _REAL: ("float64", "float64")}
+
+    def note(name: str | None, field: str, kind: pa.DataType) -> dict[str, Any]:
+        pandas_type, numpy_type = names.get(kind, ("bytes", "object"))
+        return {
+            "name": name,
+            "field_name": field,
+            "pandas_type": pandas_type,
+            "numpy_type": numpy_type,
+            "metadata": None,
+        }
+
+    return {
+        "index_columns": [index] if index else [],
+        "column_indexes": [
+            {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
+        ],
+        "columns": [note(None if name == index else name, name, kind) for name, kind in columns.items()],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.2.3",
+    }

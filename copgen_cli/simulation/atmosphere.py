@@ -1,0 +1,142 @@
+"""The sun, the air and the clouds between the ground and Sentinel-2.
+
+Single scattering in a plane-parallel atmosphere (after Vermote et al. 1997, doi:10.1109/36.581987): what a satellite
+sees is the light of the path plus the ground's light, dimmed on the way down and up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from copgen_cli.simulation.noise import Float32, generator_of, resized
+
+_WAVELENGTHS = np.array([0.665, 0.560, 0.490])  # micrometres: B04, B03, B02, that is red, green, blue
+_OZONE_AND_VAPOUR = np.array([0.97, 0.95, 0.985])  # transmittance of absorbing gases, nadir and back
+
+
+@dataclass(frozen=True, slots=True)
+class Sun:
+    """Where the sun stands; radians."""
+
+    elevation: float
+    azimuth: float
+    """Clockwise from north."""
+
+    @property
+    def direction(self) -> tuple[float, float, float]:
+        """Unit vector towards it: east, north, up."""
+        flat = math.cos(self.elevation)
+        return flat * math.sin(self.azimuth), flat * math.cos(self.azimuth), math.sin(self.elevation)
+
+
+@dataclass(frozen=True, slots=True)
+class Air:
+    """What scatters."""
+
+    aerosol: float
+    """Optical thickness at 0.55 micrometres."""
+    angstrom: float
+    """Exponent by which it falls with the wavelength: 1.3 for smoke and towns, 0.4 for dust."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clouds:
+    """Clouds of one pass, (size, size) each."""
+
+    opacity: Float32
+    """0 clear, 1 opaque."""
+    shadow: Float32
+    """Share of sunlight that they take from the ground."""
+
+
+def sun_at(lat: float, when: datetime, solar_hour: float = 10.5) -> Sun:
+    """The sun over a latitude at a local solar hour; Sentinel-2 comes at about half past ten.
+
+    Declination by Cooper 1969; good to half a degree.
+    """
+    day = when.timetuple().tm_yday
+    declination = math.radians(23.45) * math.sin(2 * math.pi * (284 + day) / 365)
+    phi, hour = math.radians(lat), math.radians(15 * (solar_hour - 12))
+    sine = math.sin(phi) * math.sin(declination) + math.cos(phi) * math.cos(declination) * math.cos(hour)
+    elevation = math.asin(sine)
+    east = -math.cos(declination) * math.sin(hour)
+    north = math.sin(declination) * math.cos(phi) - math.cos(declination) * math.sin(phi) * math.cos(hour)
+    return Sun(elevation, math.atan2(east, north) % (2 * math.pi))
+
+
+def at_top_of_atmosphere(ground: Float32, sun: Sun, air: Air) -> Float32:
+    """Reflectance above the air from reflectance below it.
+
+    rho_toa = Tg (rho_path + T rho / (1 - S rho)), with Rayleigh thickness 0.00877 lambda^-4.05 (Bucholtz 1995).
+
+    Args:
+        ground: (3, size, size) red, green and blue surface reflectance.
+    """
+    rayleigh = 0.00877 * _WAVELENGTHS**-4.05
+    aerosol = air.aerosol * (_WAVELENGTHS / 0.55) ** -air.angstrom
+    mu = max(math.sin(sun.elevation), 0.1)
+    phase = 0.75 * (1 + mu**2)  # Rayleigh at the scattering angle of a nadir view, cos = -mu
+    backscatter = 0.28  # of aerosols at such angles, times their albedo (Henyey-Greenstein, g = 0.65)
+    path = (rayleigh * phase + aerosol * backscatter) / (4 * mu)
+    dimming = np.exp(-(0.52 * rayleigh + 0.17 * aerosol) * (1 / mu + 1))
+    albedo = 0.9 * rayleigh / (1 + rayleigh) + 0.2 * aerosol
+    top = np.empty_like(ground)
+    for band in range(3):
+        seen = ground[band] * np.float32(dimming[band])
+        seen /= 1 - np.float32(albedo[band]) * ground[band]
+        seen += np.float32(path[band])
+        np.multiply(seen, np.float32(_OZONE_AND_VAPOUR[band]), out=top[band])
+    return top
+
+
+def clouds_over(size: int, pixel: float, cover: float, sun: Sun, *words: str | int) -> Clouds | None:
+    """Clouds that cover a given share of a picture, with the shadows that they throw away from the sun.
+
+    Args:
+        cover: share of the picture, 0 to 1; None comes back for a clear sky.
+        words: of the random generator.
+    """
+    if cover <= 0:
+        return None
+    coarse = max(size // 4, 32)
+    generator = generator_of(*words)
+    field = _billows(coarse, generator)
+    threshold = float(np.quantile(field, 1 - cover))
+    opacity = np.clip((field - threshold) * np.float32(2.2) + np.float32(0.12), 0, 1) ** np.float32(0.8)
+    opacity[field < threshold - 0.05] = 0
+    height = generator.uniform(800, 2600)  # metres above the ground
+    reach = height / max(math.tan(sun.elevation), 0.2) / (pixel * size / coarse)
+    east, north, _ = sun.direction
+    flat = math.hypot(east, north)
+    shift = (north / flat * reach, -east / flat * reach)  # rows fall southwards; a shadow lies opposite the sun
+    shadow = ndimage.shift(opacity, shift, order=1, mode="nearest")
+    return Clouds(resized(opacity, size), resized(shadow.astype(np.float32), size) * np.float32(0.7))
+
+
+def veiled(ground: Float32, clouds: Clouds | None) -> Float32:
+    """Reflectance with cloud shadows on the ground and clouds above it."""
+    if clouds is None:
+        return ground
+    white = np.array([0.74, 0.76, 0.79], np.float32)[:, None, None]
+    shade = 1 - clouds.shadow * (1 - clouds.opacity)
+    seen: Float32 = ground * shade * (1 - clouds.opacity) + white * clouds.opacity * (
+        np.float32(0.55) + np.float32(0.45) * clouds.opacity
+    )
+    return seen
+
+
+def _billows(size: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Fractal noise with a -5/3 fall, by filtering white noise in frequency."""
+    white = generator.standard_normal((size, size), dtype=np.float32)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = 1
+    spectrum = np.fft.rfft2(white) * np.maximum(frequency, 4 / size) ** -1.75
+    spectrum[0, 0] = 0
+    field = np.fft.irfft2(spectrum, (size, size)).astype(np.float32)
+    return field / field.std()

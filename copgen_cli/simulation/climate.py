@@ -1,0 +1,72 @@
+"""What is the same over tens of kilometres: how high and rugged the land is, how warm and wet, how many live there.
+
+These trends are noise on the globe, so that neighbours share them across zones and the date line. Temperature and
+rain follow latitude as they do on Earth; the rest is chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from copgen_cli.data.grid import FOOTPRINT_METRES, Footprint, from_utm
+from copgen_cli.simulation.noise import Float32, key_of, resized, sphere_noise
+
+LAPSE_RATE = 0.0065
+"""Fall of temperature with height, K per metre (ICAO standard atmosphere)."""
+_POINTS = 6  # a side of the coarse raster on which trends are known
+
+
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """Trends over one cell, each (6, 6), to be read through `at`."""
+
+    base: Float32
+    """Height of the plain above the sea, metres; negative is a sea bed."""
+    rugged: Float32
+    """0 in plains, 1 in high mountains."""
+    warmth: Float32
+    """Mean temperature of the year at sea level, degrees Celsius."""
+    swing: Float32
+    """Half the difference between July and January, kelvin."""
+    moisture: Float32
+    """0 in deserts, 1 in rain forests."""
+    people: Float32
+    """0 in the wild, 1 in the heart of a city."""
+
+    def at(self, name: str, size: int) -> Float32:
+        """One trend as a (size, size) raster of the cell."""
+        return resized(getattr(self, name), size, smooth=True)
+
+
+def climate_of(place: Footprint, seed: int) -> Climate:
+    """The trends over a footprint."""
+    steps = (np.arange(_POINTS) + 0.5) * FOOTPRINT_METRES / _POINTS
+    east, north = np.meshgrid(place.west + steps, place.north - steps)
+    lat, lon = from_utm(east, north, zone=place.zone, south=place.south)
+
+    def trend(word: str, first_km: float, octaves: int, persistence: float = 0.65) -> NDArray[np.float64]:
+        heights = persistence ** np.arange(octaves)
+        layers = [
+            height * sphere_noise(lat, lon, first_km * 1000 / 2.3**octave, key_of(seed, word, octave))
+            for octave, height in enumerate(heights)
+        ]
+        return np.sum(layers, axis=0) / np.sqrt(np.sum(heights**2))
+
+    shelf = trend("shelf", 700, 5)
+    rugged = 1 / (1 + np.exp(-1.9 * (trend("rugged", 300, 4, 0.8) - 0.25)))
+    base = 420 * np.clip(shelf + 1.0, 0, None) ** 1.6 * (0.25 + rugged) + 160 * np.clip(shelf + 1.0, -0.5, 0.06) - 4
+    sine = np.sin(np.radians(lat)) ** 2
+    warmth = 27.5 - 34 * sine + 2.5 * trend("warmth", 800, 3)
+    moisture = _zonal_rain(lat) + 0.21 * trend("moisture", 400, 4, 0.8)
+    people = trend("people", 150, 4, 0.9) * 0.55 + 0.15
+    people = people - 0.9 * np.clip(rugged - 0.4, 0, None) - 0.08 * np.clip(3 - warmth, 0, None)
+    fields = (base, rugged, warmth, 2 + 17 * sine, np.clip(moisture, 0, 1), np.clip(people, 0, 1))
+    return Climate(*(field.astype(np.float32) for field in fields))
+
+
+def _zonal_rain(lat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Moisture by latitude: wet at the equator, dry near 26 degrees, moist again near 50, dry at the poles."""
+    return np.interp(np.abs(lat), [0, 12, 26, 38, 50, 65, 80, 90], [0.85, 0.65, 0.22, 0.42, 0.62, 0.58, 0.4, 0.3])

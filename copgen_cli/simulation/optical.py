@@ -1,0 +1,257 @@
+"""Sentinel-2: the colour of the ground on a day of the year, in the light of the sun on slopes.
+
+Reflectances are typical of bands 4, 3 and 2 for each surface (spectral libraries of ECOSTRESS, Meerdink et al. 2019,
+doi:10.1016/j.rse.2019.05.015, rounded by eye on true-colour pictures).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from copgen_cli.simulation.atmosphere import Air, Clouds, Sun
+from copgen_cli.simulation.landcover import Cover, LandCover
+from copgen_cli.simulation.noise import Float32, generator_of, resized
+
+SURFACES = 768
+"""Covers from 0, kinds of field from 256, kinds of building plot from 512."""
+
+_MOIST = {
+    Cover.WATER: (0.014, 0.024, 0.030),
+    Cover.WETLAND: (0.040, 0.055, 0.034),
+    Cover.CONIFER: (0.017, 0.027, 0.017),
+    Cover.BROADLEAF: (0.022, 0.043, 0.021),
+    Cover.SHRUB: (0.050, 0.060, 0.035),
+    Cover.GRASS: (0.045, 0.075, 0.034),
+    Cover.BARE: (0.150, 0.120, 0.090),
+    Cover.ROCK: (0.130, 0.122, 0.110),
+    Cover.SAND: (0.330, 0.290, 0.220),
+    Cover.ICE: (0.800, 0.830, 0.860),
+    Cover.ROAD: (0.130, 0.122, 0.110),
+    Cover.HEDGE: (0.028, 0.044, 0.023),
+}
+_DRY = {
+    Cover.WETLAND: (0.075, 0.075, 0.045),
+    Cover.BROADLEAF: (0.048, 0.056, 0.030),
+    Cover.SHRUB: (0.115, 0.100, 0.065),
+    Cover.GRASS: (0.165, 0.140, 0.088),
+    Cover.BARE: (0.235, 0.190, 0.135),
+    Cover.ROCK: (0.175, 0.155, 0.130),
+    Cover.SAND: (0.385, 0.315, 0.225),
+    Cover.ROAD: (0.215, 0.185, 0.150),
+    Cover.HEDGE: (0.055, 0.058, 0.033),
+}
+_TEXTURE = {
+    Cover.WATER: 0.02,
+    Cover.WETLAND: 0.20,
+    Cover.CONIFER: 0.26,
+    Cover.BROADLEAF: 0.20,
+    Cover.SHRUB: 0.17,
+    Cover.GRASS: 0.08,
+    Cover.BARE: 0.07,
+    Cover.ROCK: 0.16,
+    Cover.SAND: 0.035,
+    Cover.ICE: 0.015,
+    Cover.ROAD: 0.06,
+    Cover.HEDGE: 0.15,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OpticalPass:
+    """One visit of Sentinel-2."""
+
+    when: datetime
+    satellite: str
+    sun: Sun
+    air: Air
+    cloud_cover: float
+    """Share of the picture, 0 to 1."""
+    nodata: float
+    """Share of the picture beyond the swath's edge, 0 to 1."""
+
+
+def surface_reflectance(
+    land: LandCover, height: Float32, pixel: float, lat: float, when: datetime, sun: Sun, *words: str | int
+) -> Float32:
+    """What the ground reflects to a nadir view, air and clouds left out.
+
+    Args:
+        height: (n, n) surface heights in metres, `pixel` metres apart, over the same ground as `land`.
+        words: name the cell: soils, crops and roofs are its own.
+
+    Returns:
+        (3, size, size) red, green, blue reflectance.
+    """
+    season = year_phase(lat, when)
+    size = land.cover.shape[0]
+    now = land.warmth + land.swing * np.float32(math.cos(2 * math.pi * (season - 0.55)))
+    moist, dry = _tables(float(now.mean()), float(land.moisture.mean()), abs(lat), season, *words)
+    thirst = resized(np.clip(0.95 - 1.75 * land.moisture + 0.012 * (now - 15), 0, 1).astype(np.float32), size)
+    light = resized(sunlight(height, pixel, sun), size)
+    light = light * (1 + _texture_table().take(land.surface) * land.grain)
+    shallow = np.exp(land.water_depth * np.float32(-0.55)) * (land.water_depth > 0) * np.float32(0.045)
+    ground = np.empty((3, size, size), np.float32)
+    for band in range(3):
+        wet = moist[band].take(land.surface)
+        colour = wet + (dry[band].take(land.surface) - wet) * thirst
+        colour *= light
+        colour += shallow * np.float32((0.8, 1.0, 0.75)[band])
+        ground[band] = colour
+    if float(now.min()) < 1.5:
+        _snow(ground, land, now, light)
+    return np.clip(ground, 0.002, 1.2)
+
+
+def year_phase(lat: float, when: datetime) -> float:
+    """Part of the year since midwinter's new year: 0 in January of the north, in July of the south."""
+    phase = when.timetuple().tm_yday / 365
+    return phase % 1 if lat >= 0 else (phase + 0.5) % 1
+
+
+def sunlight(height: Float32, pixel: float, sun: Sun) -> Float32:
+    """Light on slopes relative to a plain: direct by the cosine, a quarter diffuse, none direct in cast shadow."""
+    down, across = np.gradient(height, pixel)
+    east, north, up = sun.direction
+    cosine = (up - across * east + down * north) / np.sqrt(1 + across**2 + down**2)
+    direct = np.clip(cosine, 0, None) / max(up, 0.25)
+    direct *= ~cast_shadow(height, pixel, sun)
+    return (0.25 + 0.75 * np.minimum(direct, 1.9)).astype(np.float32)
+
+
+def cast_shadow(height: Float32, pixel: float, sun: Sun) -> NDArray[np.bool_]:
+    """Where higher ground towards the sun hides it, looked for at growing distances up to 3 km."""
+    east, north, up = sun.direction
+    flat = math.hypot(east, north)
+    shadow = np.zeros(height.shape, dtype=bool)
+    highest = float(height.max() - height.min())
+    for step in (2, 4, 7, 11, 16, 23, 32, 45, 64, 90):
+        rise = step * pixel * up / flat
+        if rise > highest:
+            break
+        row, col = round(-north / flat * step), round(east / flat * step)
+        ahead = _shifted(height, row, col)
+        shadow |= ahead - rise > height
+    return shadow
+
+
+def _shifted(height: Float32, row: int, col: int) -> Float32:
+    """The height found `row` rows and `col` columns further on; the edge goes on for ever."""
+    size = height.shape[0]
+    index = np.arange(size)
+    return height[np.clip(index + row, 0, size - 1)][:, np.clip(index + col, 0, size - 1)]
+
+
+def _snow(ground: Float32, land: LandCover, now: Float32, light: Float32) -> None:
+    size = land.cover.shape[0]
+    cold = resized((0.5 - now) * np.float32(0.35), size) + np.float32(0.25) * land.grain
+    lying = np.clip(cold, 0, 1)
+    table = np.ones(SURFACES, np.float32)
+    table[[Cover.CONIFER, Cover.BROADLEAF, Cover.WATER, Cover.HEDGE]] = 0.22, 0.4, 0.0, 0.5
+    lying *= table.take(land.surface)
+    for band, white in enumerate((0.74, 0.77, 0.80)):
+        ground[band] += (np.float32(white) * np.sqrt(light) - ground[band]) * lying
+
+
+def _tables(warmth: float, moisture: float, lat: float, season: float, *words: str | int) -> tuple[Float32, Float32]:
+    """Reflectance (3, SURFACES) of every surface where the soil is moist, and where it is dry."""
+    generator = generator_of("surfaces", *words)
+    growth = float(np.clip((warmth - 3) / 9, 0, 1))
+    soil = _soil(generator, moisture, lat)
+    moist = np.zeros((SURFACES, 3))
+    for cover, colour in _MOIST.items():
+        moist[cover] = colour
+    dry = moist.copy()
+    for cover, colour in _DRY.items():
+        dry[cover] = colour
+    moist[Cover.BROADLEAF] += (1 - growth) * np.array([0.045, 0.022, 0.026])
+    moist[Cover.GRASS] += (1 - growth) * np.array([0.050, 0.012, 0.022])
+    for table in (moist, dry):
+        table[[Cover.BARE, Cover.SAND, Cover.ROCK]] *= soil / np.array([0.20, 0.16, 0.115]) * 0.6 + 0.4
+    fields = _fields(generator, soil, growth, season, lat)
+    moist[256:512], dry[256:512] = fields, fields * 0.45 + soil * 0.62
+    moist[512:] = dry[512:] = _plots(generator, soil, moisture)
+    return moist.T.astype(np.float32), dry.T.astype(np.float32)
+
+
+def _soil(generator: np.random.Generator, moisture: float, lat: float) -> NDArray[np.float64]:
+    """Colour of bare soil: pale and sandy in the dry, brown in the moist, red in the tropics."""
+    pale, brown, red = np.array([0.29, 0.235, 0.175]), np.array([0.125, 0.098, 0.075]), np.array([0.20, 0.115, 0.075])
+    soil = pale + (brown - pale) * np.clip(moisture * 1.5, 0, 1)
+    redness = np.clip(generator.beta(1.2, 3) + 0.4 * (lat < 28) * generator.random(), 0, 1)
+    return np.asarray((soil + (red - soil) * redness) * generator.uniform(0.8, 1.2))
+
+
+def _fields(
+    generator: np.random.Generator, soil: NDArray[np.float64], growth: float, season: float, lat: float
+) -> NDArray[np.float64]:
+    """Colour (256, 3) of the kinds of field: bare, green, ripe or grass, each by its own calendar."""
+    kinds = 256
+    # parts of the year of the middle and the half width of the green time; a third are meadows, green all year
+    middle = np.where(generator.random(kinds) < 0.5, 0.36, 0.56) + 0.03 * generator.standard_normal(kinds)
+    if lat < 24:
+        middle = generator.random(kinds)
+    width = generator.uniform(0.10, 0.2, kinds)
+    away = np.abs((season - middle + 0.5) % 1 - 0.5) / width
+    green = np.clip(1.6 - 1.3 * away, 0, 1)
+    late = np.clip(1 - np.abs((season - middle - width + 0.5) % 1 - 0.5) / 0.09, 0, 1)
+    meadow = generator.random(kinds) < 0.3
+    green = np.where(meadow, 0.55 + 0.4 * growth, green * np.clip(growth + 0.3, 0, 1))
+    late = np.where(meadow, 0.15, late)
+    leaf = np.stack(
+        [
+            generator.uniform(0.018, 0.055, kinds),
+            generator.uniform(0.050, 0.085, kinds),
+            generator.uniform(0.016, 0.036, kinds),
+        ],
+        axis=1,
+    )
+    ripe = np.array([0.235, 0.195, 0.115]) * generator.uniform(0.75, 1.15, (kinds, 1))
+    earth = soil * generator.uniform(0.6, 1.3, (kinds, 1))
+    colour = earth + (leaf - earth) * green[:, None]
+    return np.asarray(colour + (ripe - colour) * (late * (1 - 0.6 * green))[:, None])
+
+
+def _plots(generator: np.random.Generator, soil: NDArray[np.float64], moisture: float) -> NDArray[np.float64]:
+    """Colour (256, 3) of building plots: tiles, concrete, bright metal, dark roofs, gardens."""
+    kinds = 256
+    paint = np.array(
+        [
+            [0.19, 0.115, 0.085],
+            [0.17, 0.165, 0.155],
+            [0.42, 0.42, 0.41],
+            [0.085, 0.085, 0.085],
+            [0.05, 0.065, 0.035],
+            soil * 1.05,
+        ]
+    )
+    green = 0.25 * min(1.0, moisture * 2)
+    share = np.array([0.2, 0.27, 0.08, 0.12, green, 0.33 - green])
+    which = generator.choice(len(paint), kinds, p=share / share.sum())
+    return np.asarray(paint[which] * generator.uniform(0.75, 1.25, (kinds, 1)))
+
+
+def _texture_table() -> Float32:
+    table = np.zeros(SURFACES, np.float32)
+    for cover, amount in _TEXTURE.items():
+        table[cover] = amount
+    table[256:512] = 0.05
+    table[512:] = 0.22
+    return table
+
+
+def sharpness_of_optics(reflectance: Float32) -> Float32:
+    """Blur by the instrument: a Gaussian of half a pixel, as the modulation transfer of 10 m bands suggests."""
+    return ndimage.gaussian_filter1d(
+        ndimage.gaussian_filter1d(reflectance, 0.5, axis=1, truncate=2), 0.5, axis=2, truncate=2
+    )
+
+
+def with_clouds_seen(clouds: Clouds | None, size: int) -> NDArray[np.bool_]:
+    """The cloud mask that goes with a product."""
+    return np.zeros((size, size), dtype=bool) if clouds is None else clouds.opacity > 0.3

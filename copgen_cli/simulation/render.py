@@ -1,0 +1,108 @@
+"""From physical rasters to thumbnails, by the rules of the Major TOM Core datasets."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from copgen_cli.simulation.noise import Float32
+
+JPEG_QUALITY = 90
+Picture = NDArray[np.uint8]
+
+_SUN_AZIMUTH, _SUN_ALTITUDE = np.radians(315.0), np.radians(45.0)
+_Z_HUFFMAN_ONLY = 2  # speckle has no repeats to find: half the time of a full search, and no larger
+
+
+def true_colour(reflectance: Float32, nodata: NDArray[np.bool_] | None = None) -> Picture:
+    """Sentinel-2: clip(1.3 (DN / 10000)^0.6, 0, 1), DN being 10 000 times the reflectance; black without data.
+
+    Args:
+        reflectance: (3, size, size) red, green, blue.
+
+    Returns:
+        (size, size, 3).
+    """
+    curve = _tone_curve()
+    picture = np.empty((*reflectance.shape[1:], 3), np.uint8)
+    for band in range(3):
+        numbers = np.clip(reflectance[band] * np.float32(10_000), 0, len(curve) - 1).astype(np.uint16)
+        picture[..., band] = curve.take(numbers)
+    if nodata is not None:
+        picture[nodata] = 0
+    return picture
+
+
+def false_colour(vv: Float32, vh: Float32, nodata: NDArray[np.bool_] | None = None) -> Picture:
+    """Sentinel-1: decibel of VV and VH, each stretched from its least to its most, in red and blue; green is their
+    sum over its most; black without data.
+
+    Real thumbnails fit green = (red + blue) 255 / max(red + blue) to a third of a grey level.
+
+    Returns:
+        (size, size, 3).
+    """
+    valid = slice(None) if nodata is None else ~nodata
+    stretched = []
+    for power in (vv, vh):
+        level = np.log(power)
+        low, high = float(level[valid].min()), float(level[valid].max())
+        stretched.append((level - np.float32(low)) * np.float32(255 / max(high - low, 1e-6)))
+    total = stretched[0] + stretched[1]
+    green = total * np.float32(255 / max(float(total[valid].max()), 1e-6))
+    picture = np.empty((*vv.shape, 3), np.uint8)
+    for band, level in enumerate((stretched[0], green, stretched[1])):
+        picture[..., band] = level if nodata is None else np.clip(level, 0, 255)
+    if nodata is not None:
+        picture[nodata] = 0
+    return picture
+
+
+def hillshade(height: Float32) -> Picture:
+    """Elevation: light from the north-west, 45 degrees high, on a surface whose pixels count as one metre wide,
+    stretched from the darkest to the brightest.
+
+    Horn-free: gradients are central differences, and slopes that turn away go on getting darker below zero, so that
+    a plain is about 205 in a picture with steep slopes.
+
+    Returns:
+        (n, n).
+    """
+    down, across = np.gradient(height)
+    east = np.sin(_SUN_AZIMUTH) * np.cos(_SUN_ALTITUDE)
+    north = np.cos(_SUN_AZIMUTH) * np.cos(_SUN_ALTITUDE)
+    light = (np.sin(_SUN_ALTITUDE) - across * east + down * north) / np.sqrt(1 + across**2 + down**2)
+    low, high = float(light.min()), float(light.max())
+    if high - low > 1e-6:
+        light = (light - low) / (high - low)
+    return (np.clip(light, 0, 1) * 255).astype(np.uint8)
+
+
+def elevation_picture(height: Float32) -> Picture:
+    """Elevation itself, from its least to its most: the `compressed` column."""
+    low, high = float(height.min()), float(height.max())
+    return ((height - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+
+
+def as_jpeg(picture: Picture) -> bytes:
+    """A Sentinel-2 thumbnail as the archive holds it."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def as_png(picture: Picture) -> bytes:
+    """A Sentinel-1 or elevation thumbnail as the archive holds it."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", compress_level=1, compress_type=_Z_HUFFMAN_ONLY)
+    return file.getvalue()
+
+
+@lru_cache(maxsize=1)
+def _tone_curve() -> Picture:
+    numbers = np.arange(16_000) / 10_000
+    return (np.clip(1.3 * numbers**0.6, 0, 1) * 255).astype(np.uint8)

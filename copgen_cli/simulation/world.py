@@ -1,0 +1,236 @@
+"""The simulated Earth: any cell of the Major TOM grid from a seed, as every sensor sees it.
+
+    climate -> terrain -> land cover -> what is true of the place
+    truth + a visit (day, sun, clouds, orbit) -> a thumbnail of each modality
+
+All of it depends on the seed and the cell's name alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from copgen_cli.data.grid import FOOTPRINT_METRES, Cell, Footprint, cells_in_box, footprint, parse_cell
+from copgen_cli.errors import UsageError
+from copgen_cli.simulation.atmosphere import Air, at_top_of_atmosphere, clouds_over, sun_at, veiled
+from copgen_cli.simulation.climate import climate_of
+from copgen_cli.simulation.landcover import LandCover, cover_height, land_cover_of
+from copgen_cli.simulation.noise import Float32, Frame, generator_of, resized
+from copgen_cli.simulation.optical import OpticalPass, sharpness_of_optics, surface_reflectance
+from copgen_cli.simulation.radar import RadarPass, backscatter
+from copgen_cli.simulation.render import Picture, false_colour, hillshade, true_colour
+from copgen_cli.simulation.terrain import EROSION_PIXEL, Terrain, terrain_of, with_detail
+
+SIZE = 1068
+"""Pixels a side of a radar or optical thumbnail; elevation has a third of them."""
+_FIRST_DAY = datetime(2017, 1, 3)
+_DAYS = 2900
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is true of a cell, whoever looks."""
+
+    cell: Cell
+    place: Footprint
+    terrain: Terrain
+    land: LandCover
+    height: Float32
+    """(size / 3, size / 3) metres: the ground with trees and houses on it, as Copernicus DEM gives it."""
+
+    @property
+    def size(self) -> int:
+        return int(self.land.cover.shape[0])
+
+    @property
+    def height_pixel(self) -> float:
+        """Metres of a pixel of `height`."""
+        return FOOTPRINT_METRES / self.height.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class OpticalView:
+    """A visit of Sentinel-2, both processing levels."""
+
+    visit: OpticalPass
+    l1c: Picture
+    """(size, size, 3) top of atmosphere."""
+    l2a: Picture
+    """(size, size, 3) surface."""
+
+
+@dataclass(frozen=True, slots=True)
+class RadarView:
+    """A visit of Sentinel-1."""
+
+    visit: RadarPass
+    picture: Picture
+    """(size, size, 3) false colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedCell:
+    """One cell, a thumbnail per modality, and the truth they share."""
+
+    truth: Truth
+    optical: OpticalPass
+    radar: RadarPass
+    dem: Picture
+    """(size / 3, size / 3)."""
+    s1_rtc: Picture
+    """(size, size, 3)."""
+    s2_l1c: Picture
+    """(size, size, 3)."""
+    s2_l2a: Picture
+    """(size, size, 3)."""
+
+    @property
+    def cell(self) -> str:
+        return self.truth.cell.name
+
+    @property
+    def cloud_cover(self) -> float:
+        """Percent."""
+        return 100 * self.optical.cloud_cover
+
+
+def simulate_cell(cell: str, seed: int, *, size: int = SIZE) -> SimulatedCell:
+    """Simulate one cell on the first visit of each sensor.
+
+    Args:
+        cell: its name, such as `454U_120R`.
+        seed: of the world; the same seed gives the same world.
+        size: pixels a side of the radar and optical thumbnails over the same ground, a multiple of 3.
+
+    Raises:
+        UsageError: no such cell, or no such size.
+    """
+    truth = truth_of(cell, seed, size=size)
+    optical = view_optical(truth, optical_pass_of(truth.cell, truth.place, seed), seed)
+    radar = view_radar(truth, radar_pass_of(truth.cell, seed), seed)
+    return SimulatedCell(
+        truth, optical.visit, radar.visit, hillshade(truth.height), radar.picture, optical.l1c, optical.l2a
+    )
+
+
+def truth_of(cell: str, seed: int, *, size: int = SIZE) -> Truth:
+    """The ground of a cell; arguments as for `simulate_cell`."""
+    if size < 96 or size % 3:
+        raise UsageError(f"A thumbnail can't be {size} px wide.", hint="Choose a multiple of 3 from 96; 1068 is real.")
+    named = parse_cell(cell)
+    place = footprint(named)
+    zone = f"{place.zone}{'S' if place.south else 'N'}"
+    frame = Frame(place.west, place.north, FOOTPRINT_METRES / size, size)
+    climate = climate_of(place, seed)
+    terrain = terrain_of(frame.at_size(round(FOOTPRINT_METRES / EROSION_PIXEL)), climate, seed, zone)
+    land = land_cover_of(frame, terrain, climate, seed, cell, zone)
+    ground = with_detail(terrain, frame.at_size(size // 3), seed, zone)
+    objects = cover_height(land.cover, land.surface, land.grain).reshape(size // 3, 3, size // 3, 3).mean(axis=(1, 3))
+    return Truth(named, place, terrain, land, np.maximum(ground, 0) + objects)
+
+
+def optical_pass_of(cell: Cell, place: Footprint, seed: int, number: int = 0, *, clear: bool = False) -> OpticalPass:
+    """The n-th visit of Sentinel-2 to a cell.
+
+    Args:
+        clear: at most a tenth under clouds, and no edge of the swath.
+    """
+    generator = generator_of(seed, "optical", cell.name, number)
+    best = max(sun_at(place.centre_lat, _FIRST_DAY + timedelta(days=d)).elevation for d in range(0, 365, 15))
+    while True:
+        day = _FIRST_DAY + timedelta(days=int(generator.integers(_DAYS)))
+        sun = sun_at(place.centre_lat, day)
+        if sun.elevation > min(0.45, 0.8 * best):
+            break
+    hours = 10.5 - place.centre_lon / 15 + generator.uniform(-0.2, 0.2)
+    when = day + timedelta(seconds=round(hours * 3600))
+    chance = generator.random()  # 54 % of real rows are without clouds, 19 % between 10 and 25 % (all are below)
+    amount = 0.0 if chance < 0.54 else generator.uniform(0.1, 0.25) if chance > 0.81 else 0.1 * generator.random() ** 2
+    nodata = float(generator.uniform(0.02, 0.4)) if generator.random() < 0.06 else 0.0
+    if clear:
+        amount, nodata = min(amount, 0.1 * generator.random() ** 2), 0.0
+    air = Air(aerosol=float(0.06 + 0.5 * generator.beta(1.3, 5)), angstrom=float(generator.uniform(0.5, 1.4)))
+    return OpticalPass(when, str(generator.choice(["S2A", "S2B"])), sun, air, float(amount), nodata)
+
+
+def radar_pass_of(cell: Cell, seed: int, number: int = 0, *, clear: bool = False) -> RadarPass:
+    """The n-th visit of Sentinel-1 to a cell; even and odd ones on orbits of opposite direction."""
+    generator = generator_of(seed, "radar", cell.name)
+    first_ascends = bool(generator.random() < 0.5)
+    generator = generator_of(seed, "radar", cell.name, number)
+    day = _FIRST_DAY + timedelta(days=int(generator.integers(_DAYS)))
+    ascending = first_ascends ^ bool(number % 2)
+    hours = (18.1 if ascending else 5.9) - cell.corner[1] / 15 + generator.uniform(-0.2, 0.2)
+    nodata = float(generator.uniform(0.02, 0.3)) if generator.random() < 0.03 and not clear else 0.0
+    wind = float(generator.gamma(2.0, 1.6))
+    when = day + timedelta(seconds=round(hours * 3600))
+    return RadarPass(when, str(generator.choice(["S1A", "S1B"])), ascending, wind, nodata)
+
+
+def view_optical(truth: Truth, visit: OpticalPass, seed: int) -> OpticalView:
+    """What Sentinel-2 sees on a visit."""
+    name, size = truth.cell.name, truth.size
+    ground = surface_reflectance(
+        truth.land, truth.height, truth.height_pixel, truth.place.centre_lat, visit.when, visit.sun, seed, name
+    )
+    clouds = clouds_over(
+        size, FOOTPRINT_METRES / size, visit.cloud_cover, visit.sun, seed, "clouds", name, visit.when.isoformat()
+    )
+    seen = veiled(sharpness_of_optics(ground), clouds)
+    top = at_top_of_atmosphere(seen, visit.sun, visit.air)
+    beyond = beyond_swath(size, visit.nodata, seed, name, visit.when.isoformat())
+    return OpticalView(visit, true_colour(top, beyond), true_colour(seen, beyond))
+
+
+def view_radar(truth: Truth, visit: RadarPass, seed: int) -> RadarView:
+    """What Sentinel-1 sees on a visit."""
+    vv, vh = backscatter(truth.land, truth.height, truth.height_pixel, visit, seed, truth.cell.name)
+    beyond = beyond_swath(truth.size, visit.nodata, seed, truth.cell.name, visit.when.isoformat())
+    return RadarView(visit, false_colour(vv, vh, beyond))
+
+
+def beyond_swath(size: int, share: float, *words: str | int) -> np.ndarray | None:
+    """The corner of a picture that a slanting swath edge cuts off; None where it cuts nothing."""
+    if share <= 0:
+        return None
+    generator = generator_of("swath", *words)
+    slant = generator.uniform(0.15, 0.35) * generator.choice([-1, 1])
+    steps = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    across = steps[None, :] + np.float32(slant) * steps[:, None]
+    if generator.random() < 0.5:
+        across = -across
+    return np.asarray(across < np.quantile(across, share))
+
+
+def cells_of_region(bbox: tuple[float, float, float, float], count: int, seed: int) -> list[str]:
+    """Draw cells whose centres lie in a box, those that are open sea left out, as the archive leaves them out.
+
+    Args:
+        bbox: west, south, east, north in degrees.
+        count: how many; a box with fewer gives all it has.
+
+    Returns:
+        Names in the order of the archive.
+
+    Raises:
+        UsageError: the box is empty, or holds no cell with land.
+    """
+    candidates = list(cells_in_box(*bbox))
+    order = generator_of(seed, "region").permutation(len(candidates))
+    chosen: list[Cell] = []
+    for number in order:
+        if len(chosen) == count:
+            break
+        if float(climate_of(footprint(candidates[number]), seed).base.max()) > 0:
+            chosen.append(candidates[number])
+    if not chosen:
+        raise UsageError("The box holds no cell with land.", hint="Choose a larger box or another --seed.")
+    return [cell.name for cell in sorted(chosen)]
+
+
+def land_share(truth: Truth) -> float:
+    """Share of a cell that is not under water."""
+    return float((resized(np.where(truth.terrain.height > 0, 1, 0).astype(np.float32), 64)).mean())
