@@ -45,6 +45,25 @@ class TimestepDraw(StrEnum):
     """More often the middle steps."""
 
 
+class LearningRateDecay(StrEnum):
+    """How the learning rate goes on after its warm-up."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    """Half a cosine down to 0 at the last step (arXiv:1608.03983)."""
+
+
+class StopReason(StrEnum):
+    """Why a training run ends where it does."""
+
+    FINISHED = "finished"
+    TIME = "time"
+    """The time that it was given is up."""
+    SIGINT = "SIGINT"
+    SIGTERM = "SIGTERM"
+    SIGUSR1 = "SIGUSR1"
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
     """One row of a Major TOM index: an image of one cell, and where its bytes are."""
@@ -143,3 +162,47 @@ class SampleRequest:
 
     def _with(self, role: Role) -> tuple[Modality, ...]:
         return tuple(modality for modality in Modality if self.roles.get(modality) is role)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """The loss of the averaged weights on held-out samples, with noise and timesteps that never change."""
+
+    samples: int
+    loss: float
+    """Summed over modalities, mean over samples."""
+    by_modality: Mapping[Modality, float]
+    by_timesteps: Mapping[str, float]
+    """Mean loss of one modality by range of its timestep, such as "1-250"."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What one step of training did."""
+
+    step: int
+    """Steps done so far, this one included."""
+    steps: int
+    """Steps of the whole run."""
+    epoch: float
+    """Passes over the data so far."""
+    names: tuple[str, ...]
+    """The samples of the global batch, in order."""
+    loss: float
+    """Summed over modalities, mean over the global batch."""
+    by_modality: Mapping[Modality, float]
+    lr: float
+    """Learning rate that the step used."""
+    grad_norm: float
+    seconds: float
+    """How long the step took, data included."""
+    samples_per_second: float
+    skipped: int = 0
+    """Steps so far that were left out because loss or gradient was not finite."""
+    validation: ValidationReport | None = None
+    checkpoint: Path | None = None
+    """The checkpoint that was written after the step."""
+    preview: Path | None = None
+    """The picture that was drawn after the step."""
+    stopped: StopReason | None = None
+    """Set on the last report of a run."""

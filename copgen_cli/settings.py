@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -37,7 +38,8 @@ from pydantic_settings import (
 from copgen_cli.errors import UnknownNameError, UsageError, nearest_name
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality
-from copgen_cli.records import Solver
+from copgen_cli.presets import Preset, preset_values
+from copgen_cli.records import LearningRateDecay, Solver, TimestepDraw
 from copgen_cli.regions import BUILT_IN_REGIONS
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
@@ -177,6 +179,145 @@ class AutoencoderSettings(Section):
     """Arithmetic; auto is bfloat16 where the device multiplies it natively."""
 
 
+def _read_duration(value: Any) -> Any:
+    """Seconds, or text such as 90s, 45m, 11.5h, 2d or the 1-23:30:00 of Slurm, as seconds."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    try:
+        if ":" not in text:
+            return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+        days, _, clock = text.rpartition("-")
+        hours, minutes, seconds = (int(part) for part in f"{clock}:0".split(":")[:3])
+        return int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + seconds
+    except ValueError:
+        raise ValueError(f"{value!r} is no duration; write 90s, 45m, 11.5h, 2d or 23:30:00") from None
+
+
+Duration = Annotated[PositiveFloat, BeforeValidator(_read_duration)]
+"""A time span in seconds."""
+
+
+class NetworkSettings(Section):
+    """Sizes of a new network; modalities and latents are those of the data."""
+
+    patch_size: PositiveInt = 2
+    """Side of a patch in latent pixels; half of it means four times the tokens."""
+    hidden_size: PositiveInt = 1024
+    """Width."""
+    depth: PositiveInt = 20
+    """Input and output blocks together, without the middle one; even."""
+    num_heads: PositiveInt = 16
+    """Attention heads; they divide the width."""
+    mlp_ratio: PositiveFloat = 4.0
+    """Hidden width of a block's MLP over the width."""
+    qkv_bias: bool = False
+    """Whether the projection to queries, keys and values has a bias."""
+    mlp_time_embed: bool = False
+    """Whether each modality's timestep goes through an MLP of its own."""
+
+
+class TrainSettings(Section):
+    """How `copgen train` trains; the defaults are those of the published run where it tells."""
+
+    preset: Preset = Preset.SMALL
+    """Which set of values lies between these defaults and what you give."""
+    model: NetworkSettings = NetworkSettings()
+    init_from: str | None = None
+    """Start from these weights: anything that holds a transformer, also one of fewer modalities."""
+    modalities: tuple[Modality, ...] | None = None
+    """Which of the data's modalities to train on, in the model's order; None is all."""
+
+    steps: PositiveInt = 500_000
+    """Steps of the whole run."""
+    batch_size: PositiveInt = 512
+    """Samples per step, over all processes."""
+    micro_batch: PositiveInt | None = None
+    """Samples at a time in one process; gradients of the rest accumulate. None finds what fits the device."""
+    lr: PositiveFloat = 2e-4
+    """Learning rate after warm-up."""
+    warmup: NonNegativeInt = 5_000
+    """Steps over which the learning rate rises from 0."""
+    decay: LearningRateDecay = LearningRateDecay.CONSTANT
+    """What follows the warm-up."""
+    betas: tuple[float, float] = (0.99, 0.99)
+    """Momenta of AdamW (arXiv:1711.05101)."""
+    eps: PositiveFloat = 1e-8
+    """Term of AdamW's denominator."""
+    weight_decay: NonNegativeFloat = 0.03
+    """Decay of AdamW, on all parameters."""
+    clip: PositiveFloat | None = None
+    """Largest norm of the gradient; None does not clip."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    """Share of the averaged weights that a step keeps."""
+    ema_warmup: bool = False
+    """Keep at most (1 + k) / (10 + k) at step k, so that a short run's average forgets its start."""
+    timesteps: TimestepDraw = TimestepDraw.UNIFORM
+    """How noise levels are drawn; logit-normal is arXiv:2403.03206."""
+    min_snr_gamma: PositiveFloat | None = None
+    """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper; None weighs all alike."""
+    stop_after_skipped: PositiveInt = 20
+    """Steps in a row without a finite loss and gradient after which the run gives up."""
+    seed: int = 0
+    """Seed of initial weights, data order and everything drawn."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    gpus: PositiveInt | None = None
+    """GPUs of this machine to train on."""
+    num_processes: PositiveInt | None = None
+    """Processes to train with; one per GPU, or on the CPU."""
+    accelerate_config: Path | None = None
+    """Configuration file of accelerate, as `accelerate config` writes it."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    """Arithmetic of the network; auto is bf16 on CUDA that has it and no elsewhere. Weights are float32."""
+    tf32: bool = True
+    """Let CUDA round the inputs of float32 products to 10 bits."""
+    compile: bool = False
+    """Compile the network; the first step then takes minutes."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a quarter slower."""
+    workers: NonNegativeInt | None = None
+    """Loader processes per training process; None is 4 beside a GPU and none on the CPU."""
+
+    workdir: Path | None = None
+    """Folder of the run; None is named by region and preset in `runs_dir`."""
+    resume: str = "auto"
+    """auto continues from the newest whole checkpoint, none refuses to, a path names one."""
+    save_every: PositiveInt = 1_000
+    """Steps between checkpoints; one is also written when the run stops."""
+    keep_last: PositiveInt = 3
+    """Checkpoints kept."""
+    milestone_every: PositiveInt | None = None
+    """Checkpoints at multiples of this are kept for ever."""
+    validate_every: NonNegativeInt = 5_000
+    """Steps between validations on the test split; 0 is never."""
+    validate_samples: PositiveInt = 256
+    """Samples of the test split that a validation looks at, at most."""
+    preview_every: NonNegativeInt = 5_000
+    """Steps between previews; 0 is never."""
+    preview_samples: PositiveInt = 4
+    """Places that a preview shows."""
+    preview_steps: PositiveInt = 50
+    """Network calls per preview."""
+    log_every: PositiveInt = 10
+    """Steps between lines of metrics."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl, through accelerate; those not installed are left out."""
+    max_time: Duration | None = None
+    """Save and stop after this long, such as 45m, 11.5h or 23:30:00."""
+    vae: str | None = None
+    """The autoencoder that made the latents, for previews and the finished model; None is the one the store names."""
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"betas lie in [0, 1), not {value[0]:g} and {value[1]:g}")
+        return value
+
+
 class SampleSettings(Section):
     model: str | None = None
     """Folder or hub id; None is the newest model trained on the region, or else the one that comes with the package."""
@@ -220,6 +361,7 @@ class Settings(BaseSettings):
     prepare: PrepareSettings = PrepareSettings()
     encode: EncodeSettings = EncodeSettings()
     pack: PackSettings = PackSettings()
+    train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
 
@@ -284,13 +426,13 @@ def load_settings(config: Path | None = None, **options: Any) -> Settings:
 
 def load_settings_with_origins(config: Path | None = None, **options: Any) -> LoadedSettings:
     """As `load_settings`, and remember which source gave what."""
-    layers = (
+    layers: tuple[Layer, ...] = (
         Layer("command line", _given(options)),
         _environment_layer(),
         _hub_environment_layer(),
         _file_layer(config),
-        Layer("built in", {"regions": BUILT_IN_REGIONS}),
     )
+    layers += (_preset_layer(layers), Layer("built in", {"regions": BUILT_IN_REGIONS}))
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = _merge(merged, layer.values)
@@ -346,6 +488,16 @@ def _file_layer(config: Path | None) -> Layer:
         return Layer(str(file), tomllib.loads(file.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not valid TOML: {error}", hint="Mend that line; see https://toml.io.") from None
+
+
+def _preset_layer(layers: tuple[Layer, ...]) -> Layer:
+    """The values of the preset that the strongest of these layers names, or of the default one."""
+    path = ("train", "preset")
+    named = [layer.values["train"]["preset"] for layer in layers if _has(layer.values, path)]
+    chosen = named[0] if named else TrainSettings.model_fields["preset"].default
+    if chosen not in list(Preset):
+        raise UnknownNameError("preset", str(chosen), known=list(Preset))
+    return Layer(f"preset {chosen}", {"train": preset_values(Preset(chosen))})
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from copgen_cli.errors import UsageError
+from copgen_cli.presets import Preset
 from copgen_cli.settings import PUBLIC_ENDPOINT, load_settings, load_settings_with_origins
 
 
@@ -148,3 +149,39 @@ def test_a_file_that_is_not_toml_or_not_there_is_refused():
 def test_settings_never_change_after_loading():
     with pytest.raises(ValueError, match="frozen"):
         load_settings().prepare.seed = 3
+
+
+def test_a_preset_lies_below_the_file_and_above_the_defaults():
+    settings_file('[train]\npreset = "base"\nlr = 0.5\n')
+
+    loaded = load_settings_with_origins()
+
+    assert (loaded.settings.train.batch_size, loaded.settings.train.lr) == (512, 0.5)
+    assert loaded.origin_of(("train", "batch_size")) == "preset base"
+    assert loaded.origin_of(("train", "lr")) == "copgen.toml"
+    assert loaded.origin_of(("train", "seed")) == "default"
+    assert load_settings(train={"preset": "tiny"}).train.batch_size == 4
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_every_preset_fits_the_settings(preset):
+    assert load_settings(train={"preset": preset}).train.preset == preset
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="smal") as caught:
+        load_settings(train={"preset": "smal"})
+
+    assert "'small'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("1.5h", 5400), ("2d", 172800), ("1-01:00:05", 90005)]
+)
+def test_a_duration_is_read_as_people_and_slurm_write_it(text, seconds):
+    assert load_settings(train={"max_time": text}).train.max_time == seconds
+
+
+def test_a_duration_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="no duration"):
+        load_settings(train={"max_time": "soon"})
