@@ -31,3 +31,16 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def choose_training_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of that name for training; "auto" is bfloat16 where the device multiplies it natively."""
+    if name == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
+        return torch.bfloat16 if native and device.type in ("cuda", "cpu") else torch.float32
+    return choose_dtype(name, device)
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    supported = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in supported)

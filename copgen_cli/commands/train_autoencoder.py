@@ -1,0 +1,105 @@
+"""`copgen train-autoencoder`: a small image autoencoder, trained on prepared patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.options import (
+    DataDirOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    SeedOption,
+    config_file,
+)
+
+if TYPE_CHECKING:
+    from copgen_cli.modalities import Modality, Split
+
+
+def train_autoencoder(
+    context: typer.Context,
+    region: RegionOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Prepared patches, with train/ and test/.", show_default="the region's"),
+    ] = None,
+    data_dir: DataDirOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where it is written.", show_default="runs/REGION-autoencoder")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates in all.", show_default="from settings")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Crops per update.", show_default="from settings")
+    ] = None,
+    max_time: Annotated[
+        float | None, typer.Option(metavar="MINUTES", min=0, help="Stop after so long; run again to go on.")
+    ] = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a small image autoencoder on prepared patches; the same command goes on where it stopped.
+
+    Example:  copgen train-autoencoder --region rome --steps 10000 --output small-vae
+
+    then:  copgen encode --region rome --vae small-vae
+    """
+    from copgen_cli.layout import run_folder
+    from copgen_cli.modalities import Split
+    from copgen_cli.model import autoencoder_training as training
+    from copgen_cli.model.autoencoder import load_autoencoder
+    from copgen_cli.model.devices import choose_device, choose_training_dtype
+    from copgen_cli.settings import load_settings
+
+    chosen = {"steps": steps, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype}
+    settings = load_settings(config_file(context), region=region, data_dir=data_dir, autoencoder=chosen)
+    recipe = settings.autoencoder
+    patches = data or settings.workspace.patches
+    target = output or run_folder(settings.runs_dir, settings.region, "autoencoder")
+    images = _images(patches, Split.TRAIN)
+    place = choose_device(recipe.device)
+    if overwrite:
+        training.forget_run(target)
+
+    done = training.finished_steps(target)
+    updates = training.train_autoencoder(
+        images,
+        recipe,
+        target,
+        device=place,
+        dtype=choose_training_dtype(recipe.dtype, place),
+        max_seconds=float("inf") if max_time is None else 60 * max_time,
+    )
+    for update in console.track(updates, total=recipe.steps, label="Training", done=done, unit="updates"):
+        done = update.step
+    scale = training.export_autoencoder(images, recipe, target, place)
+    autoencoder = load_autoencoder(target, device=place)
+    held_out = _images(patches, Split.TEST) if (patches / Split.TEST).is_dir() else {}
+    quality = {
+        f"{m}_psnr_db": training.reconstruction_psnr(autoencoder, training.spread(f)) for m, f in held_out.items()
+    }
+    facts = {"updates": done, "of": recipe.steps, "scaling_factor": scale, "folder": str(target)} | quality
+    if json:
+        console.result_json(facts)
+    else:
+        console.result("Trained an autoencoder" if done == recipe.steps else "Stopped; run again to go on", **facts)
+
+
+def _images(patches: Path, split: Split) -> dict[Modality, list[Path]]:
+    """The patches of a split by modality, in a stable order; modalities without any are left out."""
+    from copgen_cli.errors import MissingInputError
+    from copgen_cli.modalities import Modality
+
+    found = {m: sorted((patches / split / m.facts.folder).glob("*.png")) for m in Modality}
+    if not any(found.values()):
+        raise MissingInputError("patches", patches / split, written_by="prepare")
+    return {modality: files for modality, files in found.items() if files}
