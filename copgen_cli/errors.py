@@ -51,8 +51,16 @@ class MismatchError(CopgenError):
     """Two things that must agree do not: a store and a model, a checkpoint and its configuration."""
 
 
-class BrokenInputError(CopgenError):
+class ItemError(CopgenError):
+    """One item can not be made, which says nothing about the others: a stage sets it aside and goes on."""
+
+
+class BrokenInputError(ItemError):
     """A file is not what it should be: cut short, of another format, or dangerous to read."""
+
+
+class UnavailableError(ItemError):
+    """A server did not give one thing, however often it was asked."""
 
 
 class BusyError(CopgenError):

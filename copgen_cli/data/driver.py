@@ -15,7 +15,7 @@ where
     def cut_and_save(scene: Scene, place: Place) -> Result:
         return Result(files=tuple(place.write(path, png) for path, png in cut(scene)))
 
-`BrokenInputError` in `work` sets its unit aside: counted, listed in the manifest, tried again by the next run, and the
+An `ItemError` in `work`, such as `BrokenInputError`, sets its unit aside: counted, listed in the manifest, tried again by the next run, and the
 rest goes on. Any other exception ends the run with its traceback. A stage that batches, or that writes in one thread,
 maps with an executor itself and tells the run of each finished unit: `run.record(Outcome(key, Status.DONE, files))`.
 
@@ -43,7 +43,7 @@ from filelock import FileLock, Timeout
 from copgen_cli.data.atomic import Place, WrittenFile, disk_full_is_an_error, hash_file, safe_path
 from copgen_cli.data.executors import Executor, Inline
 from copgen_cli.data.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
-from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, MismatchError
+from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, ItemError, MismatchError
 
 I = TypeVar("I")  # noqa: E741
 
@@ -421,8 +421,8 @@ class _Attempt(Generic[I]):
         for left in range(self.retries, -1, -1):
             try:
                 result = self.work(unit.item)
-            except BrokenInputError as error:
-                if not left:
+            except ItemError as error:
+                if not left or not isinstance(error, BrokenInputError):
                     return Outcome(unit.key, Status.FAILED, reason=str(error), fingerprint=unit.fingerprint)
             else:
                 status = Status.DONE if result.skipped is None else Status.SKIPPED

@@ -1,0 +1,84 @@
+"""One way to open an archive, wherever it is: over HTTP, or as a folder with the same paths in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from copgen_cli.data.atomic import disk_full_is_an_error, require_free_space, safe_path
+from copgen_cli.data.remote import Archive, HttpArchive, NotThereError, RemoteFile, Traffic, UnreachableError
+from copgen_cli.errors import BrokenInputError, UsageError
+
+
+def open_archive(
+    endpoint: str, *, spool: Path, token: str | None, connections: int, retries: int, timeout: float
+) -> Archive:
+    """The archive behind `https://`, `http://` or `file://`; `spool` is a folder for temporary whole files.
+
+    Raises:
+        UsageError: another scheme, or no host.
+        UnreachableError: the folder of a `file://` endpoint does not exist.
+    """
+    parts = urlsplit(endpoint)
+    if parts.scheme == "file":
+        return FolderArchive(Path(unquote(parts.path)))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"{endpoint!r} is no endpoint.",
+            hint="Give https://HOST, http://HOST:PORT or file:///FOLDER after --endpoint.",
+        )
+    return HttpArchive(endpoint, spool=spool, token=token, connections=connections, retries=retries, timeout=timeout)
+
+
+class FolderArchive:
+    """A mirror on disk, with the paths that the hub has."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise UnreachableError(f"There is no folder {root}.", hint="Check the path after file:// in --endpoint.")
+        self.traffic = Traffic()
+        self._root = root
+
+    def open(self, path: str, *, known_etag: str | None = None) -> RemoteFile | None:
+        file = self._root / safe_path(path.lstrip("/"))
+        if not file.is_file():
+            raise NotThereError(f"{file} does not exist.", hint="Check --endpoint and --sources.")
+        self.traffic.add(requests=1)
+        found = FolderFile(file, self.traffic)
+        return None if found.etag == known_etag else found
+
+    def close(self) -> None:
+        pass
+
+
+class FolderFile:
+    """One file of such a mirror."""
+
+    commit = None
+
+    def __init__(self, file: Path, traffic: Traffic) -> None:
+        status = file.stat()
+        self.size = status.st_size
+        self.etag: str | None = f"{status.st_size}-{status.st_mtime_ns}"
+        self._file, self._traffic = file, traffic
+
+    def read(self, start: int, stop: int) -> bytes:
+        with self._file.open("rb") as stream:
+            stream.seek(start)
+            data = stream.read(stop - start)
+        self._traffic.add(requests=1, bytes=len(data))
+        if len(data) < stop - start:
+            raise BrokenInputError(
+                f"{self._file} ends before byte {stop}.", hint="The mirror is damaged; copy it again."
+            )
+        return data
+
+    def save(self, target: Path) -> None:
+        require_free_space(target.parent, self.size)
+        with disk_full_is_an_error(target, self.size):
+            shutil.copyfile(self._file, target)
+        self._traffic.add(requests=1, bytes=self.size)
+
+    def close(self) -> None:
+        pass
