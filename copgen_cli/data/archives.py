@@ -55,9 +55,8 @@ class FolderArchive:
 class FolderFile:
     """One file of such a mirror."""
 
-    commit = None
-
     def __init__(self, file: Path, traffic: Traffic) -> None:
+        self.commit: str | None = None
         status = file.stat()
         self.size = status.st_size
         self.etag: str | None = f"{status.st_size}-{status.st_mtime_ns}"

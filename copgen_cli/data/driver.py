@@ -15,9 +15,10 @@ where
     def cut_and_save(scene: Scene, place: Place) -> Result:
         return Result(files=tuple(place.write(path, png) for path, png in cut(scene)))
 
-An `ItemError` in `work`, such as `BrokenInputError`, sets its unit aside: counted, listed in the manifest, tried again by the next run, and the
-rest goes on. Any other exception ends the run with its traceback. A stage that batches, or that writes in one thread,
-maps with an executor itself and tells the run of each finished unit: `run.record(Outcome(key, Status.DONE, files))`.
+An `ItemError` in `work`, such as `BrokenInputError`, sets its unit aside: counted, listed in the manifest, tried again
+by the next run, and the rest goes on. Any other exception ends the run with its traceback. A stage that batches, or that
+writes in one thread, maps with an executor itself and tells the run of each finished unit:
+`run.record(Outcome(key, Status.DONE, files))`.
 
 Stopped at any moment, even by SIGKILL, the same call continues, and the tree that it leaves is the one that an
 undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/`, which is gone in the end.
