@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -20,6 +21,10 @@ class CopgenError(Exception):
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come back whole from worker processes, whatever their constructors take."""
+        return _revive, (type(self), self.args, self.__dict__)
 
 
 class UsageError(CopgenError):
@@ -77,6 +82,12 @@ class DiskFullError(CopgenError):
             f"No room left on the disk of {path}.{need}{have}{'.' if need else ''}",
             hint="Free some space or choose another folder; what is complete is kept, and running again continues.",
         )
+
+
+def _revive(kind: type[CopgenError], args: tuple[Any, ...], state: dict[str, Any]) -> CopgenError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
