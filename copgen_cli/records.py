@@ -118,7 +118,12 @@ class Patch:
 
     @property
     def name(self) -> str:
-        return f"{self.cell}_{'center' if self.position is None else self.position}"
+        return patch_name(self.cell, self.position)
+
+
+def patch_name(cell: str, position: int | None) -> str:
+    """`<grid_cell>_<k>`, or `<grid_cell>_center` for the one patch of the centre crop."""
+    return f"{cell}_{'center' if position is None else position}"
 
 
 @dataclass(frozen=True, slots=True)
