@@ -301,3 +301,25 @@ def test_killed_over_and_over_a_run_still_ends_with_the_undisturbed_tree(tmp_pat
     assert len(made) == len(set(made))  # no unit that was finished is done again
     assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
     assert not (tmp_path / "killed/.copgen").exists()
+
+
+def test_files_of_a_run_that_was_given_up_do_not_stay_when_it_is_overwritten(tmp_path):
+    with StageRun("shout", tmp_path, settings={"loud": True}) as run:
+        next(run.run(run.pending(units_of("one", "two")), functools.partial(shout, place=run.place)))  # and is stopped
+
+    with StageRun("shout", tmp_path, settings={"loud": False}, overwrite=True) as run:
+        list(run.run(run.pending(units_of("two")), functools.partial(shout, place=run.place)))
+        run.finish()
+    assert os.listdir(tmp_path / "words") == ["two.txt"]
+
+
+def test_a_unit_made_anew_under_another_name_leaves_no_old_file(tmp_path):
+    def write(to: str, place: Place) -> Result:
+        return Result(files=(place.write(to, b"data"),))
+
+    for to, overwrite in (("train/cell", False), ("test/cell", True)):
+        with StageRun("deal", tmp_path, settings={}, overwrite=overwrite) as run:
+            list(run.run(run.pending([Unit("cell", to)]), functools.partial(write, place=run.place)))
+            run.finish()
+    assert not (tmp_path / "train").exists()
+    assert (tmp_path / "test/cell").exists()

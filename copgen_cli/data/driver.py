@@ -16,8 +16,8 @@ where
         return Result(files=tuple(place.write(path, png) for path, png in cut(scene)))
 
 An `ItemError` in `work`, such as `BrokenInputError`, sets its unit aside: counted, listed in the manifest, tried again
-by the next run, and the rest goes on. Any other exception ends the run with its traceback. A stage that batches, or that
-writes in one thread, maps with an executor itself and tells the run of each finished unit:
+by the next run, and the rest goes on. Any other exception ends the run with its traceback. A stage that batches, or
+that writes in one thread, maps with an executor itself and tells the run of each finished unit:
 `run.record(Outcome(key, Status.DONE, files))`.
 
 Stopped at any moment, even by SIGKILL, the same call continues, and the tree that it leaves is the one that an
@@ -143,6 +143,7 @@ class StageRun:
         self.place = Place(output, self._private / "tmp" / f"{socket.gethostname()}_{os.getpid()}_{uuid4().hex[:8]}")
         self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
         self._wanted: dict[str, None] = {}
+        self._afresh = overwrite
         self._finished_here = 0
         self._already = 0
 
@@ -251,15 +252,12 @@ class StageRun:
 
         Call it when all pending units have an outcome; a run that stops before can be continued.
         """
-        stale = self._files_of(key for key in self._lines if key not in self._wanted)
         self._lines = {key: self._lines[key] for key in sorted(self._wanted) if key in self._lines}
         summary = self._sum_up()
         if self._dry_run:
             return summary
-        if self._prune or self._overwrite:
-            kept = self._files_of(self._lines)
-            for path in sorted(stale - kept):
-                self._remove(path)
+        for path in sorted(self._superseded() - self._files_of(self._lines)):
+            self._remove(path)
         totals = {
             "units": len(self._wanted),
             "done": summary.done + summary.already,
@@ -334,23 +332,36 @@ class StageRun:
         with suppress(OSError):  # a run that made nothing leaves no empty folder
             self.output.rmdir()
 
+    def _superseded(self) -> set[str]:
+        """Files that earlier runs made of units which were made anew since or, where the run says so, not wanted."""
+        everything = self._prune or self._afresh
+        return {
+            file.path
+            for outcome in (*read_outcomes(self.output, self.header.stage), *self._journal.read())
+            if everything or outcome.key in self._wanted
+            for file in outcome.files
+        }
+
     def _read_records(self) -> None:
         finished = None if self._overwrite else read_header(self.output, self.header.stage)
         started = None if self._overwrite else self._journal.read_start(self.header.stage)
-        afresh = started is not None and started[1]
-        if finished is not None and not afresh:
+        self._afresh = self._overwrite or (started is not None and started[1])
+        if finished is not None and not self._afresh:
             self._must_agree(finished)
         if started is not None:
             self._must_agree(started[0])
         for outcome in read_outcomes(self.output, self.header.stage):
             self._lines[outcome.key] = outcome.as_line()
-        if self._overwrite or afresh:
+        if self._afresh:
             self._lines = {key: _forgotten(line) for key, line in self._lines.items()}
-        if started is None and not self._dry_run:
-            self._journal.start(self.header, afresh=self._overwrite)
-        elif started is not None:
+        if started is not None:
             for outcome in self._journal.read():
                 self._lines[outcome.key] = outcome.as_line()
+            return
+        abandoned = [_forgotten(outcome.as_line()) for outcome in self._journal.read()]
+        self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
+        if not self._dry_run:
+            self._journal.start(self.header, afresh=self._overwrite, abandoned=abandoned)
 
     def _must_agree(self, other: Header) -> None:
         for kind, mine, theirs in (

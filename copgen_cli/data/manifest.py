@@ -138,10 +138,15 @@ class Journal:
 
     file: Path
 
-    def start(self, header: Header, *, afresh: bool) -> None:
-        """Begin a new journal; `afresh` says that what an earlier manifest records does not count."""
+    def start(self, header: Header, *, afresh: bool, abandoned: Iterable[bytes] = ()) -> None:
+        """Begin a new journal.
+
+        Args:
+            afresh: what an earlier manifest records does not count.
+            abandoned: records of a journal that is given up, whose files must not be forgotten.
+        """
         values = {"settings": header.settings, "inputs": header.inputs, "afresh": afresh}
-        write_atomically(self.file, json.dumps(values, sort_keys=True).encode() + b"\n")
+        write_atomically(self.file, b"".join((json.dumps(values, sort_keys=True).encode() + b"\n", *abandoned)))
 
     def append(self, outcome: Outcome) -> None:
         """One write at the end of the file, which the system does not mix with another's.
