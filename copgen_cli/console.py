@@ -17,9 +17,12 @@ from copgen_cli.errors import CopgenError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from copgen_cli.data.driver import Summary
+
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0
+REASONS_SHOWN = 10
 
 
 class Verbosity(IntEnum):
@@ -52,6 +55,25 @@ def result(title: str, **values: Any) -> None:
 def result_json(values: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output, for machines."""
     print(json.dumps(values, indent=2, default=str))  # noqa: T201
+
+
+def report(title: str, summary: Summary, *, json: bool, **more: Any) -> None:
+    """The end of a data stage: what was made and what was not, and why. `more` are values of that stage alone."""
+    for outcome in summary.failed[:REASONS_SHOWN]:
+        warn(f"set aside {outcome.key!r}: {outcome.reason}")
+    if len(summary.failed) > REASONS_SHOWN:
+        warn(
+            f"and {len(summary.failed) - REASONS_SHOWN:,} more, all listed in {summary.output}/copgen_{summary.stage}.json"
+        )
+    if not (summary.done or summary.failed):
+        note("Nothing to do: all of it was done before.")
+    if json:
+        result_json(summary.as_dict() | more)
+        return
+    counts = {"done_now": summary.done, "done_before": summary.already}
+    counts |= {"skipped": len(summary.skipped)} if summary.skipped else {}
+    counts |= {"set_aside": len(summary.failed)} if summary.failed else {}
+    result(title, **counts, **more, files=summary.files, bytes=summary.bytes, folder=summary.output)
 
 
 def line(text: str) -> None:
