@@ -1,0 +1,169 @@
+"""Which cells a downloaded subset holds: one product and one thumbnail per source, and where they lie on the ground."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from pyarrow import ArrowException
+
+from copgen_cli.data.grid import FOOTPRINT_METRES, parse_cell, to_utm
+from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
+from copgen_cli.layout import product_folder, subset_index
+from copgen_cli.modalities import Modality
+from copgen_cli.records import Footprint, Product, Scene
+
+PIXEL_METRES = 10.0
+"""Ground size of a pixel once every modality is brought to the size of the optical ones."""
+
+_COLUMNS = ("grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row")
+_NO_PRODUCT = "id"
+_FIRST_NORTH, _FIRST_SOUTH = 32601, 32701  # EPSG codes of UTM zone 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """What lies in the folder of a subset."""
+
+    modalities: tuple[Modality, ...]
+    """Those whose index is there, in index order."""
+    scenes: tuple[Scene, ...]
+    """Complete cells, sorted by name."""
+    incomplete: Mapping[str, str]
+    """Cell to reason: some source does not list it."""
+    refused: Mapping[str, str]
+    """Cell to reason: its name, product or projection can not be right."""
+
+
+def read_subset(folder: Path) -> Subset:
+    """Find the cells that every source of a subset lists.
+
+    A cell that an index lists more than once counts once, by its latest product; see `choose`.
+
+    Raises:
+        MissingInputError: no source has been downloaded to `folder`.
+        BrokenInputError: an index is not readable, or lacks a column.
+    """
+    modalities = tuple(modality for modality in Modality if subset_index(folder, modality).is_file())
+    if not modalities:
+        raise MissingInputError("downloaded thumbnails", folder, written_by="download")
+    chosen = {modality: choose(read_products(subset_index(folder, modality), modality)) for modality in modalities}
+    scenes, incomplete, refused = [], {}, {}
+    for cell in sorted(set().union(*chosen.values())):
+        lacking = [modality.facts.source for modality in modalities if cell not in chosen[modality]]
+        products = {modality: chosen[modality][cell] for modality in modalities if cell in chosen[modality]}
+        if problem := _problem(products.values()):
+            refused[cell] = problem
+        elif lacking:
+            incomplete[cell] = f"not in {', '.join(lacking)}"
+        else:
+            thumbnails = {
+                m: product_folder(folder, m, cell, p.product_id) / "thumbnail.png" for m, p in products.items()
+            }
+            scenes.append(Scene(cell, products, thumbnails))
+    return Subset(modalities, tuple(scenes), incomplete, refused)
+
+
+def read_products(index: Path, modality: Modality) -> list[Product]:
+    """The rows of one index.
+
+    Raises:
+        BrokenInputError: it is no Parquet table, or lacks a column.
+    """
+    columns = [*_COLUMNS, *(("product_id",) if modality.facts.has_product else ())]
+    try:
+        names = pq.read_schema(index).names
+        lacking = [column for column in columns if column not in names]
+        if lacking:
+            raise BrokenInputError(
+                f"{index} has no column {', '.join(lacking)}; it has {', '.join(names)}.",
+                hint="Download the subset again with `copgen download --overwrite`.",
+            )
+        columns += [column for column in ("timestamp", "cloud_cover") if column in names]
+        rows = pq.read_table(index, columns=columns).to_pylist()
+    except (ArrowException, OSError, ValueError) as error:
+        raise BrokenInputError(
+            f"{index} is no readable table: {error}",
+            hint="Download the subset again with `copgen download --overwrite`.",
+        ) from error
+    return [_product(row, modality) for row in rows]
+
+
+def choose(products: Iterable[Product]) -> dict[str, Product]:
+    """One product per cell: the latest; of equal times the one whose id, projection and row come last."""
+    chosen: dict[str, Product] = {}
+    for product in sorted(products, key=lambda p: (p.cell, p.timestamp or "", p.product_id, p.crs, p.part_row)):
+        chosen[product.cell] = product
+    return chosen
+
+
+def footprint_of(product: Product) -> Footprint:
+    """Where a thumbnail lies: a square of 10 680 m around the centre that the index gives, in the image's projection.
+
+    The transform is that of the whole thumbnail at 10 m per pixel.
+
+    Raises:
+        BrokenInputError: the projection is not UTM, or the centre is nowhere on Earth.
+    """
+    zone, south = utm_of(product.crs)
+    if not (abs(product.centre_lat) <= 90 and abs(product.centre_lon) <= 180):
+        raise BrokenInputError(
+            f"the centre {product.centre_lon}, {product.centre_lat} lies nowhere on Earth", hint="Download it again."
+        )
+    east, north = to_utm(np.array(product.centre_lat), np.array(product.centre_lon), zone=zone, south=south)
+    half = FOOTPRINT_METRES / 2
+    return Footprint(product.crs, (PIXEL_METRES, 0.0, float(east) - half, 0.0, -PIXEL_METRES, float(north) + half))
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can be that of a file or folder and nothing else."""
+    return name not in {"", ".", ".."} and not set(name) & set("/\\") and name.isprintable() and len(name) <= 200
+
+
+def _problem(products: Iterable[Product]) -> str | None:
+    for product in products:
+        if not is_plain_name(product.product_id):
+            return f"{product.modality} has the product id {product.product_id!r}, which can not name a folder"
+        try:
+            parse_cell(product.cell)
+            footprint_of(product)
+        except (UsageError, BrokenInputError) as error:
+            return f"{product.modality}: {error}"
+    return None
+
+
+def utm_of(crs: str) -> tuple[int, bool]:
+    """Zone of a UTM projection, and whether it is the southern one.
+
+    Raises:
+        BrokenInputError: it is another projection.
+    """
+    code = int(crs.removeprefix("EPSG:")) if crs.removeprefix("EPSG:").isdecimal() else 0
+    for first, south in ((_FIRST_NORTH, False), (_FIRST_SOUTH, True)):
+        if 0 <= code - first < 60:
+            return code - first + 1, south
+    raise BrokenInputError(f"the projection {crs!r} is not UTM", hint="Download it again.")
+
+
+def _product(row: Mapping[str, Any], modality: Modality) -> Product:
+    timestamp = row.get("timestamp")
+    return Product(
+        modality=modality,
+        cell=str(row["grid_cell"]),
+        product_id=str(row["product_id"]) if modality.facts.has_product else _NO_PRODUCT,
+        timestamp=str(timestamp) if timestamp is not None else None,
+        cloud_cover=row.get("cloud_cover"),
+        centre_lon=_number(row["centre_lon"]),
+        centre_lat=_number(row["centre_lat"]),
+        crs="EPSG:" + str(row["crs"]).rpartition(":")[2],  # some rows say EPSG:EPSG:32633
+        part_url=str(row["parquet_url"]),
+        part_row=int(row["parquet_row"] or 0),
+    )
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
