@@ -1,0 +1,136 @@
+"""The feature networks that pictures are compared by, each under its own name.
+
+A distance in the features of an autoencoder is never called FID: that name belongs to Inception v3 alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from copgen_cli.errors import BrokenInputError, CopgenError
+from copgen_cli.evaluation.bootstrap import Floats
+from copgen_cli.evaluation.extras import require
+from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder, to_signed
+
+INCEPTION = "inception"
+BATCH = 16
+_INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+
+
+class FeatureNetwork(Protocol):
+    """One vector per picture."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+
+    @property
+    def frechet_name(self) -> str:
+        """How reports call the Fréchet distance in it."""
+
+    @property
+    def kernel_name(self) -> str:
+        """How reports call the kernel distance in it."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, D) float features of (B, 3, H, W) uint8 images."""
+
+
+class AutoencoderFeatures:
+    """The last hidden layer of an image autoencoder's encoder, averaged over the picture.
+
+    It needs nothing from elsewhere, and it has seen satellite pictures; it has seen no names of things.
+    """
+
+    def __init__(self, autoencoder: ImageAutoencoder) -> None:
+        self._autoencoder = autoencoder
+        self.name = f"encoder of the autoencoder {autoencoder.source} ({autoencoder.fingerprint[:8]})"
+        self.frechet_name = "FD (autoencoder encoder)"
+        self.kernel_name = "KD (autoencoder encoder)"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        model = self._autoencoder.model
+        kept: list[Tensor] = []
+        hook = model.encoder.conv_act.register_forward_hook(lambda _, __, output: kept.append(output))
+        try:
+            model.encoder(to_signed(images.to(self._autoencoder.device)).to(model.dtype))
+        finally:
+            hook.remove()
+        return kept[0].mean(dim=(2, 3))
+
+
+class InceptionFeatures:
+    """The 2048 features of Inception v3 (Heusel et al. 2017), as torch-fidelity computes them."""
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        """Load the network.
+
+        Raises:
+            CopgenError: torch-fidelity is not installed, or its weights can not be had.
+            BrokenInputError: the weights hold more than tensors.
+        """
+        require("torch_fidelity", extra="inception", purpose="Inception")
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        weights = _inception_weights()
+        self._device = torch.device(device)
+        self._network: Any = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)
+        ).to(self._device)
+        self.name = "Inception v3 (torch-fidelity)"
+        self.frechet_name = "FID (Inception v3)"
+        self.kernel_name = "KID (Inception v3)"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        features: Tensor = self._network(images.to(self._device))[0]
+        return features
+
+
+def load_features(source: str | Path, device: str | torch.device = "cpu") -> FeatureNetwork:
+    """The feature network of that name: `inception`, or whatever `load_autoencoder` takes."""
+    if str(source) == INCEPTION:
+        return InceptionFeatures(device)
+    return AutoencoderFeatures(load_autoencoder(source, device=device))
+
+
+def features_of(network: FeatureNetwork, pictures: NDArray[np.uint8]) -> Floats:
+    """(n, D) float64 features of pictures (n, H, W, 3), some at a time."""
+    batches = []
+    for start in range(0, len(pictures), BATCH):
+        images = torch.from_numpy(np.ascontiguousarray(pictures[start : start + BATCH].transpose(0, 3, 1, 2)))
+        batches.append(network(images).double().cpu().numpy())
+    return np.concatenate(batches)
+
+
+def _inception_weights() -> Path:
+    """The weights' file in torch's cache, fetched if it is not there, and shown to hold tensors alone.
+
+    torch-fidelity unpickles what it is given; reading it once with `weights_only` proves that there is nothing to run.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_URL.rpartition("/")[2]
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(_INCEPTION_URL, str(file), hash_prefix="6726825d", progress=False)
+        except (OSError, RuntimeError) as error:
+            raise CopgenError(
+                f"The weights of Inception v3 can not be had: {error}.",
+                hint=f"Put {file.name} into {file.parent}, or leave out --features inception.",
+            ) from error
+    try:
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever an unpickler raises on a damaged or hostile file
+        raise BrokenInputError(
+            f"{file} is not a file of weights: {error}.", hint="Delete it; it is fetched again."
+        ) from error
+    return file

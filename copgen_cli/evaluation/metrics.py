@@ -1,0 +1,188 @@
+"""Which metrics there are, what each reports, and how a report calls it. Light, so that completion can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from copgen_cli.errors import UnknownNameError, UsageError
+
+
+class Metric(StrEnum):
+    """What can be asked for; some report several numbers."""
+
+    PSNR = "psnr"
+    SSIM = "ssim"
+    LPIPS = "lpips"
+    CORRELATION = "correlation"
+    RETRIEVAL = "retrieval"
+    FRECHET = "frechet"
+    KERNEL = "kernel"
+    PRECISION_RECALL = "precision-recall"
+    WASSERSTEIN = "wasserstein"
+    SPECTRUM = "spectrum"
+    DIVERSITY = "diversity"
+    COVERAGE = "coverage"
+    COPYING = "copying"
+    RECONSTRUCTION = "reconstruction"
+    CYCLE = "cycle"
+
+
+DEFAULT_METRICS = tuple(m for m in Metric if m not in (Metric.LPIPS, Metric.CYCLE))
+"""All but those that need more weights, or several times as many samples."""
+NEED_FEATURES = frozenset({Metric.FRECHET, Metric.KERNEL, Metric.PRECISION_RECALL})
+NEED_MODEL = frozenset({Metric.RECONSTRUCTION, Metric.CYCLE})
+
+
+class Better(StrEnum):
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One number of a report."""
+
+    metric: Metric
+    title: str
+    unit: str
+    better: Better
+    meaning: str
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "psnr": Quantity(
+        Metric.PSNR, "PSNR", "dB", Better.HIGHER, "Peak signal-to-noise ratio of a sample against its truth."
+    ),
+    "ssim": Quantity(Metric.SSIM, "SSIM", "", Better.HIGHER, "Structural similarity of a sample and its truth."),
+    "lpips": Quantity(
+        Metric.LPIPS, "LPIPS", "", Better.LOWER, "Learned perceptual distance (AlexNet) of a sample and its truth."
+    ),
+    "correlation": Quantity(
+        Metric.CORRELATION, "Correlation", "", Better.HIGHER, "Pearson correlation of a hillshade with its truth."
+    ),
+    "closer": Quantity(
+        Metric.RETRIEVAL,
+        "Closer to own",
+        "",
+        Better.HIGHER,
+        "Share of other places' truths that are farther from a sample than its own truth; 0.5 is chance. Pictures are "
+        "compared as averages over 8 x 8 pixels.",
+    ),
+    "top1": Quantity(
+        Metric.RETRIEVAL,
+        "Top-1",
+        "",
+        Better.HIGHER,
+        "Share of samples that are nearer to their own truth than to that of any other place.",
+    ),
+    "frechet": Quantity(
+        Metric.FRECHET,
+        "FD",
+        "",
+        Better.LOWER,
+        "Fréchet distance between Gaussians fitted to the features of true and generated pictures. It falls as there "
+        "are more pictures: compare it only between runs of one size.",
+    ),
+    "kernel": Quantity(
+        Metric.KERNEL,
+        "KD",
+        "",
+        Better.LOWER,
+        "Squared maximum mean discrepancy of features under a cubic kernel; unbiased, so that it can be below zero.",
+    ),
+    "precision": Quantity(
+        Metric.PRECISION_RECALL,
+        "Precision",
+        "",
+        Better.HIGHER,
+        "Share of generated pictures within reach of a true one: whether what is made looks real.",
+    ),
+    "recall": Quantity(
+        Metric.PRECISION_RECALL,
+        "Recall",
+        "",
+        Better.HIGHER,
+        "Share of true pictures within reach of a generated one: whether all that is real can be made.",
+    ),
+    "wasserstein": Quantity(
+        Metric.WASSERSTEIN,
+        "Wasserstein",
+        "levels",
+        Better.LOWER,
+        "Earth mover's distance between the grey levels of true and generated pictures, mean over channels.",
+    ),
+    "wasserstein_red": Quantity(Metric.WASSERSTEIN, "… red", "levels", Better.LOWER, "The same, of the red channel."),
+    "wasserstein_green": Quantity(
+        Metric.WASSERSTEIN, "… green", "levels", Better.LOWER, "The same, of the green channel."
+    ),
+    "wasserstein_blue": Quantity(
+        Metric.WASSERSTEIN, "… blue", "levels", Better.LOWER, "The same, of the blue channel."
+    ),
+    "spectrum": Quantity(
+        Metric.SPECTRUM,
+        "Spectrum",
+        "dB",
+        Better.LOWER,
+        "Root mean square difference of the mean power spectra over spatial frequencies: blur and noise show in it.",
+    ),
+    "diversity": Quantity(
+        Metric.DIVERSITY,
+        "Diversity",
+        "levels",
+        Better.NEITHER,
+        "Root-mean-square difference of two samples of one place, mean over pairs. Below it stands what the "
+        "autoencoder's own noise makes.",
+    ),
+    "coverage": Quantity(
+        Metric.COVERAGE,
+        "Coverage",
+        "",
+        Better.NEITHER,
+        "Share of the truth's pixels within the range of the samples; calibrated samples reach the nominal share.",
+    ),
+    "coverage_coarse": Quantity(
+        Metric.COVERAGE, "Coverage 8 px", "", Better.NEITHER, "The same, of averages over 8 x 8 pixels."
+    ),
+    "copying": Quantity(
+        Metric.COPYING,
+        "Novelty",
+        "",
+        Better.NEITHER,
+        "Distance of samples to the nearest training picture, over that of held-out truths: 1 is as far as a new place "
+        "is, near 0 is a copy.",
+    ),
+    "reconstruction": Quantity(
+        Metric.RECONSTRUCTION,
+        "PSNR",
+        "dB",
+        Better.HIGHER,
+        "Of the truth through the model's autoencoder and back: no sample can be expected to reach more.",
+    ),
+    "autoencoder_noise": Quantity(
+        Metric.RECONSTRUCTION,
+        "Noise",
+        "levels",
+        Better.NEITHER,
+        "Root-mean-square difference of two pictures decoded from two draws of one latent.",
+    ),
+}
+"""By the key that JSON uses."""
+
+
+def parse_metrics(text: str) -> tuple[Metric, ...]:
+    """Read a comma-separated list such as `psnr,frechet`.
+
+    Raises:
+        UnknownNameError: a name is not a metric; the nearest is named.
+        UsageError: there is none.
+    """
+    chosen = []
+    for name in (part.strip() for part in text.split(",") if part.strip()):
+        if name not in list(Metric):
+            raise UnknownNameError("metric", name, known=list(Metric))
+        chosen.append(Metric(name))
+    if not chosen:
+        raise UsageError("--metrics names no metric.", hint=f"Known: {', '.join(Metric)}.")
+    return tuple(m for m in Metric if m in chosen)

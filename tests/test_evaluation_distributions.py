@@ -1,0 +1,177 @@
+"""How alike two sets of pictures are said to be: cases worked out by hand, and SciPy's numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+from scipy.stats import wasserstein_distance as scipy_wasserstein
+
+from copgen_cli.evaluation.bootstrap import Weights, draw_weights
+from copgen_cli.evaluation.distributions import (
+    frechet_distance,
+    histograms,
+    kernel_distance,
+    precision_recall,
+    radial_power,
+    spectrum_distance,
+    wasserstein_distance,
+)
+
+
+def once(n: int, k: int) -> Weights:
+    """Everything counts once; no resamples."""
+    return Weights(np.ones((1, n)), np.ones((1, k)))
+
+
+def names(prefix: str, n: int) -> list[str]:
+    return [f"{prefix}{i}" for i in range(n)]
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(3)
+
+
+@pytest.mark.parametrize(("n", "k", "features"), [(50, 40, 6), (8, 9, 20)], ids=["many", "fewer than features"])
+def test_the_frechet_distance_is_its_formula_with_scipys_matrix_root(random, n, k, features):
+    x = random.normal(size=(n, features)) @ random.normal(size=(features, features))
+    y = random.normal(size=(k, features)) + 1
+    s1, s2 = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s1 + s2 - 2 * np.real(sqrtm(s1 @ s2)))
+
+    assert frechet_distance(x, y, once(n, k))[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_frechet_distance_of_shifted_points_is_the_shift_squared():
+    x = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])
+
+    assert frechet_distance(x, x + [3, 4], once(3, 3))[0] == pytest.approx(25)
+
+
+def test_the_frechet_distance_in_one_dimension_is_the_difference_of_deviations_squared():
+    x = np.array([[-1.0], [1.0]])  # variance 2 with n - 1
+
+    assert frechet_distance(x, 3 * x, once(2, 2))[0] == pytest.approx((3 - 1) ** 2 * 2)
+
+
+def test_a_picture_that_counts_twice_counts_as_two_pictures(random):
+    x, y = random.normal(size=(5, 3)), random.normal(size=(6, 3))
+    doubled = Weights(np.array([[2.0, 1, 0, 1, 1]]), np.ones((1, 6)))
+
+    written_out = x[[0, 0, 1, 3, 4]]
+
+    assert frechet_distance(x, y, doubled)[0] == pytest.approx(frechet_distance(written_out, y, once(5, 6))[0])
+
+
+def test_the_kernel_distance_is_the_unbiased_estimate_written_as_loops(random):
+    x, y = random.normal(size=(5, 4)), random.normal(size=(6, 4))
+
+    def kernel(a, b):
+        return (a @ b / 4 + 1) ** 3
+
+    xx = np.mean([kernel(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j])
+    yy = np.mean([kernel(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j])
+    xy = np.mean([kernel(a, b) for a in x for b in y])
+
+    found = kernel_distance(x, y, (names("x", 5), names("y", 6)), once(5, 6))[0]
+
+    assert found == pytest.approx(xx + yy - 2 * xy)
+
+
+def test_the_kernel_distance_of_perfect_translations_is_zero_as_no_pair_of_one_place_counts(random):
+    x = random.normal(size=(7, 4))
+
+    assert kernel_distance(x, x, (names("x", 7), names("x", 7)), once(7, 7))[0] == pytest.approx(0)
+
+
+def test_patches_of_one_cell_do_not_count_as_pairs_either(random):
+    x = random.normal(size=(4, 3))
+    patches = ["1U_1R_0", "1U_1R_1", "2U_1R_0", "2U_1R_1"]
+
+    def kernel(i, j):
+        return (x[i] @ x[j] / 3 + 1) ** 3
+
+    across = np.mean([kernel(i, j) for i in (0, 1) for j in (2, 3)])
+    found = kernel_distance(x, x * 0, (patches, names("y", 4)), once(4, 4))[0]
+
+    assert found == pytest.approx(across + 1 - 2)  # the kernel of anything with zero is 1
+
+
+def test_precision_and_recall_on_a_line_by_hand():
+    truth = np.array([[0.0], [1], [2], [3], [100]])  # reaches 3, 2, 2, 3 and 99
+    generated = np.array([[-3.5], [1.5], [2.5], [200], [300]])  # reaches 203.5, 198.5, 197.5, 198.5 and 298.5
+
+    precision, recall = precision_recall(truth, generated, once(5, 5))
+
+    assert precision[0] == pytest.approx(2 / 5)
+    assert recall[0] == 1
+
+
+def test_what_is_everywhere_has_full_recall_and_what_is_in_one_spot_full_precision(random):
+    wide, narrow = random.normal(size=(60, 2)) * 10, random.normal(size=(60, 2)) * 0.01
+
+    precision, recall = precision_recall(wide, narrow, once(60, 60))
+
+    assert precision[0] == 1
+    assert recall[0] < 0.2
+
+
+def test_precision_and_recall_of_too_few_pictures_are_unknown(random):
+    found = precision_recall(random.normal(size=(3, 2)), random.normal(size=(9, 2)), once(3, 9))
+
+    assert np.isnan(found).all()
+
+
+def test_the_wasserstein_distance_is_scipys_in_every_channel(random):
+    truth = random.integers(0, 200, (3, 16, 16, 3), dtype=np.uint8)
+    generated = random.integers(40, 256, (2, 16, 16, 3), dtype=np.uint8)
+
+    found = wasserstein_distance(histograms(truth), histograms(generated), once(3, 2))[0]
+
+    expected = [scipy_wasserstein(truth[..., c].ravel(), generated[..., c].ravel()) for c in range(3)]
+    assert found == pytest.approx(expected)
+
+
+def test_a_shift_of_seven_grey_levels_is_a_wasserstein_distance_of_seven(random):
+    truth = random.integers(0, 200, (2, 8, 8, 3), dtype=np.uint8)
+
+    assert wasserstein_distance(histograms(truth), histograms(truth + 7), once(2, 2))[0] == pytest.approx([7, 7, 7])
+
+
+def waves(cycles: int, amplitude: float, side: int = 64) -> np.ndarray:
+    wave = 128 + amplitude * np.sin(2 * np.pi * cycles * np.arange(side) / side)
+    return np.repeat(np.broadcast_to(wave, (side, side))[..., None], 3, axis=2).round().astype(np.uint8)[None]
+
+
+@pytest.mark.parametrize("cycles", [3, 10, 25])
+def test_the_power_of_a_wave_lies_at_its_frequency(cycles):
+    power = radial_power(waves(cycles, 100))
+
+    assert power.shape == (1, 32)
+    assert np.abs(power[0].argmax() + 1 - cycles) <= 1  # a wave lies on an axis, where a ring has few members
+
+
+def test_twice_the_amplitude_is_six_decibels_more_at_every_frequency(random):
+    base = random.normal(size=(1, 64, 64, 1)).repeat(3, axis=-1)
+    quiet, loud = ((128 + a * base).clip(0, 255) for a in (10, 20))  # not rounded, so that the ratio is exact
+
+    found = spectrum_distance(radial_power(quiet), radial_power(loud), once(1, 1))[0]
+
+    assert found == pytest.approx(20 * np.log10(2), abs=1e-6)
+
+
+def test_blur_is_seen_in_the_spectrum(random):
+    sharp = random.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    blurred = (sharp // 2 + np.roll(sharp, 1, axis=2) // 2).astype(np.uint8)
+
+    assert spectrum_distance(radial_power(sharp), radial_power(sharp), once(4, 4))[0] == pytest.approx(0)
+    assert spectrum_distance(radial_power(sharp), radial_power(blurred), once(4, 4))[0] > 2
+
+
+def test_every_statistic_of_the_first_row_is_that_of_all_pictures_once(random):
+    x, y = random.normal(size=(6, 3)), random.normal(size=(6, 3))
+    weights = draw_weights(names("p", 6), names("p", 6), resamples=20, seed=1)
+
+    assert frechet_distance(x, y, weights)[0] == pytest.approx(frechet_distance(x, y, once(6, 6))[0])
+    assert len(frechet_distance(x, y, weights)) == 21

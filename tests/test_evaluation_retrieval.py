@@ -1,0 +1,60 @@
+"""Whether a sample is said to show its own place, or to copy a training picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from copgen_cli.evaluation.retrieval import closer_to_own, nearest
+
+
+def test_a_sample_is_compared_with_its_own_truth_and_with_all_others():
+    truth = np.array([[0.0], [10], [20]])
+    samples = np.array([[[1.0], [9]], [[10], [10]], [[0], [0]]])
+    # place 0: the sample at 1 is nearest to its own truth; the one at 9 has one of two other truths farther than its own
+    # place 2: the samples at 0 are farther from their own truth than both others are
+
+    farther, first = closer_to_own(truth, samples, ["a", "b", "c"])
+
+    assert farther.tolist() == [0.75, 1, 0]
+    assert first.tolist() == [0.5, 1, 0]
+
+
+def test_a_tie_counts_by_half_and_is_not_a_first_place():
+    farther, first = closer_to_own(np.array([[0.0], [2]]), np.array([[[1.0]], [[2]]]), ["a", "b"])
+
+    assert farther.tolist() == [0.5, 1]
+    assert first.tolist() == [0, 1]
+
+
+def test_samples_that_know_nothing_of_their_place_are_closer_to_it_half_of_the_time():
+    random = np.random.default_rng(0)
+
+    farther, first = closer_to_own(
+        random.normal(size=(80, 5)), random.normal(size=(80, 6, 5)), [str(i) for i in range(80)]
+    )
+
+    assert farther.mean() == pytest.approx(0.5, abs=0.05)
+    assert first.mean() == pytest.approx(1 / 80, abs=0.02)
+
+
+def test_patches_of_the_same_cell_are_no_other_places():
+    truth = np.array([[0.0], [1], [50]])
+    samples = np.array([[[1.0]], [[0]], [[50]]])  # the first two show each other
+
+    farther, _ = closer_to_own(truth, samples, ["1U_1R_0", "1U_1R_1", "2U_1R_0"])
+
+    assert farther.tolist() == [1, 1, 1]
+
+
+def test_with_a_single_place_retrieval_is_unknown():
+    farther, first = closer_to_own(np.zeros((1, 2)), np.zeros((1, 3, 2)), ["a"])
+
+    assert np.isnan([farther[0], first[0]]).all()
+
+
+def test_the_nearest_training_picture_is_found():
+    distance, which = nearest(np.array([[0.0, 0], [9, 9]]), np.array([[9.0, 8], [3, 4]]))
+
+    assert distance.tolist() == [5, 1]
+    assert which.tolist() == [1, 0]
