@@ -198,7 +198,7 @@ def _read_torch(path: Path) -> Any:
 
 def _weights_in(folder: Path) -> Path:
     """The weights of a model's folder, a pipeline's, or a training checkpoint's (then the EMA)."""
-    for inner in ("transformer", "ema"):
+    for inner in ("ema", "transformer"):  # a training checkpoint has both
         if (folder / inner / WEIGHTS_NAME).is_file():
             return folder / inner / WEIGHTS_NAME
     for name in (WEIGHTS_NAME, "nnet_ema.pth"):
@@ -210,7 +210,7 @@ def _weights_in(folder: Path) -> Path:
         return steps[max(steps)]
     raise BrokenInputError(
         f"{folder} holds no transformer.",
-        hint=f"Looked for {WEIGHTS_NAME} (there, in transformer/ and in ema/) and for nnet_ema.pth.",
+        hint=f"Looked for {WEIGHTS_NAME} (there, in ema/ and in transformer/) and for nnet_ema.pth.",
     )
 
 
