@@ -116,6 +116,7 @@ def sample_latents(
         ValueError: roles, shapes or batch sizes contradict one another, or the solver cannot take so few or many steps.
         UnknownNameError: there is no such solver.
     """
+    integrate = find_solver(solver).integrate
     condition = dict(condition or {})
     _check_roles(generate, condition, net.config.num_modalities)
     batch, shape = _batch_shape(net, generate, condition, noise, noise_source, batch_size)
@@ -131,20 +132,20 @@ def sample_latents(
     guided = guidance_scale != 0 and bool(condition)
     held = {i: _Held.condition(z.to(net.device), draw("guidance", i) if guided else None) for i, z in condition.items()}
     others = [i for i in range(net.config.num_modalities) if i not in start and i not in condition]
-    if ignored == Ignored.MARGINALISE:
+    if Ignored(ignored) is Ignored.MARGINALISE:
         held |= {i: _Held.repeat(draw("ignored", i), NOISE, 2 if guided else 1) for i in others}
     predict = _Network(
         net=net,
         generate=ordered,
         held=held,
-        redrawn=others if ignored == Ignored.PUBLISHED else [],
+        redrawn=[i for i in others if i not in held],
         draw=draw,
         guidance_scale=guidance_scale if guided else None,
         options={"interpolate_positions": True} if interpolate_positions else {},
         steps=steps,
         callback=callback,
     )
-    final = find_solver(solver).integrate(x, steps, predict)
+    final = integrate(x, steps, predict)
     return dict(zip(ordered, final, strict=True))
 
 
