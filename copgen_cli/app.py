@@ -13,6 +13,7 @@ import typer
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
 from copgen_cli.commands.info import info
+from copgen_cli.commands.prepare import prepare
 from copgen_cli.commands.simulate import simulate
 from copgen_cli.commands.train_autoencoder import train_autoencoder
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (info, simulate, train_autoencoder):
+for command in (prepare, info, simulate, train_autoencoder):
     app.command()(command)
 app.add_typer(config, name="config")
 

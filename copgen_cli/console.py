@@ -57,14 +57,21 @@ def result_json(values: Mapping[str, Any] | Sequence[Any]) -> None:
     print(json.dumps(values, indent=2, default=str))  # noqa: T201
 
 
+def forecast(title: str, *, json: bool, **values: Any) -> None:
+    """What a --dry-run says would be done."""
+    if json:
+        result_json({"dry_run": True, **values})
+    else:
+        result(title, **values)
+
+
 def report(title: str, summary: Summary, *, json: bool, **more: Any) -> None:
     """The end of a data stage: what was made and what was not, and why. `more` are values of that stage alone."""
     for outcome in summary.failed[:REASONS_SHOWN]:
         warn(f"set aside {outcome.key!r}: {outcome.reason}")
     if len(summary.failed) > REASONS_SHOWN:
-        warn(
-            f"and {len(summary.failed) - REASONS_SHOWN:,} more, all listed in {summary.output}/copgen_{summary.stage}.json"
-        )
+        rest = len(summary.failed) - REASONS_SHOWN
+        warn(f"and {rest:,} more, all listed in {summary.output}/copgen_{summary.stage}.json")
     if not (summary.done or summary.failed):
         note("Nothing to do: all of it was done before.")
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,12 @@ class Workspace:
 
     data_dir: Path
     region: str
+
+    @classmethod
+    def around(cls, subset: Path) -> Workspace:
+        """The workspace whose region's folder is `subset`."""
+        whole = Path(os.path.abspath(subset))  # `..` taken out, links left in
+        return cls(whole.parent, whole.name)
 
     def world_index(self, modality: Modality) -> Path:
         """The cached metadata of a whole source."""
