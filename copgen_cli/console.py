@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,18 +111,26 @@ def error(problem: CopgenError) -> None:
     print(f"  {problem.hint}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def track(items: Iterable[T], *, total: int | None, label: str, done: int = 0, unit: str = "") -> Iterator[T]:
+def track(
+    items: Iterable[T],
+    *,
+    total: int | None,
+    label: str,
+    done: int = 0,
+    unit: str = "",
+    describe: Callable[[T], str] | None = None,
+) -> Iterator[T]:
     """Yield `items` unchanged while standard error shows count, rate and time left.
 
     A bar on a terminal, a plain line every ten seconds elsewhere, nothing when quiet. `done` counts what an earlier
-    run had already finished.
+    run had already finished; `describe` adds a few words on the newest item.
     """
     if _verbosity == Verbosity.QUIET:
         yield from items
     elif stderr_is_terminal():
-        yield from _draw_bar(items, total, label, done, unit)
+        yield from _draw_bar(items, total, label, done, unit, describe)
     else:
-        yield from _print_lines(items, total, label, done, unit)
+        yield from _print_lines(items, total, label, done, unit, describe)
 
 
 def stderr_is_terminal() -> bool:
@@ -135,7 +143,9 @@ def rich_stderr() -> Console:
     return Console(stderr=True)
 
 
-def _draw_bar(items: Iterable[T], total: int | None, label: str, done: int, unit: str) -> Iterator[T]:
+def _draw_bar(
+    items: Iterable[T], total: int | None, label: str, done: int, unit: str, describe: Callable[[T], str] | None
+) -> Iterator[T]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -143,15 +153,18 @@ def _draw_bar(items: Iterable[T], total: int | None, label: str, done: int, unit
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.3g} {unit or 'items'}/s" if task.speed else "", style="progress.data.speed")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=rich_stderr()) as progress:
-        task = progress.add_task(label, total=total, completed=done)
+    words = TextColumn("{task.fields[words]}")
+    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), words)
+    with Progress(*bar, console=rich_stderr()) as progress:
+        task = progress.add_task(label, total=total, completed=done, words="")
         for item in items:
             yield item
-            progress.advance(task)
+            progress.update(task, advance=1, words=describe(item) if describe else "")
 
 
-def _print_lines(items: Iterable[T], total: int | None, label: str, done: int, unit: str) -> Iterator[T]:
+def _print_lines(
+    items: Iterable[T], total: int | None, label: str, done: int, unit: str, describe: Callable[[T], str] | None
+) -> Iterator[T]:
     started = last = time.monotonic()
     for new, item in enumerate(items, start=1):
         yield item
@@ -160,8 +173,9 @@ def _print_lines(items: Iterable[T], total: int | None, label: str, done: int, u
             last = now
             rate = new / (now - started)
             left = f", {_duration((total - done - new) / rate)} left" if total else ""
+            words = f", {describe(item)}" if describe else ""
             print(  # noqa: T201
-                f"{label}: {done + new}{f'/{total}' if total else ''}, {rate:.3g} {unit or 'items'}/s{left}",
+                f"{label}: {done + new}{f'/{total}' if total else ''}, {rate:.3g} {unit or 'items'}/s{left}{words}",
                 file=sys.stderr,
                 flush=True,
             )
