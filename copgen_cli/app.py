@@ -14,6 +14,7 @@ from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
 from copgen_cli.commands.info import info
 from copgen_cli.commands.prepare import prepare
+from copgen_cli.commands.sample import sample
 from copgen_cli.commands.simulate import simulate
 from copgen_cli.commands.train_autoencoder import train_autoencoder
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (prepare, info, simulate, train_autoencoder):
+for command in (prepare, sample, info, simulate, train_autoencoder):
     app.command()(command)
 app.add_typer(config, name="config")
 

@@ -1,0 +1,202 @@
+"""`copgen sample`: pictures of what was not seen, given what was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.options import (
+    DataDirOption,
+    DeviceOption,
+    DryRunOption,
+    DtypeOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    SeedOption,
+    complete_assignments,
+    complete_lists,
+    complete_names,
+    config_file,
+    modality_names,
+)
+from copgen_cli.records import Ignored, Solver
+
+if TYPE_CHECKING:
+    from copgen_cli.sampling.running import Job
+
+FROM_SETTINGS = "from settings"
+
+
+def sample(
+    context: typer.Context,
+    generate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"What to generate: {', '.join(modality_names())}.",
+            autocompletion=complete_lists(modality_names),
+            show_default=False,
+        ),
+    ] = None,
+    condition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="What is given. Without it, and without --input, nothing is.",
+            autocompletion=complete_lists(modality_names),
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Folder, file of weights or hub id.",
+            show_default="the newest trained on the region, else copgen-sim",
+        ),
+    ] = None,
+    region: RegionOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Packed store, or tree of npy or png files.", show_default="the region's test split"),
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=IMAGE_OR_FOLDER",
+            help="A picture of your own; repeat it for more modalities.",
+            autocompletion=complete_assignments(modality_names),
+            show_default=False,
+        ),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Use so many pixels from the middle, padded by reflection.", show_default="the model's: 256"),
+    ] = None,
+    n_samples: Annotated[
+        int | None, typer.Option("--n-samples", min=1, help="Samples per record.", show_default=FROM_SETTINGS)
+    ] = None,
+    spread: Annotated[bool, typer.Option("--spread", help="Add mean and deviation over the samples.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Network calls per sample.", show_default=FROM_SETTINGS)
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOLVER",
+            help=f"{', '.join(Solver)}; the published setting is reference with --steps 50.",
+            autocompletion=complete_names(lambda: list(Solver)),
+            show_default=FROM_SETTINGS,
+        ),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, help="How much to insist on the condition; 0 is off.", show_default="0")
+    ] = None,
+    seed: SeedOption = None,
+    save_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help="grid: labelled pages; pngs: one file per picture.",
+            autocompletion=complete_names(lambda: ("grid", "pngs")),
+            show_default="from settings: grid",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="outputs/<region>/<given>-to-<generated>")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many records.", show_default="all")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples at a time.", show_default="by the device's memory")
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first; pays off in long runs.")
+    ] = False,
+    preview: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tiny|ID_OR_PATH",
+            help="Decode roughly and fast with a tiny decoder.",
+            autocompletion=complete_names(lambda: ("tiny",)),
+            show_default=False,
+        ),
+    ] = None,
+    ignored: Annotated[
+        Ignored,
+        typer.Option(help="How modalities that are neither given nor generated enter; published is for comparison."),
+    ] = Ignored.MARGINALISE,
+    data_dir: DataDirOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Generate pictures of some modalities, given others or nothing.
+
+    Example:  copgen sample --condition s1_rtc --generate dem,s2_l2a
+    """
+    from copgen_cli.sampling.jobs import Wishes, plan_job
+    from copgen_cli.sampling.listing import finish
+    from copgen_cli.sampling.running import draw, start_run, units_of
+    from copgen_cli.settings import load_settings
+
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        data_dir=data_dir,
+        sample={
+            "model": model,
+            "n_samples": n_samples,
+            "steps": steps,
+            "solver": solver,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "save_as": save_as,
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype,
+            "limit": limit,
+        },
+    )
+    wishes = Wishes(
+        condition=condition,
+        generate=generate,
+        inputs=tuple(input or ()),
+        data=data,
+        resolution=resolution,
+        spread=spread,
+        ignored=ignored,
+        preview=preview,
+        compiled=compile,
+    )
+    plan = plan_job(settings, wishes)
+    for text in plan.notes:
+        console.note(text)
+    folder = output or plan.output
+    with start_run(plan.job, folder, overwrite=overwrite, dry_run=dry_run) as run:
+        units = units_of(plan.job)
+        pending = run.pending(units)
+        if dry_run:
+            _forecast(plan.job, folder, len(pending), json=json)
+            return
+        drawn = console.track(draw(plan.job, run, units, pending), total=len(pending), label="Sampling")
+        report = finish(plan.job, run, drawn)
+    console.report("Sampled", report.summary, json=json, samples=report.samples, listing=report.listing)
+    raise typer.Exit(report.summary.exit_code)
+
+
+def _forecast(job: Job, folder: Path, pending: int, *, json: bool) -> None:
+    values = {
+        "model": job.recipe.model,
+        "records": len(job.names),
+        "samples": job.samples,
+        "batch_size": job.batch_size,
+        "pictures_or_pages_to_write": pending,
+        "folder": folder,
+    }
+    console.result_json(values) if json else console.result("Would sample", **values)

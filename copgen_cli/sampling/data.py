@@ -1,0 +1,171 @@
+"""Records that earlier commands wrote: the packed store, moments or patches, of a region or of a named folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from copgen_cli.errors import MissingInputError, UsageError
+from copgen_cli.layout import Workspace, split_index
+from copgen_cli.modalities import Modality, Split, in_index_order
+from copgen_cli.sampling.images import Frame, read_picture, sha256_of_file
+from copgen_cli.sampling.inputs import Pictures, Record, Source, View, match_names, read_moments, stamp_of
+from copgen_cli.sampling.provenance import InputFile
+
+STORE_FILE = "data.mdb"
+_PICTURES_OF = ("_thumbnail_npy_lmdb", "_thumbnail_npy")
+_PICTURES = "_thumbnail_png"
+
+
+@dataclass(frozen=True, slots=True)
+class DataChoice:
+    """A folder with one split's records, and what there is to say about the choice."""
+
+    folder: Path
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """npy moments by modality and name, with the patches that they were encoded from where these are at hand."""
+
+    conditions: Mapping[Modality, Mapping[str, Path]]
+    truth: Mapping[Modality, Path]
+    """Folders with `<name>.npy` of what is generated."""
+    pictures: Path | None
+    """Folder with the same records as PNG."""
+    frame: Frame
+    origin: Mapping[str, Any]
+    names: Sequence[str]
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, name: str) -> Record:
+        conditions = {modality: self._view(files[name], modality) for modality, files in self.conditions.items()}
+        truth = {
+            modality: self._view(folder / f"{name}.npy", modality)
+            for modality, folder in self.truth.items()
+            if (folder / f"{name}.npy").is_file()
+        }
+        return Record(name, conditions, truth)
+
+    def stamp(self, name: str) -> str:
+        return stamp_of(files[name] for files in self.conditions.values())
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self.origin)
+
+    def _view(self, path: Path, modality: Modality) -> View:
+        pixels = picture_beside(self.pictures, modality, path.stem, self.frame)
+        return View(pixels, read_moments(path), InputFile(path.as_posix(), sha256_of_file(path)))
+
+
+def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
+    """The folder that is named, or the region's: its store, else its moments, else its patches; the test split first.
+
+    Raises:
+        MissingInputError: the region has none of them.
+        UsageError: the named folder is not there, or holds none of them.
+    """
+    if data is not None:
+        if not data.is_dir():
+            raise UsageError(f"There is no folder {data}.", hint="Check the path after --data.")
+        found = _split_of(data) or (DataChoice(data) if _kind_of(data) else None)
+        if found is None:
+            raise UsageError(
+                f"{data} holds no records.",
+                hint="Give a packed store, or a folder with "
+                f"{', '.join(modality.facts.folder for modality in Modality)} inside, or such folders in test/.",
+            )
+        return found
+    for folder in (workspace.store, workspace.moments, workspace.patches):
+        found = _split_of(folder)
+        if found is not None:
+            return found
+    raise MissingInputError(
+        f"packed store, moments or patches of {workspace.region}", workspace.subset, written_by="pack"
+    )
+
+
+def open_data(folder: Path, conditions: Sequence[Modality], truths: Sequence[Modality], frame: Frame) -> Source:
+    """The records of one split's folder, whichever kind it is.
+
+    Raises:
+        UsageError: the data has no such modality, or a resolution other than the model's is asked of moments.
+    """
+    kind, origin = _kind_of(folder), {"data": folder.as_posix()}
+    if kind == "png":
+        listed = {m: _list_files(folder / m.facts.folder, ".png", m, folder) for m in conditions}
+        names, lacking = match_names(listed)
+        return Pictures(listed, frame, origin, names, lacking, _folders(folder, truths))
+    if frame.resolution != frame.side:
+        raise UsageError(
+            f"--resolution {frame.resolution} can not be asked of {folder}, which holds encoded pictures.",
+            hint="Leave it out, or give the pictures with --data or --input.",
+        )
+    if kind == "npy":
+        listed = {m: _list_files(folder / m.facts.folder, ".npy", m, folder) for m in conditions}
+        names, lacking = match_names(listed)
+        return Moments(listed, _folders(folder, truths), pictures_of(folder), frame, origin, names, lacking)
+    raise UsageError(f"{folder} holds no records.", hint="Give a folder that `copgen pack`, encode or prepare wrote.")
+
+
+def table_of(folder: Path) -> Path:
+    """The table of patches that belongs to a split's folder; it need not be there."""
+    patches = pictures_of(folder) or folder
+    return split_index(patches.parent, Split.TRAIN if folder.name == Split.TRAIN else Split.TEST)
+
+
+def pictures_of(folder: Path) -> Path | None:
+    """Where the PNG patches of a split's moments or store lie, by the names of the workspace; None if not there."""
+    for suffix in _PICTURES_OF:
+        if folder.parent.name.endswith(suffix):
+            pictures = folder.parent.with_name(folder.parent.name.removesuffix(suffix) + _PICTURES) / folder.name
+            return pictures if pictures.is_dir() else None
+    return None
+
+
+def picture_beside(pictures: Path | None, modality: Modality, name: str, frame: Frame) -> Any:
+    """(S, S, 3) uint8 of a record's PNG, or None."""
+    file = pictures / modality.facts.folder / f"{name}.png" if pictures else None
+    return read_picture(file, modality, frame) if file is not None and file.is_file() else None
+
+
+def _split_of(folder: Path) -> DataChoice | None:
+    """The test split in a folder; the train split where test is empty."""
+    if _kind_of(folder / Split.TEST):
+        return DataChoice(folder / Split.TEST)
+    if _kind_of(folder / Split.TRAIN):
+        return DataChoice(folder / Split.TRAIN, f"The test split of {folder} is empty; the train split is used.")
+    return None
+
+
+def _kind_of(folder: Path) -> str | None:
+    """lmdb, npy or png, by the first record found; None where there is none."""
+    if (folder / STORE_FILE).is_file():
+        return "lmdb"
+    for modality in Modality:
+        inner = folder / modality.facts.folder
+        if inner.is_dir():
+            with os.scandir(inner) as entries:
+                for entry in entries:
+                    for kind in ("npy", "png"):
+                        if entry.name.endswith(f".{kind}"):
+                            return kind
+    return None
+
+
+def _list_files(folder: Path, suffix: str, modality: Modality, data: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        there = in_index_order(m for m in Modality if (data / m.facts.folder).is_dir())
+        raise UsageError(f"{data} has no {modality}.", hint=f"It has {', '.join(there)}.")
+    with os.scandir(folder) as entries:
+        return {
+            entry.name.removesuffix(suffix): folder / entry.name for entry in entries if entry.name.endswith(suffix)
+        }
+
+
+def _folders(folder: Path, modalities: Sequence[Modality]) -> dict[Modality, Path]:
+    return {m: folder / m.facts.folder for m in modalities if (folder / m.facts.folder).is_dir()}

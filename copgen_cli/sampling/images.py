@@ -1,0 +1,141 @@
+"""Pictures that a user hands in, brought to the square that the model takes; and cut back afterwards.
+
+Larger ones are centre-cropped, as the published script does. Smaller ones are refused unless a resolution is named:
+then its central square is padded by reflection, and what is generated is cropped back to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from copgen_cli.errors import BrokenInputError, UsageError
+from copgen_cli.modalities import Modality
+
+FORMATS = ("PNG", "WEBP", "JPEG", "TIFF")
+SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff"})
+MOST_PIXELS = 64 * 1024 * 1024
+"""A picture that claims more is refused before any of it is read."""
+
+_EIGHT_BIT = {"1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_BITS_PER_SAMPLE = 258  # TIFF tag
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The square that the model takes, and the part of it that is picture."""
+
+    side: int
+    """Of the model's pictures, in pixels."""
+    resolution: int
+    """Of the part that is picture; the rest, if any, is its reflection."""
+
+    def __post_init__(self) -> None:
+        least = self.side // 3 + 1  # the reflection on either side is narrower than the picture
+        if not least <= self.resolution <= self.side:
+            raise UsageError(
+                f"--resolution {self.resolution} can not be brought to {self.side} pixels.",
+                hint=f"Choose {least} to {self.side}.",
+            )
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Centre-crop (H, W, 3) to the resolution, then pad by reflection to (side, side, 3)."""
+        square = _central_square(pixels, self.resolution)
+        before = (self.side - self.resolution) // 2
+        after = self.side - self.resolution - before
+        return np.pad(square, ((before, after), (before, after), (0, 0)), mode="reflect")
+
+    def cut_back(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of (side, side, 3) that is picture: (resolution, resolution, 3)."""
+        before = (self.side - self.resolution) // 2
+        return pixels[before : before + self.resolution, before : before + self.resolution]
+
+
+def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
+    """Read an 8-bit picture and fit it to the frame.
+
+    Grey becomes three equal channels. Of transparent pictures the colours are kept and the alpha is dropped, as the
+    published encoder does. Of a file with several pages, the first counts.
+
+    Returns:
+        (side, side, 3) uint8.
+
+    Raises:
+        BrokenInputError: it can not be read, has more than eight bits, or is larger than `MOST_PIXELS`.
+        UsageError: it is smaller than the frame's resolution.
+    """
+    pixels = read_rgb(path)
+    height, width = pixels.shape[:2]
+    if min(height, width) < frame.resolution:
+        raise UsageError(
+            f"{path} is {width} x {height} px; the model takes {frame.resolution} x {frame.resolution}.",
+            hint=_advice_for_small(min(height, width), modality, frame),
+        )
+    return frame.fit(pixels)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture of any supported format.
+
+    Raises:
+        BrokenInputError: see `read_picture`.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            _check_header(path, picture)
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BrokenInputError(
+            f"{path} is not a picture that copgen reads.", hint="Give an 8-bit PNG, WebP, JPEG or TIFF."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damaged files
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise BrokenInputError(f"{path} can not be opened: {error.strerror}.", hint="Check the path.") from error
+        raise BrokenInputError(f"{path} is damaged: {error}.", hint="Fetch or make it again.") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_header(path: Path, picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise BrokenInputError(
+            f"{path} claims {width:,} x {height:,} pixels, more than copgen reads.", hint="Cut the part that you mean."
+        )
+    if picture.mode not in _EIGHT_BIT or _is_deep(picture):
+        raise BrokenInputError(
+            f"{path} has more than eight bits per value ({picture.mode}): it holds measurements, not a picture.",
+            hint="The model knows thumbnails: 8-bit pictures as `copgen download` fetches them. Render yours as "
+            "these are (see the README on thumbnails), and save it as 8-bit PNG.",
+        )
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether Pillow would quietly drop the lower bits: it opens 16-bit colour as 8-bit."""
+    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    return max(bits) > 8 or any(";16" in str(tile.args) for tile in getattr(picture, "tile", ()))
+
+
+def _central_square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The middle of a picture; an odd margin is halved with rounding to even, as torchvision's centre crop does."""
+    height, width = pixels.shape[:2]
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return pixels[top : top + side, left : left + side]
+
+
+def _advice_for_small(shorter: int, modality: Modality, frame: Frame) -> str:
+    if shorter <= frame.side // 3:
+        return f"Give a picture of at least {frame.side} px."
+    pad = f"--resolution {shorter} pads it by reflection and crops the result back."
+    if modality.facts.grey:
+        enlarged = "An elevation thumbnail has a third of the pixels of the others: `copgen prepare` enlarges it. "
+        return enlarged + pad
+    return pad

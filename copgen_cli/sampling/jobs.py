@@ -1,0 +1,160 @@
+"""From what a user asks for to a job that can be run: which model, which records, which settings, and where to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from copgen_cli.errors import UsageError
+from copgen_cli.modalities import Modality
+from copgen_cli.model.autoencoder import load_preview_decoder
+from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.records import Ignored, SampleRequest
+from copgen_cli.sampling.batches import choose_batch_size
+from copgen_cli.sampling.data import choose_data, open_data
+from copgen_cli.sampling.images import Frame
+from copgen_cli.sampling.inputs import Nothing, Source, open_pictures, parse_inputs
+from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
+from copgen_cli.sampling.painter import Decoder, Painter
+from copgen_cli.sampling.provenance import Recipe
+from copgen_cli.sampling.roles import check_known, choose_roles
+from copgen_cli.sampling.running import Job, SaveAs
+from copgen_cli.settings import Settings
+
+OUTPUTS = Path("outputs")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What one call asks for besides the settings."""
+
+    condition: str | None = None
+    generate: str | None = None
+    inputs: tuple[str, ...] = ()
+    data: Path | None = None
+    resolution: int | None = None
+    spread: bool = False
+    ignored: Ignored = Ignored.MARGINALISE
+    preview: str | None = None
+    """Name of a small decoder to use in place of the autoencoder."""
+    compiled: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A job, where its files go by default, and what to tell of the choices that were made."""
+
+    job: Job
+    output: Path
+    notes: tuple[str, ...]
+
+
+def plan_job(settings: Settings, wishes: Wishes) -> Plan:
+    """Choose, check and load all that a job needs.
+
+    Raises:
+        UsageError: the wishes contradict one another, or ask for what the model or the data does not know.
+        MissingInputError: an earlier command has not been run.
+    """
+    asked = settings.sample
+    inputs = parse_inputs(wishes.inputs)
+    if inputs and wishes.data:
+        raise UsageError("--input and --data are both given.", hint="Conditions come from one of them; drop the other.")
+    request = SampleRequest(
+        roles=choose_roles(wishes.condition, wishes.generate, inputs),
+        n_samples=asked.n_samples,
+        steps=asked.steps,
+        solver=asked.solver,
+        guidance_scale=asked.guidance_scale,
+        seed=asked.seed,
+    )
+    _check_spread(request, spread=wishes.spread)
+    notes: list[str] = []
+    data: Path | None = None
+    if request.conditions and not inputs:
+        choice = choose_data(wishes.data, settings.workspace)
+        data = choice.folder
+        notes += [choice.note] if choice.note else []
+    model = choose_model(asked.model, settings.runs_dir, settings.region)
+    notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
+    device = choose_device(asked.device)
+    loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
+    check_known(request.roles, loaded.modalities, model.source)
+    frame = _frame_of(loaded, wishes.resolution)
+    source = open_source(inputs, data, request, frame)
+    job = make_job(
+        loaded,
+        source,
+        request,
+        frame,
+        save_as=SaveAs(asked.save_as),
+        batch_size=asked.batch_size,
+        wishes=wishes,
+        limit=asked.limit,
+    )
+    return Plan(job, default_output(settings, wishes, request), tuple(notes))
+
+
+def open_source(inputs: dict[Modality, Path], data: Path | None, request: SampleRequest, frame: Frame) -> Source:
+    """The records of the pictures that are named, or of the data, or numbered ones where nothing is given."""
+    if inputs:
+        return open_pictures(inputs, frame)
+    if data is not None:
+        return open_data(data, request.conditions, request.generated, frame)
+    return Nothing(request.n_samples)
+
+
+def make_job(
+    model: LoadedModel,
+    source: Source,
+    request: SampleRequest,
+    frame: Frame,
+    *,
+    save_as: SaveAs,
+    batch_size: int | None,
+    wishes: Wishes,
+    limit: int | None = None,
+) -> Job:
+    """Put a job together; without a batch size, one is chosen by the memory of the device."""
+    device = model.autoencoder.device
+    guided = request.guidance_scale != 0 and bool(request.conditions)
+    chosen = batch_size or choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
+    decoder: Decoder = load_preview_decoder(wishes.preview, device=device) if wishes.preview else model.autoencoder
+    recipe = Recipe(
+        model=model.source,
+        model_sha256=model.sha256,
+        request=request,
+        source=source.describe(),
+        resolution=frame.resolution,
+        ignored=wishes.ignored,
+        decoder=wishes.preview or "autoencoder",
+        dtype=str(model.net.dtype).removeprefix("torch."),
+        device=device.type,
+        compiled=wishes.compiled,
+    )
+    if wishes.compiled:
+        model.net.compile()
+    painter = Painter(model.net, model.modalities, model.autoencoder, decoder, request, wishes.ignored)
+    names = source.names[:limit] if limit is not None else source.names
+    return Job(painter, source, names, recipe, frame, save_as, chosen, wishes.spread)
+
+
+def default_output(settings: Settings, wishes: Wishes, request: SampleRequest) -> Path:
+    """`outputs/<where from>/<conditions>-to-<generated>`."""
+    place = "input" if wishes.inputs else wishes.data.name if wishes.data else settings.region
+    given = "+".join(request.conditions) or "nothing"
+    return OUTPUTS / place / f"{given}-to-{'+'.join(request.generated)}"
+
+
+def _frame_of(model: LoadedModel, resolution: int | None) -> Frame:
+    side = int(model.net.config.sample_size) * model.autoencoder.reduction
+    return Frame(side, side if resolution is None else resolution)
+
+
+def _check_spread(request: SampleRequest, *, spread: bool) -> None:
+    if spread and request.n_samples < 2:
+        raise UsageError("--spread of one sample.", hint="Add --n-samples 4, or more.")
+    if spread and not request.conditions:
+        raise UsageError(
+            "--spread without a condition: the samples have nothing in common.", hint="Add --condition or --input."
+        )

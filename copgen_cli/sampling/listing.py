@@ -1,0 +1,80 @@
+"""The end of a run: what it made, and `samples.json`, which lists what lies in the folder, for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from copgen_cli import __version__
+from copgen_cli.data.atomic import write_atomically
+from copgen_cli.data.driver import StageRun, Summary
+from copgen_cli.data.manifest import Outcome, Status, read_outcomes
+from copgen_cli.errors import CopgenError
+from copgen_cli.sampling.provenance import FORMAT
+from copgen_cli.sampling.running import Job
+
+NAME = "samples.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run of sampling made."""
+
+    summary: Summary
+    samples: int
+    """Drawn by this run."""
+    seconds: float
+    """That it took, loading left out."""
+    listing: Path
+
+
+def finish(job: Job, run: StageRun, drawn: Iterable[Outcome]) -> Report:
+    """Draw all, close the manifest, and write `samples.json`.
+
+    Raises:
+        CopgenError: of several records not one could be read.
+    """
+    started = time.monotonic()
+    samples = sum(len(ids) for outcome in drawn for ids in outcome.facts.get("samples", {}).values())
+    seconds = time.monotonic() - started
+    summary = run.finish()
+    if summary.failed and not (summary.done or summary.already):
+        first = summary.failed[0]
+        raise CopgenError(
+            f"No record could be used; of {first.key}: {first.reason}",
+            hint=f"All reasons stand in {run.output}/copgen_{summary.stage}.json.",
+        )
+    listing = run.output / NAME
+    if summary.done or not listing.is_file():
+        write_atomically(listing, _list(job, run, samples, seconds))
+    return Report(summary, samples, seconds, listing)
+
+
+def _list(job: Job, run: StageRun, samples: int, seconds: float) -> bytes:
+    pictures, missing = [], {}
+    for outcome in read_outcomes(run.output, run.header.stage):
+        if outcome.status is Status.DONE:
+            pictures.append({**outcome.facts, "files": [{"path": f.path, "sha256": f.sha256} for f in outcome.files]})
+        else:
+            missing[outcome.key] = outcome.reason
+    values: dict[str, Any] = {
+        "format": FORMAT,
+        "synthetic": True,
+        "software": f"copgen {__version__}",
+        "settings": job.recipe.as_dict() | {"save_as": str(job.save_as), "spread": job.spread},
+        "noise": "a sample's noise is a function of settings.seed, the sample's name and the modality's",
+        "timing": {
+            "samples": samples,
+            "seconds": round(seconds, 3),
+            "seconds_per_sample": round(seconds / samples, 3) if samples else None,
+            "batch_size": job.batch_size,
+            "device": job.recipe.device,
+        },
+        "pictures": pictures,
+        "missing": missing,
+    }
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()

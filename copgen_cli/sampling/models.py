@@ -1,0 +1,78 @@
+"""Which model answers, and how it is loaded and told from others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from copgen_cli.layout import model_folder
+from copgen_cli.modalities import Modality
+from copgen_cli.model.autoencoder import ImageAutoencoder
+from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
+from copgen_cli.model.checkpoint import modalities_of
+from copgen_cli.model.pipeline_source import INDEX_NAME, find_parts
+from copgen_cli.model.transformer import CopGenTransformer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model, and why it is this one."""
+
+    source: str
+    reason: str | None = None
+    """None where the user named it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    source: str
+    net: CopGenTransformer
+    autoencoder: ImageAutoencoder
+    modalities: tuple[Modality, ...]
+    sha256: str
+    """Of all weights, whatever format they came in."""
+
+
+def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
+    """The named model; else the newest finished one trained on the region; else the one in the package.
+
+    Raises:
+        CopgenError: none is named, none was trained, and the package comes without one.
+    """
+    if named is not None:
+        return ModelChoice(named)
+    trained = [
+        folder
+        for workdir in runs_dir.glob(f"{region}-*")
+        if (folder := model_folder(workdir)) and (folder / INDEX_NAME).is_file()
+    ]
+    if trained:
+        newest = max(trained, key=lambda folder: ((folder / INDEX_NAME).stat().st_mtime_ns, folder.name))
+        return ModelChoice(newest.as_posix(), f"the newest model trained on {region}")
+    bundled_folder()
+    return ModelChoice(BUNDLED_NAME, f"no model trained on {region} in {runs_dir}; this one comes with the package")
+
+
+def load_model(source: str, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """The network in `dtype` on `device`, its autoencoder, and the modalities it knows.
+
+    Raises:
+        CopgenError: there is no such model.
+        MismatchError: it does not say which modalities it has.
+    """
+    parts = find_parts(source)
+    net = parts.load_transformer()
+    autoencoder = ImageAutoencoder(parts.load_vae(), source=str(parts.vae), device=device, dtype=dtype)
+    digest = hashlib.sha256(autoencoder.fingerprint.encode())
+    settings = sorted((key, value) for key, value in net.config.items() if not key.startswith("_"))
+    digest.update(json.dumps(settings, default=list).encode())
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    nn.Module.to(net, device, dtype)  # the method of diffusers warns of modules to keep in float32; this has none
+    return LoadedModel(source, net, autoencoder, modalities_of(net), digest.hexdigest())
