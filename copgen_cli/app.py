@@ -12,6 +12,7 @@ import typer
 
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
+from copgen_cli.commands.download import download
 from copgen_cli.commands.info import info
 from copgen_cli.commands.prepare import prepare
 from copgen_cli.commands.sample import sample
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (prepare, sample, info, simulate, train_autoencoder):
+for command in (download, prepare, sample, info, simulate, train_autoencoder):
     app.command()(command)
 app.add_typer(config, name="config")
 

@@ -46,6 +46,8 @@ class ModalityFacts:
     """One channel, repeated to three for the autoencoder."""
     has_product: bool = True
     """The archive names the product and its time; a source without them uses the word "id"."""
+    has_clouds: bool = False
+    """Clouds show in it, and the archive says how many."""
 
 
 class Modality(StrEnum):
@@ -105,6 +107,7 @@ _FACTS = {
         title="Sentinel-2 L1C",
         thumbnail_size=1068,
         pixel_size=10.0,
+        has_clouds=True,
     ),
     Modality.S2L2A: ModalityFacts(
         source="Core-S2L2A",
@@ -112,6 +115,7 @@ _FACTS = {
         title="Sentinel-2 L2A",
         thumbnail_size=1068,
         pixel_size=10.0,
+        has_clouds=True,
     ),
 }
 

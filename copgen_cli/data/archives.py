@@ -40,13 +40,12 @@ class FolderArchive:
         self.traffic = Traffic()
         self._root = root
 
-    def open(self, path: str, *, known_etag: str | None = None) -> RemoteFile | None:
+    def open(self, path: str) -> RemoteFile:
         file = self._root / safe_path(path.lstrip("/"))
         if not file.is_file():
             raise NotThereError(f"{file} does not exist.", hint="Check --endpoint and --sources.")
         self.traffic.add(requests=1)
-        found = FolderFile(file, self.traffic)
-        return None if found.etag == known_etag else found
+        return FolderFile(file, self.traffic)
 
     def close(self) -> None:
         pass

@@ -115,6 +115,7 @@ class StageRun:
         settings: JSON values that change what is written; a run with others needs `overwrite`.
         inputs: JSON values that name what it is made from, compared likewise; no absolute paths, so that trees compare.
         overwrite: forget what earlier runs recorded and do everything again.
+        fixed: False where other settings or inputs are fine, because each unit's key says all that matters to it.
         prune: in the end remove the files of units that this run was not asked for.
         dry_run: only look; takes no lock and writes nothing.
 
@@ -131,12 +132,13 @@ class StageRun:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        fixed: bool = True,
         prune: bool = False,
         dry_run: bool = False,
     ) -> None:
         self.header = Header(stage, _as_json(settings), _as_json(inputs or {}))
         self.output = output
-        self._overwrite, self._prune, self._dry_run = overwrite, prune, dry_run
+        self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
         self._private = output / PRIVATE_FOLDER
         self._lock = FileLock(self._private / "lock")
         self._journal = Journal(self._private / f"{stage}.journal")
@@ -364,6 +366,8 @@ class StageRun:
             self._journal.start(self.header, afresh=self._overwrite, abandoned=abandoned)
 
     def _must_agree(self, other: Header) -> None:
+        if not self._fixed:
+            return
         for kind, mine, theirs in (
             ("settings", self.header.settings, other.settings),
             ("inputs", self.header.inputs, other.inputs),

@@ -79,8 +79,8 @@ class Archive(Protocol):
 
     traffic: Traffic
 
-    def open(self, path: str, *, known_etag: str | None = None) -> RemoteFile | None:
-        """Resolve a path below the endpoint; None where its ETag is still `known_etag`.
+    def open(self, path: str) -> RemoteFile:
+        """Resolve a path below the endpoint.
 
         Raises:
             NotThereError, UnavailableError, AccessDeniedError, UnreachableError.
@@ -131,10 +131,6 @@ class _AgainError(Exception):
 
 class _RangeIgnoredError(_AgainError):
     """The whole file came where a range was asked for."""
-
-
-class _UnchangedError(Exception):
-    """304."""
 
 
 class _Bearer(AuthBase):
@@ -189,18 +185,15 @@ class HttpArchive:
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, adapter)
 
-    def open(self, path: str, *, known_etag: str | None = None) -> HttpFile | None:
-        try:
-            return HttpFile(self, self._endpoint + path, self.resolve(self._endpoint + path, known_etag=known_etag))
-        except _UnchangedError:
-            return None
+    def open(self, path: str) -> HttpFile:
+        return HttpFile(self, self._endpoint + path, self.resolve(self._endpoint + path))
 
     def close(self) -> None:
         self._session.close()
 
-    def resolve(self, url: str, *, known_etag: str | None = None) -> _Location:
-        """Follow an address to where its bytes are, asking each host once."""
-        return self.persist(url, lambda: self._resolve(url, known_etag))
+    def resolve(self, url: str) -> _Location:
+        """Follow an address to where its bytes are, asking the endpoint once."""
+        return self.persist(url, lambda: self._resolve(url))
 
     def persist(self, url: str, attempt: Callable[[], T]) -> T:
         """Try until it works, waiting longer each time; getting on with a body starts the count anew.
@@ -267,17 +260,13 @@ class HttpArchive:
         if wait := quota_left_for(response.headers):
             self._patience.hold(origin, min(wait, LONGEST_STATED_WAIT))
 
-    def _resolve(self, url: str, known_etag: str | None) -> _Location:
+    def _resolve(self, url: str) -> _Location:
         at = url
         location = _Location(url, None, None, None, None, redirected=False)
         headers = {"Range": "bytes=0-0"}  # the size, should the server answer with the file itself
-        if known_etag:
-            headers["If-None-Match"] = known_etag
         for _ in range(MOST_REDIRECTS):
             with self.get(at, headers) as response:
                 location = _learn(location, response)
-                if response.status_code == 304 or (known_etag and location.etag == known_etag):
-                    raise _UnchangedError
                 if response.status_code not in REDIRECTS:
                     self._must_be_file(url, response)
                     return _learn_size(replace(location, url=at), response)
