@@ -45,7 +45,7 @@ class ImageAutoencoder:
         *,
         source: str = "",
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
     ) -> None:
         """Freeze `model` and move it to `device`.
 
@@ -53,15 +53,17 @@ class ImageAutoencoder:
             model: the network; moved, not copied.
             source: where it came from, for manifests.
             dtype: arithmetic; weights stay in float32 under autocast for half precisions, and are float64 for float64.
+                None leaves the weights in the dtype that they have, and computes in it.
 
         Raises:
             MismatchError: its latents are shifted or scaled by channel, which nothing here does.
         """
         _refuse_other_scalings(model, source)
         self.source = source
-        self.dtype = dtype
+        self.dtype = model.dtype if dtype is None else dtype
         self.device = torch.device(device)
-        model = model.double() if dtype == torch.float64 else model.float()
+        if dtype is not None:
+            model = model.double() if dtype == torch.float64 else model.float()
         self.model = model.to(device=self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
     @property

@@ -1,0 +1,93 @@
+"""Where the parts of a pipeline are: a folder, a hub repository, a file of weights, the package.
+
+Parts are read by this package's own loaders. The names of libraries and classes that a `model_index.json` holds are
+never imported, so that a folder from a stranger can do no more than hold weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+from diffusers import AutoencoderKL, SchedulerMixin
+
+from copgen_cli.errors import BrokenInputError
+from copgen_cli.model.autoencoder import DEFAULT_ID, read_autoencoder
+from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
+from copgen_cli.model.checkpoint import PUBLISHED_ID, WEIGHTS_NAME, fetch_from_hub, load_transformer
+from copgen_cli.model.solvers import make_scheduler
+from copgen_cli.model.transformer import CopGenTransformer
+
+INDEX_NAME = "model_index.json"
+
+_SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+_ON_THE_HUB = (
+    INDEX_NAME,
+    _SCHEDULER_CONFIG,
+    *(f"{part}/{name}" for part in ("transformer", "vae") for name in ("config.json", WEIGHTS_NAME)),
+    "nnet_ema*.pth",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where each part of a pipeline is read from."""
+
+    transformer: str | Path
+    vae: str | Path
+    scheduler: Path | None
+    """Its configuration; None means the one this package sets up."""
+
+    def load_transformer(
+        self, num_heads: int | None = None, modalities: Sequence[str] | None = None
+    ) -> CopGenTransformer:
+        return load_transformer(self.transformer, num_heads, modalities=modalities)
+
+    def load_vae(self) -> AutoencoderKL:
+        return read_autoencoder(self.vae)
+
+    def load_scheduler(self) -> SchedulerMixin:
+        """Raises BrokenInputError where the configuration is not that of a scheduler of diffusers."""
+        return make_scheduler() if self.scheduler is None else _read_scheduler(self.scheduler)
+
+
+def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
+    """The parts of the pipeline that a source stands for; a hub id's are fetched.
+
+    A file of weights, and the published hub id, hold a transformer alone; the published autoencoder goes with it.
+
+    Raises:
+        CopgenError: there is no such source, or the hub cannot be reached.
+        BrokenInputError: a folder holds a transformer and no autoencoder, and `needs_vae`.
+    """
+    path = Path(source).expanduser()
+    if str(source) == BUNDLED_NAME:
+        path = bundled_folder()
+    elif path.is_file() or str(source) == PUBLISHED_ID:
+        return Parts(source, DEFAULT_ID, None)
+    elif not path.is_dir():
+        path = fetch_from_hub(str(source), _ON_THE_HUB)
+    if needs_vae and not (path / "vae").is_dir():
+        raise BrokenInputError(
+            f"{source} holds no autoencoder in vae/.",
+            hint="Give a whole pipeline's folder, such as `copgen train` writes to model/, or the autoencoder as well.",
+        )
+    scheduler = path / _SCHEDULER_CONFIG
+    return Parts(path, path / "vae", scheduler if scheduler.is_file() else None)
+
+
+def _read_scheduler(file: Path) -> SchedulerMixin:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        kind = getattr(diffusers, str(config["_class_name"]))
+        if not issubclass(kind, SchedulerMixin):
+            raise TypeError(f"{kind.__name__} is no scheduler")
+        return kind.from_config(config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenInputError(
+            f"{file} is not the configuration of a scheduler of diffusers: {error}.",
+            hint="Remove its folder to use the one that fits the model, or fetch the model again.",
+        ) from error
