@@ -20,6 +20,9 @@ _WAVELENGTHS = np.array([0.665, 0.560, 0.490])  # micrometres: B04, B03, B02, th
 _OZONE_AND_VAPOUR = np.array([0.97, 0.95, 0.985])  # transmittance of absorbing gases, nadir and back
 
 
+_CLOUD_TYPES = ((2.6, 1.0), (1.3, 0.95), (0.5, 0.55))  # cumulus, stratus, cirrus: how steep at the edge, how opaque
+
+
 @dataclass(frozen=True, slots=True)
 class Sun:
     """Where the sun stands; radians."""
@@ -108,8 +111,8 @@ def clouds_over(size: int, pixel: float, cover: float, sun: Sun, *words: str | i
     generator = generator_of(*words)
     field = _billows(coarse, generator)
     threshold = float(np.quantile(field, 1 - cover))
-    opacity = np.clip((field - threshold) * np.float32(2.2) + np.float32(0.12), 0, 1) ** np.float32(0.8)
-    opacity[field < threshold - 0.05] = 0
+    steep, thickest = _CLOUD_TYPES[int(generator.integers(len(_CLOUD_TYPES)))]
+    opacity = np.clip((field - threshold) * np.float32(steep) + np.float32(0.08), 0, thickest).astype(np.float32)
     height = generator.uniform(800, 2600)  # metres above the ground
     reach = height / max(math.tan(sun.elevation), 0.2) / (pixel * size / coarse)
     east, north, _ = sun.direction

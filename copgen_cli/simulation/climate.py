@@ -56,7 +56,7 @@ def climate_of(place: Footprint, seed: int) -> Climate:
         return np.sum(layers, axis=0) / np.sqrt(np.sum(heights**2))
 
     shelf = trend("shelf", 700, 5)
-    rugged = 1 / (1 + np.exp(-1.9 * (trend("rugged", 300, 4, 0.8) - 0.25)))
+    rugged = 1 / (1 + np.exp(-1.9 * (trend("rugged", 300, 4, 0.8) - 0.1)))
     base = 420 * np.clip(shelf + 1.0, 0, None) ** 1.6 * (0.25 + rugged) + 160 * np.clip(shelf + 1.0, -0.5, 0.06) - 4
     sine = np.sin(np.radians(lat)) ** 2
     warmth = 27.5 - 34 * sine + 2.5 * trend("warmth", 800, 3)
@@ -69,4 +69,4 @@ def climate_of(place: Footprint, seed: int) -> Climate:
 
 def _zonal_rain(lat: NDArray[np.float64]) -> NDArray[np.float64]:
     """Moisture by latitude: wet at the equator, dry near 26 degrees, moist again near 50, dry at the poles."""
-    return np.interp(np.abs(lat), [0, 12, 26, 38, 50, 65, 80, 90], [0.85, 0.65, 0.22, 0.42, 0.62, 0.58, 0.4, 0.3])
+    return np.interp(np.abs(lat), [0, 12, 26, 38, 50, 65, 80, 90], [0.85, 0.62, 0.15, 0.38, 0.62, 0.58, 0.4, 0.3])

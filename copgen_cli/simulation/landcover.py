@@ -25,7 +25,7 @@ from copgen_cli.simulation.noise import (
     key_of,
     resized,
 )
-from copgen_cli.simulation.parcels import blocks_of, draw_lines, parcels_in, villages_of
+from copgen_cli.simulation.parcels import blocks_of, draw_lines, parcels_in, pivots_in, villages_of
 from copgen_cli.simulation.terrain import EROSION_PIXEL, Terrain
 
 
@@ -46,6 +46,8 @@ class Cover(IntEnum):
     BUILT = 11
     ROAD = 12
     HEDGE = 13
+    STREET = 14
+    """Between houses: asphalt and yards to Sentinel-2, corners that throw back the beam to Sentinel-1."""
 
 
 KINDS = 256
@@ -92,7 +94,10 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
     texture = grain(frame.size, generator_of(seed, "grain", cell), levels=5)
 
     def wins(name: str, roughness: float) -> NDArray[np.bool_]:
-        return (resized(index[name], frame.size) + np.float32(roughness) * texture) > 0
+        wanted = index[name]
+        if float(wanted.max()) + 5 * roughness < 0:  # nowhere, whatever the grain
+            return np.zeros((frame.size, frame.size), dtype=bool)
+        return (resized(wanted, frame.size) + np.float32(roughness) * texture) > 0
 
     size = frame.size
     cover = np.full((size, size), Cover.GRASS, np.uint8)
@@ -110,10 +115,17 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
     built = wins("built", 0.06)
     fields = wins("field", 0.02) & ~built
     parcel, edge = parcels_in(frame, blocks, built)
-    np.copyto(cover, np.uint8(Cover.FIELD), where=fields & ((parcel & 15) != 3) | (fields & ~trees))
+    if 0.05 < float(moisture.mean()) < 0.3:
+        share = float(np.clip(1.2 * climate.people.mean() - 0.1, 0.0, 0.7))
+        irrigated, kind = pivots_in(frame, share, key_of(seed, "pivots", zone))
+        irrigated &= (resized(slope, size) < 0.06) & ~built
+        fields |= irrigated
+        np.copyto(parcel, kind, where=irrigated)
+        edge &= ~irrigated
+    np.copyto(cover, np.uint8(Cover.FIELD), where=fields & ~(trees & ((parcel & 31) == 3)))
     np.copyto(cover, np.uint8(Cover.HEDGE), where=fields & edge & ((parcel & 3) == 1))
     np.copyto(cover, np.uint8(Cover.BUILT), where=built)
-    np.copyto(cover, np.uint8(Cover.ROAD), where=built & edge)
+    np.copyto(cover, np.uint8(Cover.STREET), where=built & edge)
     _draw_roads(cover, frame, blocks.borders, villages.roads, fields | built, resized(index["road"], size) > 0)
     depth = _water(cover, frame, terrain, resized(moisture, size), texture)
     surface = cover.astype(np.uint16)
@@ -125,11 +137,11 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
 def cover_height(cover: NDArray[np.uint8], kind: NDArray[np.uint16], texture: Float32) -> Float32:
     """Height of trees and houses above the ground, metres: what a surface model such as Copernicus DEM adds."""
     table = np.zeros(768, np.float32)
-    for which, metres in ((Cover.CONIFER, 15), (Cover.BROADLEAF, 13), (Cover.SHRUB, 1.0), (Cover.HEDGE, 3.0)):
+    for which, metres in ((Cover.CONIFER, 14), (Cover.BROADLEAF, 12), (Cover.SHRUB, 1.0), (Cover.HEDGE, 1.5)):
         table[which] = metres
     table[512:] = 2.5 + 7 * (np.arange(256) % 37 / 37) ** 2
     tall = table.take(kind)
-    return tall * (1 + np.float32(0.12) * texture)
+    return tall * (1 + np.float32(0.1) * texture)
 
 
 def _soil_moisture(coarse: Frame, terrain: Terrain, climate: Climate, slope: Float32, key: int) -> Float32:
@@ -137,9 +149,9 @@ def _soil_moisture(coarse: Frame, terrain: Terrain, climate: Climate, slope: Flo
     wetness = np.log(terrain.drained * 1e6 / EROSION_PIXEL / np.maximum(slope, 0.01)) - 8
     near_river = np.exp(-np.square(terrain.trunk / 700))
     hollow = ndimage.gaussian_filter(np.clip(wetness, -3, 4), 1.2)
-    patches = fractal_noise(coarse, 3_000, key, octaves=4, persistence=0.6)
+    patches = fractal_noise(coarse, 3_000, key, octaves=6, persistence=0.7)
     rain = climate.at("moisture", coarse.size) + 0.00009 * np.clip(terrain.height, 0, 1500)
-    return np.clip(rain + 0.035 * hollow + 0.12 * near_river + 0.05 * patches, 0, 1).astype(np.float32)
+    return np.clip(rain + 0.04 * hollow + 0.12 * near_river + 0.065 * patches, 0, 1).astype(np.float32)
 
 
 def _indices(
@@ -160,7 +172,8 @@ def _indices(
     lit = np.gradient(ndimage.gaussian_filter(low, 1.5), EROSION_PIXEL)[0]  # rises southwards: faces north, stays moist
     farmed = 0.12 + 0.9 * people + 0.35 * spread - 5.5 * slope - 2.2 * np.clip(0.3 - moisture, 0, None)
     farmed = farmed - 0.1 * np.clip(9 - warmth - 0.5 * swing, 0, None)
-    trees = 1.9 * (moisture - 0.36) + 0.33 * patches + 0.5 * lit + 0.6 * np.minimum(slope, 0.5)
+    trees = 1.9 * (moisture - 0.36) + (0.1 + 0.45 * np.minimum(moisture, 0.5)) * patches + 0.5 * lit
+    trees = trees + 0.9 * np.minimum(slope, 0.5) * np.minimum(moisture * 2, 1)
     trees = np.minimum(trees, 0.12 * (summer - 10) + 0.15 * patches) - 0.35 * people
     beach = 1.2 - low / 2.2 + 0.4 * patches
     dry = 0.17 - moisture + 0.03 * patches
@@ -170,7 +183,9 @@ def _indices(
         "sand": np.maximum(dry * 1.2 - 0.35 * slope + 0.06 * spread, 0.08 * beach).astype(np.float32),
         "tree": trees.astype(np.float32),
         "conifer": (0.18 * (9 - warmth) + 0.6 * spread).astype(np.float32),
-        "rock": (1.6 * (slope - 0.52) + 0.04 * (6 - summer) + 0.12 * patches).astype(np.float32),
+        "rock": (
+            1.6 * (slope - 0.55 + 0.5 * np.clip(0.42 - moisture, 0, 0.4)) + 0.04 * (6 - summer) + 0.1 * patches
+        ).astype(np.float32),
         "ice": (0.22 * (2.5 - summer) + 0.1 * patches - 0.5 * np.clip(slope - 0.7, 0, None)).astype(np.float32),
         "built": (people * 1.1 - 0.95 + 0.25 * patches - 3.5 * slope).astype(np.float32),
         "field": farmed.astype(np.float32),
@@ -198,7 +213,7 @@ def _draw_roads(
 ) -> None:
     narrow = max(1, round(10 / frame.pixel))
     tracks = draw_lines(frame.size, borders, [narrow] * len(borders))
-    np.copyto(cover, np.uint8(Cover.ROAD), where=tracks & farmed)
+    np.copyto(cover, np.uint8(Cover.ROAD), where=tracks & farmed & (cover != Cover.BUILT) & (cover != Cover.STREET))
     wide = draw_lines(frame.size, roads, [max(1, round(18 / frame.pixel))] * len(roads))
     np.copyto(cover, np.uint8(Cover.ROAD), where=wide & passable)
 
@@ -206,17 +221,22 @@ def _draw_roads(
 def _water(cover: NDArray[np.uint8], frame: Frame, terrain: Terrain, moisture: Float32, texture: Float32) -> Float32:
     """Put sea, lakes and rivers on the cover, reeds on their shores; returns the depth of water in metres."""
     size = frame.size
-    height = resized(terrain.height, size, smooth=True)
-    sea = -height + np.float32(0.5) * np.minimum(texture, 1)
-    lake = resized(np.where(terrain.lake > 0, terrain.lake, -0.4).astype(np.float32), size) * np.float32(1.5)
-    trunk = (
-        np.float32(55) - resized(terrain.trunk, size) + np.float32(60) * np.clip(moisture - np.float32(0.5), -0.4, 1)
-    )
-    depth = np.maximum(np.maximum(sea, lake), trunk * np.float32(0.04))
-    shore = (depth > -0.25) & (moisture > 0.5) & (cover != Cover.BUILT) & (height < 1000)
+    depth = -resized(terrain.height, size, smooth=True) + np.float32(0.5) * np.minimum(texture, 1)
+    low = depth > -1000  # reeds don't climb mountains
+    if (terrain.lake > 0).any():
+        lake = np.where(terrain.lake > 0, terrain.lake * 1.5, -0.6).astype(np.float32)
+        np.maximum(depth, resized(lake, size), out=depth)
+    if float(terrain.trunk.min()) < 150:
+        trunk = (
+            np.float32(55)
+            - resized(terrain.trunk, size)
+            + np.float32(60) * np.clip(moisture - np.float32(0.5), -0.4, 1)
+        )
+        np.maximum(depth, trunk * np.float32(0.04), out=depth)
+    shore = (depth > -0.25) & (moisture > 0.5) & (cover != Cover.BUILT) & low
     np.copyto(cover, np.uint8(Cover.WETLAND), where=shore & (texture > 0.2))
     lines = [line.reshape(2, 2) / frame.pixel for line in terrain.rivers[:, :4].astype(np.float64)]
     widths = [max(1, round(float(width) / frame.pixel)) for width in terrain.rivers[:, 4]]
-    depth = np.maximum(depth, np.where(draw_lines(size, lines, widths), np.float32(1.0), np.float32(-1.0)))
+    depth[draw_lines(size, lines, widths)] = 1.0
     np.copyto(cover, np.uint8(Cover.WATER), where=depth > 0)
     return np.maximum(depth, 0)

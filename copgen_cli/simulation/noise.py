@@ -138,7 +138,7 @@ def sphere_noise(lat: NDArray[np.float64], lon: NDArray[np.float64], spacing: fl
     return total * 5.2  # trilinear mixing keeps about 0.44 of the variance 1/12
 
 
-def grain(size: int, generator: np.random.Generator, *, levels: int, persistence: float = 0.8) -> Float32:
+def grain(size: int, generator: np.random.Generator, *, levels: int, persistence: float = 1.0) -> Float32:
     """Fine texture of unit variance without world coordinates: an image pyramid of white noise.
 
     Args:

@@ -12,9 +12,8 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from copgen_cli.simulation.atmosphere import Air, Clouds, Sun
+from copgen_cli.simulation.atmosphere import Air, Sun
 from copgen_cli.simulation.landcover import Cover, LandCover
 from copgen_cli.simulation.noise import Float32, generator_of, resized
 
@@ -31,9 +30,10 @@ _MOIST = {
     Cover.BARE: (0.150, 0.120, 0.090),
     Cover.ROCK: (0.130, 0.122, 0.110),
     Cover.SAND: (0.330, 0.290, 0.220),
-    Cover.ICE: (0.800, 0.830, 0.860),
+    Cover.ICE: (0.720, 0.755, 0.790),
     Cover.ROAD: (0.130, 0.122, 0.110),
     Cover.HEDGE: (0.028, 0.044, 0.023),
+    Cover.STREET: (0.105, 0.100, 0.085),
 }
 _DRY = {
     Cover.WETLAND: (0.075, 0.075, 0.045),
@@ -45,6 +45,7 @@ _DRY = {
     Cover.SAND: (0.385, 0.315, 0.225),
     Cover.ROAD: (0.215, 0.185, 0.150),
     Cover.HEDGE: (0.055, 0.058, 0.033),
+    Cover.STREET: (0.190, 0.165, 0.130),
 }
 _TEXTURE = {
     Cover.WATER: 0.02,
@@ -55,10 +56,11 @@ _TEXTURE = {
     Cover.GRASS: 0.08,
     Cover.BARE: 0.07,
     Cover.ROCK: 0.16,
-    Cover.SAND: 0.035,
+    Cover.SAND: 0.05,
     Cover.ICE: 0.015,
     Cover.ROAD: 0.06,
     Cover.HEDGE: 0.15,
+    Cover.STREET: 0.15,
 }
 
 
@@ -95,13 +97,14 @@ def surface_reflectance(
     thirst = resized(np.clip(0.95 - 1.75 * land.moisture + 0.012 * (now - 15), 0, 1).astype(np.float32), size)
     light = resized(sunlight(height, pixel, sun), size)
     light = light * (1 + _texture_table().take(land.surface) * land.grain)
-    shallow = np.exp(land.water_depth * np.float32(-0.55)) * (land.water_depth > 0) * np.float32(0.045)
+    murky = np.float32(0.012 + 0.05 * generator_of("murk", when.isoformat(), *words).random() ** 2)
+    shallow = np.exp(land.water_depth * np.float32(-0.12)) * (land.water_depth > 0) * murky
     ground = np.empty((3, size, size), np.float32)
     for band in range(3):
         wet = moist[band].take(land.surface)
         colour = wet + (dry[band].take(land.surface) - wet) * thirst
         colour *= light
-        colour += shallow * np.float32((0.8, 1.0, 0.75)[band])
+        colour += shallow * np.float32((0.75, 1.0, 0.8)[band])
         ground[band] = colour
     if float(now.min()) < 1.5:
         _snow(ground, land, now, light)
@@ -115,13 +118,13 @@ def year_phase(lat: float, when: datetime) -> float:
 
 
 def sunlight(height: Float32, pixel: float, sun: Sun) -> Float32:
-    """Light on slopes relative to a plain: direct by the cosine, a quarter diffuse, none direct in cast shadow."""
+    """Light on slopes relative to a plain: direct by the cosine, a fifth diffuse, none direct in cast shadow."""
     down, across = np.gradient(height, pixel)
     east, north, up = sun.direction
     cosine = (up - across * east + down * north) / np.sqrt(1 + across**2 + down**2)
     direct = np.clip(cosine, 0, None) / max(up, 0.25)
     direct *= ~cast_shadow(height, pixel, sun)
-    return (0.25 + 0.75 * np.minimum(direct, 1.9)).astype(np.float32)
+    return (0.2 + 0.8 * np.minimum(direct, 1.9)).astype(np.float32)
 
 
 def cast_shadow(height: Float32, pixel: float, sun: Sun) -> NDArray[np.bool_]:
@@ -149,13 +152,14 @@ def _shifted(height: Float32, row: int, col: int) -> Float32:
 
 def _snow(ground: Float32, land: LandCover, now: Float32, light: Float32) -> None:
     size = land.cover.shape[0]
-    cold = resized((0.5 - now) * np.float32(0.35), size) + np.float32(0.25) * land.grain
+    cold = resized((0.5 - now) * np.float32(0.35), size) + np.float32(0.12) * land.grain
     lying = np.clip(cold, 0, 1)
     table = np.ones(SURFACES, np.float32)
-    table[[Cover.CONIFER, Cover.BROADLEAF, Cover.WATER, Cover.HEDGE]] = 0.22, 0.4, 0.0, 0.5
+    covers = [Cover.CONIFER, Cover.BROADLEAF, Cover.WATER, Cover.HEDGE, Cover.ROAD]
+    table[covers] = 0.22, 0.4, 0.0, 0.5, 0.6
     lying *= table.take(land.surface)
-    for band, white in enumerate((0.74, 0.77, 0.80)):
-        ground[band] += (np.float32(white) * np.sqrt(light) - ground[band]) * lying
+    for band, white in enumerate((0.66, 0.69, 0.73)):
+        ground[band] += (np.float32(white) * np.sqrt(np.maximum(light, 0)) - ground[band]) * lying
 
 
 def _tables(warmth: float, moisture: float, lat: float, season: float, *words: str | int) -> tuple[Float32, Float32]:
@@ -230,8 +234,8 @@ def _plots(generator: np.random.Generator, soil: NDArray[np.float64], moisture: 
             soil * 1.05,
         ]
     )
-    green = 0.25 * min(1.0, moisture * 2)
-    share = np.array([0.2, 0.27, 0.08, 0.12, green, 0.33 - green])
+    green = 0.32 * min(1.0, moisture * 2)
+    share = np.array([0.2, 0.27, 0.08, 0.12, green, 0.38 - green])
     which = generator.choice(len(paint), kinds, p=share / share.sum())
     return np.asarray(paint[which] * generator.uniform(0.75, 1.25, (kinds, 1)))
 
@@ -240,18 +244,19 @@ def _texture_table() -> Float32:
     table = np.zeros(SURFACES, np.float32)
     for cover, amount in _TEXTURE.items():
         table[cover] = amount
-    table[256:512] = 0.05
-    table[512:] = 0.22
+    table[256:512] = 0.08
+    table[512:] = 0.3
     return table
 
 
-def sharpness_of_optics(reflectance: Float32) -> Float32:
-    """Blur by the instrument: a Gaussian of half a pixel, as the modulation transfer of 10 m bands suggests."""
-    return ndimage.gaussian_filter1d(
-        ndimage.gaussian_filter1d(reflectance, 0.5, axis=1, truncate=2), 0.5, axis=2, truncate=2
-    )
-
-
-def with_clouds_seen(clouds: Clouds | None, size: int) -> NDArray[np.bool_]:
-    """The cloud mask that goes with a product."""
-    return np.zeros((size, size), dtype=bool) if clouds is None else clouds.opacity > 0.3
+def through_the_optics(reflectance: Float32) -> Float32:
+    """Blur, in place, by the instrument and its resampling: weights 1 6 1 along rows and columns."""
+    for band in reflectance:
+        for image in (band, band.T):
+            spill = image * np.float32(1 / 8)
+            image -= spill * 2
+            image[1:] += spill[:-1]
+            image[:-1] += spill[1:]
+            image[0] += spill[0]
+            image[-1] += spill[-1]
+    return reflectance

@@ -16,7 +16,7 @@ from scipy.spatial import Voronoi, cKDTree
 
 from copgen_cli.simulation.noise import Float32, Frame, key_of, lattice_noise, uniform
 
-_WANDER_STEP = 120.0  # metres between the bends of a border
+_BENDS = 12  # points along a border
 
 Line = NDArray[np.float64]
 
@@ -47,32 +47,29 @@ class Villages:
 
 def blocks_of(frame: Frame, spacing: float, key: int) -> Blocks:
     """Cut a frame into blocks of about `spacing` metres."""
-    points = _scattered(frame, spacing, key, reach=3)
+    points = _scattered(frame, spacing, key, reach=2)
     voronoi = Voronoi(points)
-    wander = _Wander(frame, key_of(key, "wander"))
+    sides = np.array([ridge for ridge in voronoi.ridge_vertices if -1 not in ridge])
+    borders = _Wander(frame, key_of(key, "wander")).between(
+        voronoi.vertices[sides[:, 0]], voronoi.vertices[sides[:, 1]]
+    )
+    ways = {}
+    for (start, end), line in zip(sides.tolist(), borders, strict=True):
+        ways[start, end], ways[end, start] = line, line[::-1]
     image = Image.new("L", (frame.size, frame.size))
     draw = ImageDraw.Draw(image)
-    borders = [wander.along(*voronoi.vertices[ridge]) for ridge in voronoi.ridge_vertices if -1 not in ridge]
     for number, region in enumerate(voronoi.point_region):
         corners = voronoi.regions[region]
-        if -1 not in corners and corners:
-            closed = [wander.along(*voronoi.vertices[list(side)]) for side in pairwise([*corners, corners[0]])]
-            draw.polygon([tuple(point) for point in np.concatenate(closed)], fill=number % 256)
+        if corners and -1 not in corners:
+            outline = np.concatenate([ways[side] for side in pairwise([*corners, corners[0]])])
+            if (outline.max(axis=0) > 0).all() and (outline.min(axis=0) < frame.size).all():
+                draw.polygon(outline.ravel().tolist(), fill=number % 256)
     x, y = points.astype(np.int64).T
-    draws = [uniform(x, y, key=key_of(key, word)) for word in ("turn", "width", "length", "plot")]
-    angle = draws[0] * np.pi
-    tables = np.stack(
-        [
-            np.cos(angle),
-            np.sin(angle),
-            45 + 150 * draws[1] ** 2,
-            160 + 420 * draws[2],
-            38 + 25 * draws[3],
-            55 + 60 * draws[3],
-        ],
-        axis=1,
-    )
-    return Blocks(np.asarray(image), tables.astype(np.float32), borders)
+    turn, slim, long, plot = (uniform(x, y, key=key_of(key, word)) for word in ("turn", "slim", "long", "plot"))
+    angle = turn * np.pi
+    width, length = 40 * 7**slim, 130 * 6**long
+    sizes = [np.cos(angle), np.sin(angle), width, np.maximum(width, length), 28 + 22 * plot, 36 + 50 * plot]
+    return Blocks(np.asarray(image), np.stack(sizes, axis=1).astype(np.float32), list(borders))
 
 
 def villages_of(frame: Frame, people: float, key: int) -> Villages:
@@ -88,7 +85,8 @@ def villages_of(frame: Frame, people: float, key: int) -> Villages:
     if len(points) > 2:
         _, nearest = cKDTree(points).query(points, k=3)
         pairs = {tuple(sorted((a, int(b)))) for a, near in enumerate(nearest) for b in near[1:]}
-        roads = [wander.along(points[a], points[b]) for a, b in sorted(pairs)]
+        first, second = np.array(sorted(pairs)).T
+        roads = list(wander.between(points[first], points[second]))
     return Villages(points, np.asarray(radius), roads)
 
 
@@ -119,12 +117,37 @@ def parcels_in(frame: Frame, blocks: Blocks, built: NDArray[np.bool_]) -> tuple[
     return (number >> np.uint32(24)).astype(np.uint8), edge
 
 
+def pivots_in(frame: Frame, share: float, key: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Circles of irrigation 400 m in radius, as arms that turn about a well leave them.
+
+    Args:
+        share: of the places on their lattice that have one.
+
+    Returns:
+        (size, size) whether a pixel lies in one, and a random number of each.
+    """
+    spacing = 860.0
+    side = frame.size * frame.pixel
+    cols = np.arange(int(frame.west // spacing), int((frame.west + side) // spacing) + 1)
+    rows = np.arange(int((frame.north - side) // spacing), int(frame.north // spacing) + 1)
+    x, y = (axis.ravel().astype(np.int64) for axis in np.meshgrid(cols, rows))
+    chance, kind = uniform(x, y, key=key), uniform(x, y, key=key + 1)
+    image = Image.new("I", (frame.size, frame.size))
+    draw = ImageDraw.Draw(image)
+    for col, row, number in zip(x[chance < share], y[chance < share], kind[chance < share], strict=True):
+        left, upper = (col * spacing - frame.west) / frame.pixel, (frame.north - (row + 1) * spacing) / frame.pixel
+        reach = 800 / frame.pixel
+        draw.ellipse([left, upper, left + reach, upper + reach], fill=1 + int(number * 256))
+    drawn = np.asarray(image)
+    return drawn > 0, (drawn - 1).astype(np.uint8)
+
+
 def draw_lines(size: int, lines: list[Line], widths: list[int]) -> NDArray[np.bool_]:
     """Which pixels of a square raster polylines in pixels cover."""
     image = Image.new("1", (size, size))
     draw = ImageDraw.Draw(image)
     for line, width in zip(lines, widths, strict=True):
-        draw.line([tuple(point) for point in line], fill=1, width=width)
+        draw.line(line.ravel().tolist(), fill=1, width=width)
     return np.asarray(image)
 
 
@@ -136,16 +159,14 @@ class _Wander:
         self.coarse = frame.at_size(64).widened(16)
         self.shift = [45 * lattice_noise(self.coarse, 700, key + axis) for axis in range(2)]
 
-    def along(self, start: Line, end: Line) -> Line:
-        """Points in pixels of the frame on the way between two points in metres."""
-        steps = int(np.hypot(*(end - start)) / _WANDER_STEP) + 2
-        if start[0] > end[0]:  # both neighbours of a border walk it alike
-            return self.along(end, start)[::-1]
-        way = start + np.linspace(0, 1, steps)[:, None] * (end - start)
-        col = ((way[:, 0] - self.coarse.west) / self.coarse.pixel).clip(0, self.coarse.size - 1).astype(int)
-        row = ((self.coarse.north - way[:, 1]) / self.coarse.pixel).clip(0, self.coarse.size - 1).astype(int)
-        bent = way + np.stack([shift[row, col] for shift in self.shift], axis=1)
-        return np.stack([bent[:, 0] - self.frame.west, self.frame.north - bent[:, 1]], axis=1) / self.frame.pixel
+    def between(self, starts: Line, ends: Line) -> NDArray[np.float64]:
+        """Lines (lines, points, 2) in pixels of the frame, from starts to ends (lines, 2) in metres."""
+        part = np.linspace(0, 1, _BENDS)[:, None]
+        way = starts[:, None] * (1 - part) + ends[:, None] * part
+        col = ((way[..., 0] - self.coarse.west) / self.coarse.pixel).clip(0, self.coarse.size - 1).astype(int)
+        row = ((self.coarse.north - way[..., 1]) / self.coarse.pixel).clip(0, self.coarse.size - 1).astype(int)
+        bent = way + np.stack([shift[row, col] for shift in self.shift], axis=-1)
+        return np.stack([bent[..., 0] - self.frame.west, self.frame.north - bent[..., 1]], axis=-1) / self.frame.pixel
 
 
 def _scattered(frame: Frame, spacing: float, key: int, *, reach: int) -> NDArray[np.float64]:

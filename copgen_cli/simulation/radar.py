@@ -19,8 +19,8 @@ from copgen_cli.simulation.noise import Float32, generator_of, resized
 
 LOOKS = 5
 """Equivalent number of looks of the speckle: intensity follows a gamma law of shape LOOKS (Ulaby et al. 1986)."""
-NOISE_FLOOR = 10 ** (-29 / 10)
-"""Noise-equivalent backscatter, linear; it is what still water sends back in VH."""
+NOISE_FLOOR = (10 ** (-30 / 10), 10 ** (-34 / 10))
+"""Noise-equivalent backscatter in VV and VH, linear, after the subtraction of the mean noise."""
 
 _INCIDENCE = math.radians(38)
 _BACKSCATTER = {  # VV, VH in dB
@@ -34,10 +34,18 @@ _BACKSCATTER = {  # VV, VH in dB
     Cover.ROCK: (-9.6, -17.4),
     Cover.SAND: (-18.5, -26.0),
     Cover.ICE: (-15.0, -21.0),
-    Cover.ROAD: (-14.5, -21.5),
+    Cover.ROAD: (-13.0, -20.0),
     Cover.HEDGE: (-9.2, -14.6),
+    Cover.STREET: (-7.0, -14.5),
 }
-_TEXTURE = {Cover.CONIFER: 0.7, Cover.BROADLEAF: 0.6, Cover.SHRUB: 0.7, Cover.ROCK: 1.0, Cover.WETLAND: 1.0}
+_TEXTURE = {
+    Cover.CONIFER: 0.7,
+    Cover.BROADLEAF: 0.6,
+    Cover.SHRUB: 0.7,
+    Cover.ROCK: 1.0,
+    Cover.WETLAND: 1.0,
+    Cover.STREET: 1.8,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +80,40 @@ def backscatter(
     power = []
     for channel in range(2):
         level = tables[channel].take(land.surface) + decibel
-        linear = np.exp(level * np.float32(math.log(10) / 10)) + np.float32(NOISE_FLOOR)
+        linear = np.exp(level * np.float32(math.log(10) / 10)) + np.float32(NOISE_FLOOR[channel])
         linear *= speckle(size, generator)
         power.append(linear)
+    _add_point_targets(power[0], power[1], land, generator)
     return power[0], power[1]
+
+
+def _add_point_targets(vv: Float32, vh: Float32, land: LandCover, generator: np.random.Generator) -> None:
+    """Pylons, masts, metal roofs: rare corners that outshine everything, and so set the white of the stretch."""
+    size = vv.shape[0]
+    count = 8 + generator.poisson(150 * land.people)
+    rows, cols = generator.integers(1, size - 1, (2, count))
+    dry = land.cover[rows, cols] != Cover.WATER
+    rows, cols = rows[dry], cols[dry]
+    bright = 10 ** generator.uniform(-0.2, 0.95, len(rows))
+    for row in (-1, 0, 1):
+        for col in (-1, 0, 1):
+            spread = 0.35 ** (abs(row) + abs(col))  # of the impulse over neighbouring pixels
+            vv[rows + row, cols + col] += (bright * spread).astype(np.float32)
+            vh[rows + row, cols + col] += (bright * spread * 0.5).astype(np.float32)
 
 
 def slope_effect(height: Float32, pixel: float, *, ascending: bool) -> Float32:
     """Decibel that a slope adds: what terrain correction leaves of the local incidence (Small 2011, gamma nought).
 
     A slope that faces the radar is brighter by the ratio of tangents of the incidence angles, which the product's
-    flattening takes back but for a third; layover is capped.
+    flattening only partly takes back; layover is capped.
     """
     heading = math.radians(80 if ascending else 280)  # where the radar looks
     down, across = np.gradient(height, pixel)
     rise = across * math.sin(heading) - down * math.cos(heading)  # along the look: rising ground faces the radar
     local = _INCIDENCE - np.arctan(rise)
     ratio = math.tan(_INCIDENCE) / np.tan(np.clip(local, 0.17, 1.48))
-    return np.clip(5.5 * np.log10(ratio), -9, 6).astype(np.float32)
+    return np.clip(7 * np.log10(ratio), -10, 7).astype(np.float32)
 
 
 def speckle(size: int, generator: np.random.Generator) -> Float32:
@@ -126,7 +150,7 @@ def _tables(visit: RadarPass, *words: str | int) -> Float32:
     table[1, 256:512] = -17.4 + 2.0 * (0.75 * crop[0] + 0.66 * crop[1])
     walls = generator.random(256)  # how squarely walls face the radar: the double bounce
     table[0, 512:] = -6.5 + 11 * walls**3
-    table[1, 512:] = -13.5 + 8 * walls**3
+    table[1, 512:] = -12.5 + 10 * walls**3
     return table.astype(np.float32)
 
 
@@ -135,5 +159,5 @@ def _texture_table() -> Float32:
     for cover, amount in _TEXTURE.items():
         table[cover] = amount
     table[256:512] = 0.25
-    table[512:] = 1.3
+    table[512:] = 1.8
     return table

@@ -31,7 +31,7 @@ from copgen_cli.simulation.noise import (
 
 EROSION_PIXEL = 60.0
 """Metres of a pixel of the raster on which water is routed."""
-_MARGIN = 12  # pixels around the cell that hide the border of the drainage
+_MARGIN = 9  # pixels around the cell that hide the border of the drainage
 _WARP = 14  # further pixels that domain warping may reach
 
 
@@ -107,7 +107,7 @@ def _raw_height(
     index = np.arange(frame.size, dtype=np.float32) + _WARP
     where = np.stack([index[:, None] + warp[0], index[None, :] + warp[1]])
     ridges = ndimage.map_coordinates(ridged_noise(wide, 7_000, key, octaves=5), where, order=1, mode="nearest")
-    hills = fractal_noise(frame, 4_200, key + 20, octaves=5, persistence=0.5)
+    hills = fractal_noise(frame, 4_200, key + 20, octaves=7, persistence=0.5)
     mountains = 1350 * np.clip(rugged - 0.3, 0, None) ** 1.6
     relief = 9 + 150 * rugged**1.6
     height = base + mountains * 1.8 * (ridges - 0.35) + relief * hills
@@ -126,7 +126,7 @@ def _carve(
     for step in range(2):
         drainage = drain(height, border | (height < 0), rain)
         square_km = drainage.area * (EROSION_PIXEL / 1000) ** 2
-        eroded = erode(drainage, (0.6 + 0.9 * rugged) * 1.6 * np.sqrt(square_km))
+        eroded = erode(drainage, (0.5 + 0.8 * rugged) * 1.7 * np.sqrt(np.maximum(square_km - 0.025, 0)))
         land = np.where(height < 0, height, np.maximum(eroded, 0.1))
         height = land if step == 1 else ndimage.gaussian_filter(land, 0.8)
     return ndimage.gaussian_filter(height, 0.6), drainage
@@ -139,12 +139,13 @@ def _flood_basins(
     basin = fractal_noise(frame, 3_000, key, octaves=4, persistence=0.55)
     steep = ndimage.uniform_filter(np.hypot(*np.gradient(height, EROSION_PIXEL)), 15)
     likely = 0.9 - moisture + 9 * steep + 0.9 * (1 - np.clip(fractal_noise(frame, 20_000, key + 9, octaves=2), -1, 1))
-    pressed = height - 9 * np.clip(basin - likely - 0.3, 0, 1.2) * (height > 0.5)
+    press = 9 * np.clip(basin - likely - 0.3, 0, 1.2) * (height > 0.5)
+    pressed = height - press
     border = np.ones_like(height, dtype=bool)
     border[1:-1, 1:-1] = False
-    filled = drain(pressed, border | (pressed < 0), np.ones_like(height)).filled
+    filled = drain(pressed, border | (pressed < 0), np.ones_like(height), diagonals=False).filled
     depth = filled - pressed
-    depth[depth < 0.25] = 0
+    depth[(depth < 0.25) | (ndimage.uniform_filter(press, 9) < 0.2)] = 0  # puddles along valleys are no lakes
     return np.where(depth > 0, filled, pressed), depth
 
 

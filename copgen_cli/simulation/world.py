@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+from scipy import ndimage
 
 from copgen_cli.data.grid import FOOTPRINT_METRES, Cell, Footprint, cells_in_box, footprint, parse_cell
 from copgen_cli.errors import UsageError
@@ -19,7 +20,7 @@ from copgen_cli.simulation.atmosphere import Air, at_top_of_atmosphere, clouds_o
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.landcover import LandCover, cover_height, land_cover_of
 from copgen_cli.simulation.noise import Float32, Frame, generator_of, resized
-from copgen_cli.simulation.optical import OpticalPass, sharpness_of_optics, surface_reflectance
+from copgen_cli.simulation.optical import OpticalPass, surface_reflectance, through_the_optics
 from copgen_cli.simulation.radar import RadarPass, backscatter
 from copgen_cli.simulation.render import Picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.terrain import EROSION_PIXEL, Terrain, terrain_of, with_detail
@@ -129,7 +130,8 @@ def truth_of(cell: str, seed: int, *, size: int = SIZE) -> Truth:
     land = land_cover_of(frame, terrain, climate, seed, cell, zone)
     ground = with_detail(terrain, frame.at_size(size // 3), seed, zone)
     objects = cover_height(land.cover, land.surface, land.grain).reshape(size // 3, 3, size // 3, 3).mean(axis=(1, 3))
-    return Truth(named, place, terrain, land, np.maximum(ground, 0) + objects)
+    surface = ndimage.gaussian_filter(np.maximum(ground, 0) + objects, 0.7)  # radar interferometry rounds off edges
+    return Truth(named, place, terrain, land, surface)
 
 
 def optical_pass_of(cell: Cell, place: Footprint, seed: int, number: int = 0, *, clear: bool = False) -> OpticalPass:
@@ -179,7 +181,7 @@ def view_optical(truth: Truth, visit: OpticalPass, seed: int) -> OpticalView:
     clouds = clouds_over(
         size, FOOTPRINT_METRES / size, visit.cloud_cover, visit.sun, seed, "clouds", name, visit.when.isoformat()
     )
-    seen = veiled(sharpness_of_optics(ground), clouds)
+    seen = veiled(through_the_optics(ground), clouds)
     top = at_top_of_atmosphere(seen, visit.sun, visit.air)
     beyond = beyond_swath(size, visit.nodata, seed, name, visit.when.isoformat())
     return OpticalView(visit, true_colour(top, beyond), true_colour(seen, beyond))
