@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from torch import Tensor
 
 from copgen_cli.model.diffusion import SCHEDULE
@@ -79,7 +80,7 @@ def sample_latents(
     condition: Mapping[int, Tensor] | None = None,
     noise: Tensor | Sequence[Tensor] | None = None,
     steps: int = 50,
-    solver: Solver | str = Solver.REFERENCE,
+    solver: Solver | str | SchedulerMixin = Solver.REFERENCE,
     guidance_scale: float = 0.0,
     generator: torch.Generator | None = None,
     *,
@@ -100,7 +101,7 @@ def sample_latents(
         condition: position to (B, C, H, W) scaled latents, never written to.
         noise: (G, B, C, H, W) standard normal start, `noise[k]` of `generate[k]`; drawn where None.
         steps: network calls.
-        solver: how the reverse process is integrated.
+        solver: how the reverse process is integrated: a name, or a scheduler of diffusers, which is left as it is.
         guidance_scale: s in (1 + s) eps(x | condition) - s eps(x); 0 is off. Both terms come from one call of 2 B.
         generator: source of a seed for all noise that is drawn (None: torch's global one); on any device.
         noise_source: all noise that is drawn, by seed and sample id; then `generator` is not used.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import Tensor
 
 from copgen_cli.errors import UnknownNameError
@@ -202,13 +203,25 @@ SOLVERS: dict[Solver, SolverFacts] = {
 }
 
 
-def find_solver(name: str) -> SolverFacts:
-    """The solver of that name.
+def find_solver(solver: str | SchedulerMixin) -> SolverFacts:
+    """The solver of that name, or the one that a scheduler of diffusers amounts to.
 
     Raises:
-        UnknownNameError: there is none; the hint lists them.
+        UnknownNameError: there is none of that name; the hint lists them.
+        ValueError: the scheduler is set up for another noise schedule, or does not take predicted noise.
     """
+    if isinstance(solver, SchedulerMixin):
+        _check_schedule(solver)
+        return SolverFacts(type(solver).__name__, _integrate_with(partial(deepcopy, solver)))
     try:
-        return SOLVERS[Solver(name)]
+        return SOLVERS[Solver(solver)]
     except ValueError:
-        raise UnknownNameError("solver", name, known=list(Solver)) from None
+        raise UnknownNameError("solver", solver, known=list(Solver)) from None
+
+
+def _check_schedule(scheduler: SchedulerMixin) -> None:
+    kept = getattr(scheduler, "alphas_cumprod", torch.empty(0)).double().cpu()
+    if kept.shape != (SCHEDULE.steps,) or not torch.allclose(kept, SCHEDULE.abar[1:], rtol=1e-3):
+        raise ValueError(f"{type(scheduler).__name__} is set up for another noise schedule; expected {_TRAINED_WITH}")
+    if scheduler.config.prediction_type != _TRAINED_WITH["prediction_type"]:
+        raise ValueError(f"{type(scheduler).__name__} expects {scheduler.config.prediction_type}, not epsilon")
