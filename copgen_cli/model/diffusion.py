@@ -59,17 +59,21 @@ class NoiseSchedule:
             sqrt(abar) and sqrt(1 - abar), shaped as `n` and on its device.
 
         Raises:
-            ValueError: floats outside [0, T].
+            ValueError: steps outside [0, T].
         """
+        if n.device.type == "cpu" or n.is_floating_point():  # whole steps on a device are not waited for
+            self._check_range(n)
         if not n.is_floating_point():
             signal, noise = _amplitude_tables(self, n.device, dtype)
             return signal[n], noise[n]
         exact = n.detach().to("cpu", torch.float64)  # some devices have no float64
-        if ((exact < 0) | (exact > self.steps)).any():
-            raise ValueError(f"timesteps from {exact.min():g} to {exact.max():g}, expected within 0 to {self.steps}")
         log_alpha = self.log_alpha(exact / self.steps)
         signal, noise = log_alpha.exp(), torch.expm1(2 * log_alpha).neg().sqrt()
         return signal.to(n.device, dtype), noise.to(n.device, dtype)
+
+    def _check_range(self, n: Tensor) -> None:
+        if not ((n >= 0) & (n <= self.steps)).all():
+            raise ValueError(f"timesteps from {n.min()} to {n.max()}, expected within 0 to {self.steps}")
 
 
 @lru_cache(maxsize=16)
