@@ -338,6 +338,25 @@ class SampleSettings(Section):
     """Records to use of the input; all where None."""
 
 
+class EvaluateSettings(Section):
+    """What is drawn is drawn as `sample` says: model, steps, solver, guidance, seed, batch size, device and dtype."""
+
+    metrics: str | None = None
+    """Comma-separated; None is all that can be had without more weights or several times as many samples."""
+    pairs: str = "single,unconditional"
+    """What is translated to what: groups, and pairs such as dem+s1_rtc:s2_l2a."""
+    n_samples: PositiveInt = 2
+    """Samples of each place."""
+    limit: PositiveInt = 16
+    """Places, from as many cells as there are."""
+    features: str | None = None
+    """Network that sets are compared by: an autoencoder or inception; None is the autoencoder in the package."""
+    translations: Annotated[int, Field(ge=2)] = 4
+    """Length of the cycles, where these are asked for; every second one returns."""
+    resamples: Annotated[int, Field(ge=20)] = 500
+    """Of the bootstrap that intervals come from."""
+
+
 class Settings(BaseSettings):
     """All settings, merged; made by `load_settings` alone."""
 
@@ -363,6 +382,7 @@ class Settings(BaseSettings):
     pack: PackSettings = PackSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
 
     @classmethod
