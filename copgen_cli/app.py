@@ -13,6 +13,7 @@ import typer
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
 from copgen_cli.commands.download import download
+from copgen_cli.commands.evaluate import evaluate
 from copgen_cli.commands.info import info
 from copgen_cli.commands.prepare import prepare
 from copgen_cli.commands.sample import sample
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (download, prepare, sample, info, simulate, train_autoencoder):
+for command in (download, prepare, sample, evaluate, info, simulate, train_autoencoder):
     app.command()(command)
 app.add_typer(config, name="config")
 

@@ -46,7 +46,7 @@ def test_the_frechet_distance_is_its_formula_with_scipys_matrix_root(random, n, 
 def test_the_frechet_distance_of_shifted_points_is_the_shift_squared():
     x = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])
 
-    assert frechet_distance(x, x + [3, 4], once(3, 3))[0] == pytest.approx(25)
+    assert frechet_distance(x, x + np.array([3, 4]), once(3, 3))[0] == pytest.approx(25)
 
 
 def test_the_frechet_distance_in_one_dimension_is_the_difference_of_deviations_squared():

@@ -11,7 +11,7 @@ from copgen_cli.evaluation.retrieval import closer_to_own, nearest
 def test_a_sample_is_compared_with_its_own_truth_and_with_all_others():
     truth = np.array([[0.0], [10], [20]])
     samples = np.array([[[1.0], [9]], [[10], [10]], [[0], [0]]])
-    # place 0: the sample at 1 is nearest to its own truth; the one at 9 has one of two other truths farther than its own
+    # place 0: the sample at 1 is nearest to its own truth; of the one at 9, one of two others is farther than its own
     # place 2: the samples at 0 are farther from their own truth than both others are
 
     farther, first = closer_to_own(truth, samples, ["a", "b", "c"])

@@ -1,0 +1,174 @@
+"""`copgen evaluate`: how good generated pictures are, with how much certainty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.evaluation.metrics import Metric
+from copgen_cli.evaluation.pairs import GROUPS
+from copgen_cli.options import (
+    DataDirOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    RegionOption,
+    SeedOption,
+    complete_lists,
+    complete_names,
+    config_file,
+)
+from copgen_cli.records import Ignored, Solver
+
+FROM_SETTINGS = "from settings"
+
+
+def evaluate(
+    context: typer.Context,
+    real: Annotated[
+        Path | None, typer.Option(help="Folder of true pictures, matched by file name.", show_default=False)
+    ] = None,
+    generated: Annotated[
+        Path | None, typer.Option(help="Folder of generated ones, such as `sample` writes.", show_default=False)
+    ] = None,
+    region: RegionOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Model to sample from on the region's test split, instead of --real and --generated.",
+            show_default="the newest trained on the region, else copgen-sim",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"{', '.join(Metric)}.",
+            autocompletion=complete_lists(lambda: list(Metric)),
+            show_default="all but lpips and cycle",
+        ),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"What is translated to what: {', '.join(GROUPS)}, or CONDITION:TARGET such as dem+s1_rtc:s2_l2a.",
+            autocompletion=complete_lists(lambda: list(GROUPS)),
+            show_default="from settings: single,unconditional",
+        ),
+    ] = None,
+    n_samples: Annotated[
+        int | None, typer.Option("--n-samples", min=1, help="Samples of each place.", show_default="from settings: 2")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Use so many places, spread over cells.", show_default="from settings: 16"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Network calls per sample.", show_default=FROM_SETTINGS)
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOLVER",
+            help=f"{', '.join(Solver)}.",
+            autocompletion=complete_names(lambda: list(Solver)),
+            show_default=FROM_SETTINGS,
+        ),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, help="How much to insist on the condition; 0 is off.", show_default="0")
+    ] = None,
+    ignored: Annotated[
+        Ignored,
+        typer.Option(help="How modalities that are neither given nor generated enter; published is for comparison."),
+    ] = Ignored.MARGINALISE,
+    translations: Annotated[
+        int | None,
+        typer.Option(min=2, help="Length of the cycles, with --metrics cycle.", show_default="from settings: 4"),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH|inception",
+            help="Network that sets of pictures are compared by: an autoencoder, or Inception v3.",
+            autocompletion=complete_names(lambda: ("copgen-sim", "inception")),
+            show_default="copgen-sim's autoencoder",
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(help="Pictures that the model was trained on.", show_default="the region's train split"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and metrics.json.", show_default="none is written")
+    ] = None,
+    seed: SeedOption = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples at a time.", show_default="by the device's memory")
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Judge generated pictures: a folder of them, or what a model makes of a region's test split.
+
+    Example:  copgen evaluate --region rome --limit 64 --output report
+
+    or:  copgen evaluate --real patches --generated outputs --metrics psnr
+    """
+    from copgen_cli.errors import UsageError
+    from copgen_cli.settings import load_settings
+
+    if (real is None) != (generated is None):
+        raise UsageError("--real and --generated belong together.", hint="Give both, or neither and a --model.")
+    if real is not None and (model or region):
+        raise UsageError(
+            "--real and --generated are judged without a model.", hint="Drop them, or drop --model and --region."
+        )
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        data_dir=data_dir,
+        evaluate={
+            "metrics": metrics,
+            "pairs": pairs,
+            "n_samples": n_samples,
+            "limit": limit,
+            "features": features,
+            "translations": translations,
+        },
+        sample={
+            "model": model,
+            "steps": steps,
+            "solver": solver,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype,
+        },
+    )
+    from copgen_cli.evaluation.assessing import assess_folders, assess_model
+    from copgen_cli.evaluation.report import as_json, as_text
+
+    if real is not None and generated is not None:
+        assessment = assess_folders(settings, real, generated, training, console.track)
+    else:
+        assessment = assess_model(settings, ignored, training, console.track)
+    report = assessment.report
+    written = assessment.write(output) if output else {}
+    for text in report.notes:
+        console.note(text)
+    if json:
+        console.result_json(as_json(report) | {name: str(file) for name, file in written.items()})
+        return
+    for line in as_text(report):
+        console.line(line)
+    if written:
+        console.result("Written", **written)

@@ -1,0 +1,173 @@
+"""What an evaluation says: as JSON, and as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from copgen_cli import __version__
+from copgen_cli.evaluation.bootstrap import LEVEL, Estimate
+from copgen_cli.evaluation.judge import Score
+from copgen_cli.evaluation.metrics import QUANTITIES
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Numbers that stand in one table."""
+
+    title: str
+    keys: tuple[str, ...]
+
+
+FAMILIES = (
+    Family("Each sample beside its truth", ("psnr", "ssim", "lpips", "correlation", "closer", "top1")),
+    Family("All samples beside all truths", ("frechet", "kernel", "precision", "recall", "wasserstein", "spectrum")),
+    Family("Samples among themselves", ("diversity", "coverage", "coverage_coarse", "copying")),
+    Family("The autoencoder alone", ("reconstruction", "autoencoder_noise")),
+)
+CYCLE_KEYS = ("psnr", "frechet")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of scores under columns of quantities."""
+
+    title: str
+    columns: tuple[str, ...]
+    """Headings after the first column."""
+    keys: tuple[str, ...]
+    """Of `QUANTITIES`, one per column."""
+    rows: tuple[tuple[str, tuple[Estimate | None, ...]], ...]
+    """What it is of, and one estimate per column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    facts: Mapping[str, Any]
+    """What was evaluated, and how: small JSON values."""
+    scores: tuple[Score, ...]
+    feature_titles: Mapping[str, str]
+    """What distances are called in the feature network that was used."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
+
+    def title_of(self, key: str) -> str:
+        """With its unit, as a column's heading."""
+        quantity = QUANTITIES[key]
+        title = self.feature_titles.get(key, quantity.title)
+        return f"{title} [{quantity.unit}]" if quantity.unit else title
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """One JSON document; what is unknown is null."""
+    return {
+        "format": FORMAT,
+        "copgen": __version__,
+        "confidence_level": LEVEL,
+        "facts": dict(report.facts),
+        "notes": list(report.notes),
+        "scores": [_score_as_json(score, report) for score in report.scores],
+    }
+
+
+def tables(report: Report) -> list[Table]:
+    """The scores, family by family; families and columns without a number are left out."""
+    translated = [score for score in report.scores if not score.translations]
+    found = []
+    for family in FAMILIES:
+        scores = {(s.condition, s.target, s.key): s.estimate for s in translated if s.key in family.keys}
+        keys = tuple(key for key in family.keys if any(k == key for _, _, k in scores))
+        if keys:
+            rows = dict.fromkeys((condition, target) for condition, target, _ in scores)
+            found.append(
+                Table(
+                    family.title,
+                    tuple(report.title_of(key) for key in keys),
+                    keys,
+                    tuple((_arrow(c, t), tuple(scores.get((c, t, key)) for key in keys)) for c, t in rows),
+                )
+            )
+    cycles = _cycle_table(report)
+    return [*found, cycles] if cycles else found
+
+
+def as_text(report: Report) -> list[str]:
+    """Lines for a terminal: every table with its numbers and half the width of their intervals."""
+    lines: list[str] = []
+    for table in tables(report):
+        cells = [[name, *(_with_half_width(estimate) for estimate in estimates)] for name, estimates in table.rows]
+        lines += ["", *_aligned([[table.title, *table.columns], *cells])]
+    return lines
+
+
+def digits_of(estimate: Estimate) -> int:
+    """Decimals that say no more than the interval allows: two digits of half its width."""
+    half = (estimate.high - estimate.low) / 2
+    if not math.isfinite(half) or half <= 0:
+        return 3 if abs(estimate.value) < 10 else 1
+    return min(max(1 - math.floor(math.log10(half)), 0), 4)
+
+
+def _score_as_json(score: Score, report: Report) -> dict[str, Any]:
+    quantity = QUANTITIES[score.key]
+    values = {
+        "condition": score.condition,
+        "target": score.target,
+        "metric": score.key,
+        "title": report.feature_titles.get(score.key, quantity.title),
+        "unit": quantity.unit,
+        "better": str(quantity.better),
+        "value": _or_none(score.estimate.value),
+        "low": _or_none(score.estimate.low),
+        "high": _or_none(score.estimate.high),
+        "n": score.estimate.n,
+    }
+    return values | ({"via": score.via, "translations": score.translations} if score.translations else {})
+
+
+def _cycle_table(report: Report) -> Table | None:
+    scores = {(s.target, s.via, s.key, s.translations): s.estimate for s in report.scores if s.translations}
+    columns = sorted({(CYCLE_KEYS.index(key), number) for _, _, key, number in scores if key in CYCLE_KEYS})
+    if not columns:
+        return None
+    keys = [(CYCLE_KEYS[index], number) for index, number in columns]
+    rows = dict.fromkeys((start, via) for start, via, _, _ in scores)
+    return Table(
+        "There and back again",
+        tuple(f"{report.title_of(key)} after {number}" for key, number in keys),
+        tuple(key for key, _ in keys),
+        tuple(
+            (f"{start} via {via}", tuple(scores.get((start, via, key, number)) for key, number in keys))
+            for start, via in rows
+        ),
+    )
+
+
+def _arrow(condition: str, target: str) -> str:
+    return target if condition in ("", "?") else f"{condition} -> {target}"
+
+
+def _with_half_width(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    digits = digits_of(estimate)
+    half = (estimate.high - estimate.low) / 2
+    interval = f" ± {half:.{digits}f}" if math.isfinite(half) else ""
+    return f"{estimate.value:.{digits}f}{interval}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
