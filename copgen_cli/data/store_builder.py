@@ -1,0 +1,141 @@
+"""Building a packed store beside its place, unit by unit, so that a run that is killed goes on where it stopped.
+
+Each unit of records is one transaction of a database that is opened for it and closed after it. With the same units
+the file gets the same bytes however often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from copgen_cli.data.atomic import disk_full_is_an_error
+from copgen_cli.data.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
+from copgen_cli.errors import BusyError, DiskFullError
+
+PAGE = 4096
+"""Bytes of a page of LMDB; a record takes whole pages."""
+
+_PAGE_HEADER = 16
+_SLACK = 64 << 20  # of the address space that is reserved; costs nothing on disk
+
+
+def store_bytes(records: int, record_bytes: int) -> int:
+    """About what a store of so many records takes on disk."""
+    return records * -(-(record_bytes + _PAGE_HEADER) // PAGE) * PAGE + 16 * PAGE
+
+
+class StoreBuilder:
+    """A store under construction in a folder of its own."""
+
+    def __init__(self, folder: Path, *, source: str, records: int, record_bytes: int) -> None:
+        """Go on with what is in `folder`, if it was begun from the same source, or begin anew.
+
+        Args:
+            folder: only builders of this store write there.
+            source: tells one sequence of units from another.
+            records: how many there will be at most.
+            record_bytes: size of each.
+        """
+        self.folder = folder
+        self.source = source
+        self._map_size = store_bytes(records, record_bytes) + records * PAGE + _SLACK
+        self.units_done, self.finished = self._look()
+        """How many units are in the store, and whether it is complete."""
+
+    @property
+    def file(self) -> Path:
+        return self.folder / DATA_FILE
+
+    def append(self, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
+        """Add the next unit in one transaction.
+
+        Args:
+            names: sorted by their UTF-8 bytes, all after those of the units before.
+            values: one contiguous array for each.
+
+        Raises:
+            DiskFullError: there is no room for it; the store is as before.
+            BusyError: another process has finished or removed the store meanwhile.
+        """
+        with self._writing() as transaction:
+            there = int(_note_in(transaction).get("units", 0))
+            if there < self.units_done:
+                raise _taken_away(self.folder)
+            if there == self.units_done:  # else another process, which the run's lock did not stop, was here first
+                for name, value in zip(names, values, strict=True):
+                    if not transaction.put(name.encode(), value.data.cast("B"), append=True):
+                        raise ValueError(f"{name!r} does not come after the names before it")
+                self._note(transaction, self.units_done + 1)
+        self.units_done += 1
+
+    def finish(self, describe: Callable[[int], StoreMetadata]) -> StoreMetadata:
+        """Add the two records that describe the others; the file is complete then.
+
+        Args:
+            describe: from the number of records to the metadata.
+        """
+        with self._writing() as transaction:
+            if int(_note_in(transaction).get("units", 0)) != self.units_done:
+                raise _taken_away(self.folder)
+            names = [key for key in transaction.cursor().iternext(values=False) if key != METADATA_KEY]
+            metadata = describe(len(names))
+            transaction.put(NAMES_KEY, np.array(names, "S").tobytes())
+            transaction.put(METADATA_KEY, metadata.as_json())
+        self.finished = True
+        return metadata
+
+    def move_to(self, folder: Path) -> None:
+        """Put the finished file in its place, over what may be there."""
+        with disk_full_is_an_error(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            os.replace(self.file, folder / DATA_FILE)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> tuple[int, bool]:
+        if not self.file.is_file():
+            return 0, False
+        try:
+            with self._writing() as transaction:
+                known = _note_in(transaction)
+            if known.get("source") == self.source:
+                return int(known.get("units", 0)), "format" in known
+        except (lmdb.Error, ValueError):
+            pass
+        shutil.rmtree(self.folder)  # begun for other records, or damaged
+        return 0, False
+
+    def _note(self, transaction: lmdb.Transaction, units: int) -> None:
+        """Remember in the store itself how far it is, with the unit that it speaks of."""
+        transaction.put(METADATA_KEY, json.dumps({"source": self.source, "units": units}).encode())
+
+    @contextmanager
+    def _writing(self) -> Iterator[lmdb.Transaction]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with (
+                lmdb.open(str(self.folder), map_size=self._map_size) as environment,
+                environment.begin(write=True) as t,
+            ):
+                yield t
+        except lmdb.DiskError as error:
+            raise DiskFullError(self.file) from error
+
+
+def _note_in(transaction: lmdb.Transaction) -> dict[str, Any]:
+    """What the metadata record says, of a store that is finished or not."""
+    return dict(json.loads(bytes(transaction.get(METADATA_KEY) or b"{}")))
+
+
+def _taken_away(folder: Path) -> BusyError:
+    return BusyError(f"Another process is packing in {folder}.", hint="Wait for it to end, then run again.")
