@@ -173,6 +173,11 @@ class StageRun:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @property
+    def journal(self) -> Journal:
+        """For other processes of this run: each appends what it finishes, and this one calls `take_in` in the end."""
+        return self._journal
+
     # -- what is to be done ------------------------------------------------------------------------------------------
 
     def pending(
@@ -248,6 +253,13 @@ class StageRun:
         self._wanted[outcome.key] = None
         self._journal.append(outcome)
         self._keep(outcome)
+
+    def take_in(self) -> None:
+        """Learn what other processes of this run have noted in its journal."""
+        noted = {outcome.key: outcome for outcome in self._journal.read() if outcome.key in self._wanted}
+        for outcome in noted.values():  # the last word on each
+            if self._lines.get(outcome.key) != outcome.as_line():
+                self._keep(outcome)
 
     def finish(self) -> Summary:
         """Write the manifest, remove what only a run under way needs, and sum up.
@@ -418,6 +430,13 @@ class StageRun:
             files=files,
             bytes=size,
         )
+
+
+def settings_of(output: Path, stage: str) -> Mapping[str, Any] | None:
+    """What the run under way on an output, or else the finished one, was asked for; None where there is neither."""
+    started = Journal(output / PRIVATE_FOLDER / f"{stage}.journal").read_start(stage)
+    header = started[0] if started is not None else read_header(output, stage)
+    return header.settings if header is not None else None
 
 
 @dataclass(frozen=True, slots=True)
