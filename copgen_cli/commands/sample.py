@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from copgen_cli import console
+from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
@@ -26,6 +27,8 @@ from copgen_cli.options import (
 from copgen_cli.records import Ignored, Solver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from copgen_cli.sampling.running import Job
 
 FROM_SETTINGS = "from settings"
@@ -132,6 +135,14 @@ def sample(
         typer.Option(help="How modalities that are neither given nor generated enter; published is for comparison."),
     ] = Ignored.MARGINALISE,
     data_dir: DataDirOption = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Make this picture again, exactly. --model, --input and --data say where these are now.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -140,9 +151,19 @@ def sample(
 
     Example:  copgen sample --condition s1_rtc --generate dem,s2_l2a
     """
+    if like is not None:
+        decided = {
+            "--generate": generate, "--condition": condition, "--resolution": resolution, "--n-samples": n_samples,
+            "--steps": steps, "--solver": solver, "--guidance-scale": guidance_scale, "--seed": seed,
+            "--save-as": save_as, "--limit": limit, "--batch-size": batch_size, "--dtype": dtype,
+            "--preview": preview,
+        }  # fmt: skip
+        _refuse([option for option, value in decided.items() if value is not None])
+        _repeat(like, model, input or (), data, device, output, json=json)
+        return
     from copgen_cli.sampling.jobs import Wishes, plan_job
     from copgen_cli.sampling.listing import finish
-    from copgen_cli.sampling.running import draw, start_run, units_of
+    from copgen_cli.sampling.running import draw, start_run, steps_of, units_of
     from copgen_cli.settings import load_settings
 
     settings = load_settings(
@@ -184,10 +205,41 @@ def sample(
         if dry_run:
             _forecast(plan.job, folder, len(pending), json=json)
             return
-        drawn = console.track(draw(plan.job, run, units, pending), total=len(pending), label="Sampling")
+        drawn = console.track(
+            draw(plan.job, run, units, pending), total=steps_of(plan.job, pending), label="Sampling", unit="steps"
+        )
         report = finish(plan.job, run, drawn)
     console.report("Sampled", report.summary, json=json, samples=report.samples, listing=report.listing)
     raise typer.Exit(report.summary.exit_code)
+
+
+def _refuse(options: Sequence[str]) -> None:
+    if options:
+        raise UsageError(
+            f"--like says all that {', '.join(options)} would.", hint="Leave these out, or leave --like out."
+        )
+
+
+def _repeat(
+    picture: Path,
+    model: str | None,
+    inputs: Sequence[str],
+    data: Path | None,
+    device: str | None,
+    output: Path | None,
+    *,
+    json: bool,
+) -> None:
+    from copgen_cli.sampling.replay import repeat_picture
+
+    made = repeat_picture(picture, model=model, inputs=inputs, data=data, device=device or "auto", output=output)
+    values = {"file": made.file, "identical": not made.differing, "differing_pixels": made.differing}
+    console.result_json(values) if json else console.result("Repeated", **values)
+    if made.differing:
+        raise MismatchError(
+            f"The pictures differ in {made.differing:,} pixels, by up to {made.most} levels.",
+            hint=f"The first was made on {made.device}; another kind of device, or of processor, rounds otherwise.",
+        )
 
 
 def _forecast(job: Job, folder: Path, pending: int, *, json: bool) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from copgen_cli.errors import MissingInputError, UsageError
+import numpy as np
+
+from copgen_cli.data.store import LatentStore
+from copgen_cli.data.store_format import DATA_FILE
+from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
 from copgen_cli.layout import Workspace, split_index
-from copgen_cli.modalities import Modality, Split, in_index_order
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.sampling.images import Frame, read_picture, sha256_of_file
 from copgen_cli.sampling.inputs import Pictures, Record, Source, View, match_names, read_moments, stamp_of
 from copgen_cli.sampling.provenance import InputFile
 
-STORE_FILE = "data.mdb"
 _PICTURES_OF = ("_thumbnail_npy_lmdb", "_thumbnail_npy")
 _PICTURES = "_thumbnail_png"
 
@@ -62,6 +67,51 @@ class Moments:
         return View(pixels, read_moments(path), InputFile(path.as_posix(), sha256_of_file(path)))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Records of a packed store, with the patches that they were encoded from where these are at hand."""
+
+    store: LatentStore
+    conditions: Sequence[Modality]
+    truth: Sequence[Modality]
+    pictures: Path | None
+    frame: Frame
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.store.names
+
+    def read(self, name: str) -> Record:
+        moments = self.store[self._index(name)][1].float().numpy()
+        views = {
+            modality: self._view(name, modality, values)
+            for modality, values in zip(self.store.modalities, moments, strict=True)
+        }
+        return Record(name, {m: views[m] for m in self.conditions}, {m: views[m] for m in self.truth})
+
+    def stamp(self, name: str) -> str:
+        return self.store.metadata.source[:16]
+
+    def describe(self) -> dict[str, Any]:
+        return {"data": self.store.folder.as_posix()}
+
+    def _index(self, name: str) -> int:
+        """The place of a name among those of the store, which are sorted."""
+        block = self.store.names.block
+        index = int(np.searchsorted(block, name.encode()))
+        if index == len(block) or self.store.names[index] != name:
+            raise BrokenInputError(
+                f"The store {self.store.folder} has no record {name}.", hint="Give the store that it came from."
+            )
+        return index
+
+    def _view(self, name: str, modality: Modality, values: np.ndarray) -> View:
+        digest = hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()
+        pixels = picture_beside(self.pictures, modality, name, self.frame)
+        return View(pixels, values, InputFile(self.store.folder.as_posix(), digest))
+
+
 def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
     """The folder that is named, or the region's: its store, else its moments, else its patches; the test split first.
 
@@ -89,10 +139,17 @@ def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
     )
 
 
-def open_data(folder: Path, conditions: Sequence[Modality], truths: Sequence[Modality], frame: Frame) -> Source:
-    """The records of one split's folder, whichever kind it is.
+def open_data(
+    folder: Path,
+    conditions: Sequence[Modality],
+    truths: Sequence[Modality],
+    frame: Frame,
+    autoencoder: ImageAutoencoder,
+) -> Source:
+    """The records of one split's folder, whichever kind it is; `truths` are read as well where the data has them.
 
     Raises:
+        MismatchError: another autoencoder encoded the store.
         UsageError: the data has no such modality, or a resolution other than the model's is asked of moments.
     """
     kind, origin = _kind_of(folder), {"data": folder.as_posix()}
@@ -105,6 +162,13 @@ def open_data(folder: Path, conditions: Sequence[Modality], truths: Sequence[Mod
             f"--resolution {frame.resolution} can not be asked of {folder}, which holds encoded pictures.",
             hint="Leave it out, or give the pictures with --data or --input.",
         )
+    if kind == "lmdb":
+        store = LatentStore(folder)
+        store.require_autoencoder(autoencoder.fingerprint, f"the model's, {autoencoder.source}")
+        there = store.metadata.modalities
+        _require(folder, conditions, there)
+        known = [modality for modality in truths if modality in there]
+        return Stored(store.select([*conditions, *known]), conditions, known, pictures_of(folder), frame)
     if kind == "npy":
         listed = {m: _list_files(folder / m.facts.folder, ".npy", m, folder) for m in conditions}
         names, lacking = match_names(listed)
@@ -144,8 +208,8 @@ def _split_of(folder: Path) -> DataChoice | None:
 
 def _kind_of(folder: Path) -> str | None:
     """lmdb, npy or png, by the first record found; None where there is none."""
-    if (folder / STORE_FILE).is_file():
-        return "lmdb"
+    if (folder / DATA_FILE).is_file():
+        return "lmdb" if len(LatentStore(folder)) else None
     for modality in Modality:
         inner = folder / modality.facts.folder
         if inner.is_dir():
@@ -158,13 +222,17 @@ def _kind_of(folder: Path) -> str | None:
 
 
 def _list_files(folder: Path, suffix: str, modality: Modality, data: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        there = in_index_order(m for m in Modality if (data / m.facts.folder).is_dir())
-        raise UsageError(f"{data} has no {modality}.", hint=f"It has {', '.join(there)}.")
+    _require(data, [modality], [m for m in Modality if (data / m.facts.folder).is_dir()])
     with os.scandir(folder) as entries:
         return {
             entry.name.removesuffix(suffix): folder / entry.name for entry in entries if entry.name.endswith(suffix)
         }
+
+
+def _require(data: Path, wanted: Sequence[Modality], there: Sequence[Modality]) -> None:
+    lacking = [str(modality) for modality in wanted if modality not in there]
+    if lacking:
+        raise UsageError(f"{data} has no {', '.join(lacking)}.", hint=f"It has {', '.join(there)}.")
 
 
 def _folders(folder: Path, modalities: Sequence[Modality]) -> dict[Modality, Path]:

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.modalities import Modality
+from copgen_cli.records import Footprint
 
 FORMATS = ("PNG", "WEBP", "JPEG", "TIFF")
 SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff"})
@@ -53,6 +54,12 @@ class Frame:
         """The part of (side, side, 3) that is picture: (resolution, resolution, 3)."""
         before = (self.side - self.resolution) // 2
         return pixels[before : before + self.resolution, before : before + self.resolution]
+
+    def place_of_cut(self, place: Footprint) -> Footprint:
+        """Where the part that is picture lies, given where the whole square does."""
+        before = (self.side - self.resolution) // 2
+        a, b, c, d, e, f = place.transform
+        return Footprint(place.crs, (a, b, c + (a + b) * before, d, e, f + (d + e) * before))
 
 
 def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:

@@ -147,7 +147,7 @@ def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Pictures:
     Files alone make one record, whatever their names. In a folder that mixes modalities, names tell them apart.
 
     Raises:
-        UsageError: a path is not there, a folder has no pictures, or a name is there twice.
+        UsageError: a folder has no pictures, or a name is there twice.
     """
     origin = {"input": {str(modality): path.as_posix() for modality, path in inputs.items()}}
     if all(path.is_file() for path in inputs.values()):
@@ -162,7 +162,7 @@ def parse_inputs(texts: Sequence[str]) -> dict[Modality, Path]:
     """Read `s1_rtc=radar.png` and the like.
 
     Raises:
-        UsageError: one is not MODALITY=PATH, or names a modality again.
+        UsageError: one is not MODALITY=PATH, names a modality again, or a path that is not there.
         UnknownNameError: there is no such modality.
     """
     inputs: dict[Modality, Path] = {}
@@ -176,6 +176,8 @@ def parse_inputs(texts: Sequence[str]) -> dict[Modality, Path]:
         if modality in inputs:
             raise UsageError(f"--input names {modality} twice.", hint="Give one picture or folder for each modality.")
         inputs[modality] = Path(path).expanduser()
+        if not inputs[modality].exists():
+            raise UsageError(f"There is no picture or folder {path}.", hint=f"Check the path after --input {name}=")
     return {modality: inputs[modality] for modality in Modality if modality in inputs}
 
 
@@ -193,8 +195,6 @@ def match_names(listed: Mapping[Modality, Mapping[str, Any]]) -> tuple[list[str]
 def _list_pictures(path: Path, modality: Modality) -> dict[str, Path]:
     if path.is_file():
         return {place_of(path): path}
-    if not path.is_dir():
-        raise UsageError(f"There is no picture or folder {path}.", hint=f"Check the path after --input {modality}=")
     found: dict[str, Path] = {}
     with os.scandir(path) as entries:
         files = sorted(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality
-from copgen_cli.model.autoencoder import load_preview_decoder
+from copgen_cli.model.autoencoder import ImageAutoencoder, load_preview_decoder
 from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
-from copgen_cli.sampling.data import choose_data, open_data
+from copgen_cli.sampling.data import choose_data, open_data, table_of
 from copgen_cli.sampling.images import Frame
 from copgen_cli.sampling.inputs import Nothing, Source, open_pictures, parse_inputs
 from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
 from copgen_cli.sampling.painter import Decoder, Painter
+from copgen_cli.sampling.places import Places, read_places
 from copgen_cli.sampling.provenance import Recipe
 from copgen_cli.sampling.roles import check_known, choose_roles
 from copgen_cli.sampling.running import Job, SaveAs
@@ -81,7 +85,8 @@ def plan_job(settings: Settings, wishes: Wishes) -> Plan:
     loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
     check_known(request.roles, loaded.modalities, model.source)
     frame = _frame_of(loaded, wishes.resolution)
-    source = open_source(inputs, data, request, frame)
+    truths = request.generated if asked.save_as == SaveAs.GRID else ()
+    source = open_source(inputs, data, request, truths, frame, loaded.autoencoder)
     job = make_job(
         loaded,
         source,
@@ -91,16 +96,24 @@ def plan_job(settings: Settings, wishes: Wishes) -> Plan:
         batch_size=asked.batch_size,
         wishes=wishes,
         limit=asked.limit,
+        places=read_places(table_of(data)) if data else None,
     )
     return Plan(job, default_output(settings, wishes, request), tuple(notes))
 
 
-def open_source(inputs: dict[Modality, Path], data: Path | None, request: SampleRequest, frame: Frame) -> Source:
+def open_source(
+    inputs: dict[Modality, Path],
+    data: Path | None,
+    request: SampleRequest,
+    truths: Sequence[Modality],
+    frame: Frame,
+    autoencoder: ImageAutoencoder,
+) -> Source:
     """The records of the pictures that are named, or of the data, or numbered ones where nothing is given."""
     if inputs:
         return open_pictures(inputs, frame)
     if data is not None:
-        return open_data(data, request.conditions, request.generated, frame)
+        return open_data(data, request.conditions, truths, frame, autoencoder)
     return Nothing(request.n_samples)
 
 
@@ -114,6 +127,7 @@ def make_job(
     batch_size: int | None,
     wishes: Wishes,
     limit: int | None = None,
+    places: Places | None = None,
 ) -> Job:
     """Put a job together; without a batch size, one is chosen by the memory of the device."""
     device = model.autoencoder.device
@@ -131,12 +145,13 @@ def make_job(
         dtype=str(model.net.dtype).removeprefix("torch."),
         device=device.type,
         compiled=wishes.compiled,
+        threads=torch.get_num_threads() if device.type == "cpu" else 1,
     )
     if wishes.compiled:
         model.net.compile()
     painter = Painter(model.net, model.modalities, model.autoencoder, decoder, request, wishes.ignored)
     names = source.names[:limit] if limit is not None else source.names
-    return Job(painter, source, names, recipe, frame, save_as, chosen, wishes.spread)
+    return Job(painter, source, names, recipe, frame, save_as, chosen, wishes.spread, places or Places())
 
 
 def default_output(settings: Settings, wishes: Wishes, request: SampleRequest) -> Path:

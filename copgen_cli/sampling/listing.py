@@ -15,7 +15,7 @@ from copgen_cli.data.driver import StageRun, Summary
 from copgen_cli.data.manifest import Outcome, Status, read_outcomes
 from copgen_cli.errors import CopgenError
 from copgen_cli.sampling.provenance import FORMAT
-from copgen_cli.sampling.running import Job
+from copgen_cli.sampling.running import Job, Step
 
 NAME = "samples.json"
 
@@ -32,14 +32,17 @@ class Report:
     listing: Path
 
 
-def finish(job: Job, run: StageRun, drawn: Iterable[Outcome]) -> Report:
+def finish(job: Job, run: StageRun, drawn: Iterable[Step | Outcome]) -> Report:
     """Draw all, close the manifest, and write `samples.json`.
 
     Raises:
         CopgenError: of several records not one could be read.
     """
     started = time.monotonic()
-    samples = sum(len(ids) for outcome in drawn for ids in outcome.facts.get("samples", {}).values())
+    outcomes = (told for told in drawn if isinstance(told, Outcome))
+    samples = sum(
+        len(record["samples"]) for outcome in outcomes for record in outcome.facts.get("records", {}).values()
+    )
     seconds = time.monotonic() - started
     summary = run.finish()
     if summary.failed and not (summary.done or summary.already):
@@ -55,10 +58,13 @@ def finish(job: Job, run: StageRun, drawn: Iterable[Outcome]) -> Report:
 
 
 def _list(job: Job, run: StageRun, samples: int, seconds: float) -> bytes:
-    pictures, missing = [], {}
+    records: dict[str, Any] = {}
+    files: dict[str, Any] = {}
+    missing: dict[str, str | None] = {}
     for outcome in read_outcomes(run.output, run.header.stage):
         if outcome.status is Status.DONE:
-            pictures.append({**outcome.facts, "files": [{"path": f.path, "sha256": f.sha256} for f in outcome.files]})
+            records |= outcome.facts["records"]
+            files |= {file.path: {"sha256": file.sha256, "bytes": file.size} for file in outcome.files}
         else:
             missing[outcome.key] = outcome.reason
     values: dict[str, Any] = {
@@ -66,7 +72,7 @@ def _list(job: Job, run: StageRun, samples: int, seconds: float) -> bytes:
         "synthetic": True,
         "software": f"copgen {__version__}",
         "settings": job.recipe.as_dict() | {"save_as": str(job.save_as), "spread": job.spread},
-        "noise": "a sample's noise is a function of settings.seed, the sample's name and the modality's",
+        "noise": "a sample's noise is a function of its seed, its id and the modality's",
         "timing": {
             "samples": samples,
             "seconds": round(seconds, 3),
@@ -74,7 +80,8 @@ def _list(job: Job, run: StageRun, samples: int, seconds: float) -> bytes:
             "batch_size": job.batch_size,
             "device": job.recipe.device,
         },
-        "pictures": pictures,
+        "records": records,
+        "files": files,
         "missing": missing,
     }
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()

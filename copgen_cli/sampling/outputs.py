@@ -51,7 +51,7 @@ def page_path(number: int) -> str:
 
 
 def draw_pictures(
-    painted: Painted, recipe: Recipe, frame: Frame, batches: Sequence[Sequence[str]], *, spread: bool
+    painted: Painted, recipe: Recipe, frame: Frame, batches: Sequence[Sequence[str | None]], *, spread: bool
 ) -> Iterator[Drawing]:
     """The pictures of one record: every sample, then mean and deviation where asked for."""
     name, inputs = painted.record.name, _inputs_of([painted])
@@ -76,7 +76,7 @@ def draw_grid_page(
     painted: Sequence[Painted],
     recipe: Recipe,
     frame: Frame,
-    batches: Sequence[Sequence[str]],
+    batches: Sequence[Sequence[str | None]],
     *,
     spread: bool,
 ) -> Drawing:

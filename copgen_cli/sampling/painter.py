@@ -13,7 +13,7 @@ from torch import Tensor
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, to_uint8
-from copgen_cli.model.sampler import SampleNoise, sample_latents, sample_noise
+from copgen_cli.model.sampler import OnStep, SampleNoise, sample_latents, sample_noise
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.inputs import View
@@ -56,13 +56,13 @@ class Painter:
         """S: of the model's pictures, in pixels."""
         return int(self.net.config.sample_size) * self.autoencoder.reduction
 
-    def paint(self, tasks: Sequence[Task]) -> list[dict[Modality, Picture]]:
+    def paint(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> list[dict[Modality, Picture]]:
         """One picture per task and generated modality; each depends on its own task alone."""
-        latents = self.draw(tasks)
+        latents = self.draw(tasks, on_step)
         decoded = {modality: _to_pictures(self.decoder.decode(latent)) for modality, latent in latents.items()}
         return [{modality: pictures[i] for modality, pictures in decoded.items()} for i in range(len(tasks))]
 
-    def draw(self, tasks: Sequence[Task]) -> dict[Modality, Tensor]:
+    def draw(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> dict[Modality, Tensor]:
         """(B, C, h, w) scaled latents of every generated modality."""
         samples = tuple(task.sample for task in tasks)
         position = {modality: index for index, modality in enumerate(self.modalities)}
@@ -79,6 +79,7 @@ class Painter:
             guidance_scale=self.request.guidance_scale,
             noise_source=SampleNoise(self.request.seed, samples, tuple(map(str, self.modalities))),
             ignored=self.ignored,
+            callback=on_step,
         )
         return {self.modalities[index]: latent for index, latent in latents.items()}
 

@@ -47,6 +47,8 @@ class Recipe:
     device: str = "cpu"
     """Kind of device; another one rounds otherwise."""
     compiled: bool = False
+    threads: int = 1
+    """Of the CPU; another number of them may round otherwise too. 1 on other devices."""
 
     def as_dict(self) -> dict[str, Any]:
         request = self.request
@@ -66,6 +68,7 @@ class Recipe:
             "dtype": self.dtype,
             "device": self.device,
             "compiled": self.compiled,
+            "threads": self.threads,
         }
 
     @classmethod
@@ -92,6 +95,7 @@ class Recipe:
             dtype=str(values["dtype"]),
             device=str(values["device"]),
             compiled=bool(values["compiled"]),
+            threads=int(values["threads"]),
         )
 
     def describe(self) -> str:
@@ -215,7 +219,7 @@ def read_provenance(picture: Path) -> Provenance:
         ) from error
 
 
-def samples_together(batches: Sequence[Sequence[str]], wanted: set[str]) -> tuple[tuple[str | None, ...], ...]:
+def samples_together(batches: Sequence[Sequence[str | None]], wanted: set[str]) -> tuple[tuple[str | None, ...], ...]:
     """The batches that hold any of the wanted samples, with all others blanked out."""
     return tuple(
         tuple(sample if sample in wanted else None for sample in batch)

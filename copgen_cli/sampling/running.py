@@ -28,8 +28,10 @@ from copgen_cli.sampling.images import Frame
 from copgen_cli.sampling.inputs import Record, Source
 from copgen_cli.sampling.outputs import Drawing, draw_grid_page, draw_pictures, page_path, sample_ids
 from copgen_cli.sampling.pages import Painted, records_per_page
-from copgen_cli.sampling.painter import Painter, Task
+from copgen_cli.sampling.painter import Painter, Picture, Task
+from copgen_cli.sampling.places import Places, map_note
 from copgen_cli.sampling.provenance import Recipe
+from copgen_cli.sampling.stepping import Tell, tell_while
 
 READERS = 2
 
@@ -52,6 +54,8 @@ class Job:
     save_as: SaveAs
     batch_size: int
     spread: bool = False
+    places: Places = field(default_factory=Places)
+    """Where records lie on the ground, as far as that is known."""
 
     @property
     def samples(self) -> int:
@@ -61,7 +65,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """What must not change while an output folder is being filled."""
         recipe = self.recipe.as_dict()
-        del recipe["n_samples"], recipe["source"], recipe["device"], recipe["compiled"]
+        del recipe["n_samples"], recipe["source"], recipe["device"], recipe["compiled"], recipe["threads"]
         recipe["model"] = recipe["model"]["sha256"]
         return recipe
 
@@ -104,17 +108,42 @@ def start_run(job: Job, output: Path, *, overwrite: bool = False, dry_run: bool 
     )
 
 
-def draw(job: Job, run: StageRun, units: Sequence[Unit[Group]], pending: Sequence[Unit[Group]]) -> Iterator[Outcome]:
-    """Draw and write the pending ones of all units; yield what became of each group once its files are in place."""
+def steps_of(job: Job, pending: Sequence[Unit[Group]]) -> int:
+    """How many steps all samples of these units take, with one item more for each unit that gets written."""
+    request = job.recipe.request
+    samples = sum(len(sample_ids(name, request)) for unit in pending for name in unit.item.names)
+    return samples * request.steps + len(pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One sample has come one network call further."""
+
+
+def draw(
+    job: Job, run: StageRun, units: Sequence[Unit[Group]], pending: Sequence[Unit[Group]]
+) -> Iterator[Step | Outcome]:
+    """Draw and write the pending ones of all units.
+
+    Yields:
+        Every step of every sample, and what became of each group once its files are in place.
+    """
     for name, reason in job.source.lacking.items():
         run.record(Outcome(name, Status.FAILED, reason=reason))
-    write = functools.partial(_write, job, run.place)
-    keys = {unit.key for unit in pending}
-    with closing(_finished_groups(job, [unit.item for unit in units], keys)) as finished:
+    groups, keys = [unit.item for unit in units], {unit.key for unit in pending}
+    for told in tell_while(functools.partial(_draw, job, run.place, groups, keys)):
+        if isinstance(told, Outcome):
+            run.record(told)
+        yield told
+
+
+def _draw(job: Job, place: Place, groups: Sequence[Group], pending: set[str], tell: Tell[Step | Outcome]) -> None:
+    """Paint in this thread, read and write in others."""
+    write = functools.partial(_write, job, place)
+    with closing(_finished_groups(job, groups, pending, tell)) as finished:
         for outcomes in Threads(1).map(write, finished, ordered=True):
             for outcome in outcomes:
-                run.record(outcome)
-                yield outcome
+                tell(outcome)
 
 
 def _groups(job: Job) -> Iterator[Group]:
@@ -134,14 +163,16 @@ def _fingerprint(job: Job, names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
-def _finished_groups(job: Job, groups: Sequence[Group], pending: set[str]) -> Generator[Finished, None, None]:
+def _finished_groups(
+    job: Job, groups: Sequence[Group], pending: set[str], tell: Tell[Step | Outcome]
+) -> Generator[Finished, None, None]:
     chunks = [chunk for chunk in _chunks(job, groups) if any(group.key in pending for group in chunk)]
     names = (name for chunk in chunks for group in chunk for name in group.names)
     read = functools.partial(_read, job.source)
     records = Threads(READERS).map(read, names, ordered=True)
     for chunk in chunks:
         size = sum(len(group.names) for group in chunk)
-        yield from _paint_chunk(job, chunk, list(islice(records, size)), pending)
+        yield from _paint_chunk(job, chunk, list(islice(records, size)), pending, tell)
 
 
 def _chunks(job: Job, groups: Sequence[Group]) -> Iterator[list[Group]]:
@@ -167,7 +198,11 @@ def _read(source: Source, name: str) -> Record | tuple[str, str]:
 
 
 def _paint_chunk(
-    job: Job, chunk: Sequence[Group], read: Sequence[Record | tuple[str, str]], pending: set[str]
+    job: Job,
+    chunk: Sequence[Group],
+    read: Sequence[Record | tuple[str, str]],
+    pending: set[str],
+    tell: Tell[Step | Outcome],
 ) -> Iterator[Finished]:
     painter, request = job.painter, job.recipe.request
     records: dict[str, Record] = {}
@@ -189,21 +224,31 @@ def _paint_chunk(
     needed = [task for batch in batches if any(task.record in wanted for task in batch) for task in batch]
     pictures: dict[str, Mapping[Modality, Any]] = {}
     together: list[tuple[str, ...]] = []
-    for batch, painted in in_batches(needed, job.batch_size, painter.paint):
+    for batch, painted in in_batches(needed, job.batch_size, functools.partial(_paint, painter, tell)):
         together.append(tuple(task.sample for task in batch))
         pictures |= {task.sample: picture for task, picture in zip(batch, painted, strict=True)}
     for group in chunk:
         if group.key in pending:
             yield Finished(
                 group,
-                tuple(_assemble(job, records[name], pictures) for name in group.names if name in records),
+                tuple(assemble(job, records[name], pictures) for name in group.names if name in records),
                 tuple(together),
                 {name: broken[name] for name in group.names if name in broken},
             )
 
 
-def _assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, Any]]) -> Painted:
-    samples = {sample: pictures[sample] for sample in sample_ids(record.name, job.recipe.request)}
+def _paint(painter: Painter, tell: Tell[Step | Outcome], tasks: Sequence[Task]) -> list[dict[Modality, Picture]]:
+    def on_step(call: int, calls: int, clean: object) -> None:
+        for _ in tasks:
+            tell(Step())
+
+    return painter.paint(tasks, on_step)
+
+
+def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, Any]]) -> Painted:
+    """The record with those of its samples that are there, and for a grid what is shown beside them."""
+    known = [sample for sample in sample_ids(record.name, job.recipe.request) if sample in pictures]
+    samples = {sample: pictures[sample] for sample in known}
     if job.save_as is SaveAs.PNGS:
         return Painted(record, samples)
     shown = {modality: job.painter.picture_of(view) for modality, view in record.conditions.items()}
@@ -217,19 +262,33 @@ def _write(job: Job, place: Place, finished: Finished) -> list[Outcome]:
     if not finished.painted:
         return outcomes
     try:
-        files = tuple(place.write(drawing.path, drawing.as_png()) for drawing in _drawings(job, finished))
+        files = tuple(place.write(path, data) for path, data in _files_of(job, finished))
     except BrokenInputError as error:  # a record's name that leaves the folder
         return [*outcomes, Outcome(finished.group.key, Status.FAILED, reason=str(error))]
     shown = [one.record.name for one in finished.painted]
-    facts = {
-        "samples": {one.record.name: list(one.samples) for one in finished.painted},
-        "inputs": {
-            one.record.name: {str(modality): asdict(view.file) for modality, view in one.record.conditions.items()}
-            for one in finished.painted
-        },
-    }
+    facts = {"records": {one.record.name: _facts_of(job, one) for one in finished.painted}}
     done = Outcome(finished.group.key, Status.DONE, files, facts=facts, fingerprint=_fingerprint(job, shown))
     return [*outcomes, done]
+
+
+def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents: the pictures, and beside each whose place is known, a note that puts it on the map."""
+    for drawing in _drawings(job, finished):
+        yield drawing.path, drawing.as_png()
+        modality = drawing.provenance.modality
+        place = job.places.of(drawing.provenance.records[0], modality) if modality else None
+        if place is not None:
+            yield f"{drawing.path}.aux.xml", map_note(job.frame.place_of_cut(place))
+
+
+def _facts_of(job: Job, one: Painted) -> dict[str, Any]:
+    """What `samples.json` says of a record."""
+    places = {modality: job.places.of(one.record.name, modality) for modality in job.recipe.request.generated}
+    return {
+        "samples": [{"id": sample, "seed": job.recipe.request.seed} for sample in one.samples],
+        "inputs": {str(modality): asdict(view.file) for modality, view in one.record.conditions.items()},
+        "places": {str(m): asdict(job.frame.place_of_cut(place)) for m, place in places.items() if place is not None},
+    }
 
 
 def _drawings(job: Job, finished: Finished) -> Iterator[Drawing]:
