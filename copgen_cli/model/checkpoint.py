@@ -6,6 +6,7 @@ held to it.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
+from copgen_cli.errors import BrokenInputError, CopgenError, DiskFullError, MismatchError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.transformer import CopGenTransformer
 
@@ -116,7 +117,12 @@ def find_weights(source: str | Path) -> Path:
             hint="Give the path of weights or of a model's folder, or a hub id.",
         )
     if str(source) == PUBLISHED_ID:
-        return fetch_from_hub(PUBLISHED_ID, [PUBLISHED_FILE]) / PUBLISHED_FILE
+        published = fetch_from_hub(PUBLISHED_ID, [PUBLISHED_FILE]) / PUBLISHED_FILE
+        if published.is_file():
+            return published
+        raise CopgenError(
+            f"The hub's {PUBLISHED_ID} has no {PUBLISHED_FILE}.", hint="Give the path of the weights themselves."
+        )
     wanted = ["config.json", WEIGHTS_NAME, "transformer/config.json", f"transformer/{WEIGHTS_NAME}", "nnet_ema*.pth"]
     return _weights_in(fetch_from_hub(str(source), wanted))
 
@@ -126,22 +132,20 @@ def fetch_from_hub(repo_id: str, patterns: Sequence[str]) -> Path:
 
     Raises:
         CopgenError: there is no such repository, or the files are neither in reach nor in the cache.
+        DiskFullError: there is no room for them in the cache.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants, snapshot_download
 
-    if all("*" not in pattern for pattern in patterns):
-        fetch = f"hf download {repo_id} {' '.join(patterns)}"
-    else:
-        fetch = f"hf download {repo_id}"
+    fetch = f"hf download {repo_id}" + (f" {patterns[0]}" if len(patterns) == 1 else "")
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
+    except Exception as error:  # the client passes on what its HTTP library raises, which changes with its version
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise DiskFullError(Path(constants.HF_HUB_CACHE)) from error
         raise CopgenError(
             f"There is no file or folder {repo_id} here, and it could not be fetched from the hub.",
             hint=f"Check the name; without a connection, run `{fetch}` where there is one and give the path it prints.",
         ) from error
-    return folder
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -165,9 +169,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise BrokenInputError(
                 f"{path}: {name} claims more values than the file holds.", hint="Fetch or convert it again."
             )
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return dict(tensors)
 
 
@@ -184,11 +187,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
+    mappable = zipfile.is_zipfile(path)  # older files are read as a whole; one that may not be opened raises here
     try:
-        # only the zip format can be mapped; older files are read as a whole
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError:
-        raise
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except Exception as error:  # on foreign bytes the unpickler raises whatever it stumbles over
         raise BrokenInputError(
             f"{path} is not a file of PyTorch weights: it is cut short, of another format, or would need to run code.",
@@ -221,8 +222,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise BrokenInputError(f"{path} is not JSON: {error}.", hint="Fetch or convert the model again.") from error
-    if not isinstance(config, dict):
-        raise BrokenInputError(f"{path} is not a configuration.", hint="Fetch or convert the model again.")
+    kinds = {"num_heads": int, "mlp_ratio": int | float, "modalities": list | None}
+    if not isinstance(config, dict) or not all(
+        isinstance(config[key], kind) for key, kind in kinds.items() if key in config
+    ):
+        raise BrokenInputError(
+            f"{path} is not the configuration of a transformer.", hint="Fetch or convert the model again."
+        )
     return config
 
 
@@ -248,6 +254,8 @@ def _sizes_of(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Any]:
         width, channels, patch, _ = shapes["patch_embeds.0.proj.weight"]
         hidden, _ = shapes["mid_block.mlp.fc1.weight"]
         _, tokens, _ = shapes["pos_embed"]
+        if not all((width, patch, hidden, tokens)):
+            raise ValueError("a tensor without values")
     except (KeyError, ValueError) as error:
         raise MismatchError(
             f"{weights} is not a transformer of this kind: patch_embeds.0.proj.weight, mid_block.mlp.fc1.weight and "

@@ -295,7 +295,7 @@ def _check_sizes(
 ) -> None:
     if sample_size % patch_size:
         raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
-    if hidden_size % num_heads:
+    if num_heads < 1 or hidden_size % num_heads:
         raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
     if depth % 2 or depth < 2:
         raise ValueError(f"depth {depth} is not even: it counts the input and output blocks, which mirror one another")
