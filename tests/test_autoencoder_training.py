@@ -1,0 +1,253 @@
+"""The recipe of the small autoencoder: its loss, its crops, a run that can stop anywhere, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+from typer.testing import CliRunner
+
+from copgen_cli.app import app
+from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model import autoencoder_training as training
+from copgen_cli.model.autoencoder import load_autoencoder, read_autoencoder
+from copgen_cli.settings import AutoencoderSettings
+
+CPU = torch.device("cpu")
+
+
+def small(**changed):
+    settings = {"steps": 6, "batch_size": 2, "channels": (8, 8), "save_every": 2, "seed": 3}
+    return AutoencoderSettings(**settings | changed)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Two patches of two modalities in each split: smooth colours that differ from place to place."""
+    folder = tmp_path_factory.mktemp("patches")
+    generator = np.random.default_rng(0)
+    for split in Split:
+        for modality in (Modality.DEM, Modality.S2L2A):
+            (folder / split / modality.facts.folder).mkdir(parents=True)
+            for k in range(2):
+                corners = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+                picture = corners.resize((256, 256), Image.Resampling.BICUBIC)
+                picture.save(folder / split / modality.facts.folder / f"1U_1R_{k}.png")
+    return folder
+
+
+@pytest.fixture
+def images(patches):
+    return {m: sorted((patches / "train" / m.facts.folder).glob("*.png")) for m in (Modality.DEM, Modality.S2L2A)}
+
+
+def train(images, settings, output, **options):
+    options = {"device": CPU, "dtype": torch.float32} | options
+    return list(training.train_autoencoder(images, settings, output, **options))
+
+
+@pytest.fixture(autouse=True)
+def few_measured(monkeypatch):
+    """Eight images a modality tell the scale well enough for a test."""
+    monkeypatch.setattr(training, "_MEASURED", 8)
+
+
+def saved(output):
+    return torch.load(output / training.STATE_NAME, weights_only=True)
+
+
+def assert_same_state(one, other):
+    for part in ("model", "ema"):
+        assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
+    for moments in one["optimizer"]["state"]:
+        for name, value in one["optimizer"]["state"][moments].items():
+            assert torch.equal(value, other["optimizer"]["state"][moments][name])
+    assert one["step"] == other["step"]
+
+
+def test_flat_pictures_differ_in_brightness_alone_and_only_at_the_coarsest_scale():
+    bright, dark = (torch.full((1, 3, 64, 64), value, dtype=torch.float64) for value in (0.8, -0.2))
+
+    c1 = 0.02**2
+    similarity = (2 * 0.8 * -0.2 + c1) / (0.8**2 + 0.2**2 + c1)
+    assert training.structural_loss(bright, dark).item() == pytest.approx(1 - (2 + similarity) / 3, rel=1e-4)
+    assert training.structural_loss(bright, bright).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_structure_is_lost_by_blur_and_noise_and_reversed_by_a_negative():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 16, generator=generator), scale_factor=8) - 0.5
+    noisy = picture + 0.2 * torch.randn(picture.shape, generator=generator)
+    much_noisier = picture + 0.6 * torch.randn(picture.shape, generator=generator)
+
+    losses = [training.structural_loss(picture, other).item() for other in (noisy, much_noisier, -picture)]
+
+    assert 0.05 < losses[0] < losses[1] < 1 < losses[2] < 2
+
+
+def test_the_structural_loss_has_a_useful_gradient_even_where_the_correlation_is_negative():
+    target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5
+    image = (-target).requires_grad_()
+    before = training.structural_loss(image, target)
+    before.backward()
+
+    after = training.structural_loss(image.detach() - image.grad / image.grad.norm(), target)
+
+    assert after.item() < before.item()
+
+
+def test_the_learning_rate_warms_up_holds_and_falls_over_the_last_fifth():
+    rates = [training.learning_rate(step, steps=1000, peak=2.0) for step in range(1000)]
+
+    assert rates[:2] == pytest.approx([0.02, 0.04])
+    assert set(rates[100:801]) == {2.0}
+    assert rates[900] == pytest.approx(1.0)
+    assert rates[999] == pytest.approx(0.01)
+
+
+def test_crops_are_pieces_of_the_images_turned_or_mirrored_and_depend_on_the_generator_alone(images):
+    crops = training.draw_crops(images, 6, 128, np.random.default_rng(4))
+
+    again = training.draw_crops(images, 6, 128, np.random.default_rng(4))
+    assert torch.equal(crops, again)
+    assert crops.shape == (6, 3, 128, 128)
+    sources = [training.read_image(file) for files in images.values() for file in files]
+    whole = training.draw_crops(images, 8, 256, np.random.default_rng(4)).permute(0, 2, 3, 1).numpy()
+    turned = [np.rot90(s[:, ::mirror], k) for s in sources for mirror in (1, -1) for k in range(4)]
+    assert all(any(np.array_equal(crop, candidate) for candidate in turned) for crop in whole)
+    assert len({crop.tobytes() for crop in whole}) > 4
+
+
+def test_an_image_that_is_too_small_or_none_is_named(images, tmp_path):
+    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("no picture")
+
+    for name, told in (("small.png", "100 x 300 px"), ("text.png", "cannot be read")):
+        with pytest.raises(BrokenInputError, match=told):
+            training.draw_crops({Modality.DEM: [tmp_path / name]}, 1, 128, np.random.default_rng(0))
+
+
+def test_a_run_that_was_stopped_ends_bitwise_as_one_that_was_not(images, tmp_path):
+    settings = small()
+    whole = train(images, settings, tmp_path / "whole")
+
+    iterator = training.train_autoencoder(images, settings, tmp_path / "stopped", device=CPU, dtype=torch.float32)
+    for _ in range(3):  # the third update is lost: states are saved every two
+        next(iterator)
+    iterator.close()
+    rest = train(images, settings, tmp_path / "stopped")
+
+    assert [update.step for update in rest] == [3, 4, 5, 6]
+    assert rest == whole[2:]
+    assert_same_state(saved(tmp_path / "whole"), saved(tmp_path / "stopped"))
+    lines = (tmp_path / "stopped" / training.METRICS_NAME).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_stops_after_its_time_and_saves_where_it_stands(images, tmp_path):
+    assert train(images, small(), tmp_path, max_seconds=0) == []
+    assert not (tmp_path / training.STATE_NAME).exists()
+
+    first = next(training.train_autoencoder(images, small(), tmp_path, device=CPU, dtype=torch.float32))
+    assert first.step == 1
+
+
+def test_training_lowers_the_loss_and_the_average_follows(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_WARM_UP", 1)
+    updates = train(images, small(steps=30, save_every=30, lr=1e-2, batch_size=1), tmp_path)
+
+    assert sum(u.absolute for u in updates[-5:]) < 0.7 * sum(u.absolute for u in updates[:5])
+    ema, model = saved(tmp_path)["ema"], saved(tmp_path)["model"]
+    distance = {name: (ema[name] - model[name]).norm() for name in ema}
+    assert 0 < sum(distance.values()) < sum(tensor.norm() for tensor in model.values())
+
+
+def test_another_recipe_does_not_go_on_with_a_run_but_more_updates_do(images, tmp_path):
+    train(images, small(steps=2), tmp_path)
+
+    with pytest.raises(MismatchError, match="seed 3, now 4"):
+        train(images, small(seed=4), tmp_path)
+    assert [update.step for update in train(images, small(steps=3, save_every=1), tmp_path)] == [3]
+
+
+def test_two_runs_do_not_share_an_output(images, tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError):
+        train(images, small(), tmp_path)
+
+
+def test_a_state_that_is_none_is_refused_without_running_it(images, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"step": Trap()}, tmp_path / training.STATE_NAME)
+
+    with pytest.raises(BrokenInputError, match="not a training state"):
+        train(images, small(), tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_exported_autoencoder_is_the_average_with_its_measured_scale(images, tmp_path):
+    settings = small()
+    train(images, settings, tmp_path)
+
+    scale = training.export_autoencoder(images, settings, tmp_path, CPU)
+
+    loaded = read_autoencoder(tmp_path)
+    assert all(torch.equal(tensor, saved(tmp_path)["ema"][name]) for name, tensor in loaded.state_dict().items())
+    autoencoder = load_autoencoder(tmp_path)
+    assert autoencoder.scale_factor == scale
+    every = torch.stack([torch.from_numpy(training.read_image(f).copy()) for files in images.values() for f in files])
+    mean, log_variance = autoencoder.moments(every.permute(0, 3, 1, 2)).chunk(2, dim=1)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    drawn = scale * (mean + (log_variance / 2).exp() * noise)
+    assert drawn.std().item() == pytest.approx(1, abs=0.05)  # crops are turned, which moves it a little
+
+
+def test_the_quality_is_the_signal_to_noise_ratio_of_bytes(patches):
+    class Darker:
+        """Takes ten levels off every pixel."""
+
+        scale_factor = 0.5
+
+        def moments(self, images):
+            return torch.cat([images.float(), torch.zeros_like(images.float())], dim=1)
+
+        def decode(self, latents):
+            return (latents / 0.5 - 10).clamp(0) / 255
+
+    flat = patches / "flat.png"
+    Image.new("RGB", (256, 256), (100, 150, 200)).save(flat)
+
+    assert training.reconstruction_psnr(Darker(), [flat]) == pytest.approx(20 * math.log10(255 / 10))
+
+
+def test_the_command_trains_reports_held_out_quality_and_goes_on_when_asked_for_more(patches, tmp_path, monkeypatch):
+    monkeypatch.setenv("COPGEN_AUTOENCODER__CHANNELS", "[8, 8]")
+    monkeypatch.setenv("COPGEN_AUTOENCODER__DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    base = ["train-autoencoder", "--data", str(patches), "--output", "vae", "--batch-size", "1", "--json"]
+
+    first = CliRunner().invoke(app, [*base, "--steps", "1"])
+    second = CliRunner().invoke(app, [*base, "--steps", "2"])
+    stopped = CliRunner().invoke(app, [*base, "--steps", "9", "--max-time", "0"])
+    afresh = CliRunner().invoke(app, [*base, "--steps", "1", "--seed", "5", "--overwrite"])
+
+    reports = [json.loads(run.stdout) for run in (first, second, stopped, afresh)]
+    assert [report["updates"] for report in reports] == [1, 2, 2, 1]
+    assert {"dem_psnr_db", "s2_l2a_psnr_db"} <= reports[0].keys()
+    assert load_autoencoder(tmp_path / "vae").scale_factor == reports[3]["scaling_factor"]
+
+
+def test_the_command_says_who_writes_patches_where_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(app, ["train-autoencoder", "--data", str(tmp_path)])
+
+    assert "No patches" in str(run.exception)
+    assert "copgen prepare" in run.exception.hint
