@@ -57,7 +57,7 @@ class PartReader:
     def binary_columns(self) -> tuple[str, ...]:
         """Columns of raw bytes: thumbnails and bands, but no text."""
         schema = self._metadata.schema.to_arrow_schema()
-        return tuple(name for name in self._columns if pa.types.is_binary(schema.field(name).type))
+        return tuple(name for name in self._columns if _is_bytes(schema.field(name).type))
 
     def read_row(self, row_group: int, columns: Sequence[str]) -> dict[str, bytes | str | None]:
         """The values of some columns in the one row of a row group; chunks that lie together come in one request.
@@ -160,3 +160,7 @@ class _SparseFile(io.RawIOBase):
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))

@@ -32,7 +32,9 @@ from copgen_cli.errors import BrokenInputError, CopgenError, UnavailableError, U
 T = TypeVar("T")
 
 PIECE = 1 << 16
-"""Bytes taken from a connection at a time; fewer received before a failure do not count as getting on."""
+"""Bytes taken from a connection at a time."""
+GETTING_ON = 1 / 32
+"""The share of what is left that must come before a failure for the retries to be counted anew; or a piece."""
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING = (408, 425, 500, 502, 503, 504)
 """Answers that another try may better."""
@@ -354,10 +356,10 @@ class HttpFile:
                         del received[before:]
                         raise _AgainError("more bytes came than were asked for")
         except _AgainError as again:
-            again.progressed = len(received) - before >= PIECE
+            again.progressed = _got_on(len(received) - before, stop - first)
             raise
         if len(received) < stop - start:
-            raise _AgainError("the connection closed early", progressed=len(received) - before >= PIECE)
+            raise _AgainError("the connection closed early", progressed=_got_on(len(received) - before, stop - first))
 
     def _receive_whole(self, stream: Any) -> None:
         """Continue a file that is being written, or begin it again where the server has no ranges."""
@@ -372,10 +374,10 @@ class HttpFile:
                 for piece in self._pieces(response):
                     have += stream.write(piece)
         except _AgainError as again:
-            again.progressed = have - before >= PIECE
+            again.progressed = _got_on(have - before, self.size - before)
             raise
         if have < self.size:
-            raise _AgainError("the connection closed early", progressed=have - before >= PIECE)
+            raise _AgainError("the connection closed early", progressed=_got_on(have - before, self.size - before))
         stream.flush()
         if have > self.size or (location.sha256 and _sha256(stream) != location.sha256):
             stream.truncate(0)
@@ -464,6 +466,10 @@ def _next_address(at: str, response: requests.Response) -> str:
             f"{at} redirects to {address!r}, which is not followed.", hint="Check --endpoint; it may not be genuine."
         )
     return address
+
+
+def _got_on(received: int, wanted: int) -> bool:
+    return received >= min(PIECE, wanted * GETTING_ON)
 
 
 def _sha256(stream: Any) -> str:

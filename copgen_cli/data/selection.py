@@ -93,8 +93,9 @@ def select(tables: Mapping[Modality, Path], region: RegionSettings) -> Selection
     if common is None or not len(common):
         raise NoCommonCellsError(
             "No cell passes all filters in all sources.",
-            hint="; ".join(map(str, funnels))
-            + ". Widen the box, the dates or the cloud range, or name fewer --sources.",
+            hint="\n  ".join(
+                (*map(str, funnels), "Widen the box, the dates or the cloud range, or name fewer --sources.")
+            ),
         )
     chosen = _draw(common, region)
     return Selection(
