@@ -80,3 +80,23 @@ def run_folder(runs_dir: Path, region: str, preset: str) -> Path:
 def model_folder(workdir: Path) -> Path:
     """The finished pipeline of a training run."""
     return workdir / "model"
+
+
+def checkpoints_folder(workdir: Path) -> Path:
+    """The checkpoints of a training run, one folder per step."""
+    return workdir / "checkpoints"
+
+
+def previews_folder(workdir: Path) -> Path:
+    """The pictures that a training run draws on its way."""
+    return workdir / "previews"
+
+
+def metrics_file(workdir: Path) -> Path:
+    """What a training run measured, one JSON document per line."""
+    return workdir / "metrics.jsonl"
+
+
+def run_lock(workdir: Path) -> Path:
+    """Held by the process that trains in this folder."""
+    return workdir / ".lock"

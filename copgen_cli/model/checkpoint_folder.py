@@ -1,0 +1,181 @@
+"""Numbered folders that are whole or absent: filled beside, flushed, hashed in a manifest, and renamed into place.
+
+step-00000010/          what `fill` wrote, and manifest.json with the size and SHA-256 of every file
+.step-00000010.<id>     one that is being written, or taken away; of no meaning to a reader
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from safetensors import SafetensorError
+
+from copgen_cli.errors import BrokenInputError, DiskFullError
+
+MANIFEST = "manifest.json"
+CHUNK = 1 << 22
+
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A checkpoint that was passed over, and why."""
+
+    folder: Path
+    reason: str
+
+
+def step_folder(parent: Path, step: int) -> Path:
+    return parent / f"step-{step:08}"
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a folder's name tells; None where it is no checkpoint's name."""
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
+def list_checkpoints(parent: Path) -> list[Path]:
+    """All of them, whole or not, oldest first."""
+    if not parent.is_dir():
+        return []
+    return sorted((path for path in parent.iterdir() if step_of(path) is not None), key=lambda path: step_of(path) or 0)
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Make the folder `target` out of what `fill` writes into the empty folder it is given.
+
+    A folder of that name, damaged or from an abandoned attempt, is replaced. Should anything fail, nothing is left.
+
+    Raises:
+        DiskFullError: there was no room.
+    """
+    beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
+    try:
+        with _disk_full_is_an_error(target):
+            beside.mkdir(parents=True)
+            fill(beside)
+            _seal(beside)
+            if target.exists():
+                remove_folder(target)
+            os.rename(beside, target)
+            _flush_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def why_not_whole(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, every byte of it read; None where nothing is."""
+    try:
+        recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        wanted = {str(name): (int(facts["size"]), str(facts["sha256"])) for name, facts in recorded.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        return f"its {MANIFEST} is not readable: {error}"
+    for name, (size, sha256) in wanted.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} bytes instead of {size:,}"
+        if _hash(file) != sha256:
+            return f"{name} is damaged: its SHA-256 differs from the one in {MANIFEST}"
+    return None
+
+
+def newest_whole(parent: Path) -> tuple[Path | None, list[Passed]]:
+    """The newest checkpoint that is whole, and the newer ones that are not."""
+    passed: list[Passed] = []
+    for folder in reversed(list_checkpoints(parent)):
+        reason = why_not_whole(folder)
+        if reason is None:
+            return folder, passed
+        passed.append(Passed(folder, reason))
+    return None, passed
+
+
+def must_be_whole(folder: Path) -> None:
+    """Raises BrokenInputError where a checkpoint is not whole."""
+    reason = why_not_whole(folder)
+    if reason is not None:
+        raise BrokenInputError(f"The checkpoint {folder} is not whole: {reason}.", hint="Resume from another one.")
+
+
+def prune(parent: Path, *, keep_last: int, milestone_every: int | None) -> None:
+    """Remove all but the last few checkpoints and those at multiples of `milestone_every`."""
+    for folder in list_checkpoints(parent)[:-keep_last]:
+        if milestone_every is None or (step_of(folder) or 0) % milestone_every:
+            remove_folder(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Take a checkpoint away at once: a stop in the middle leaves nothing under its name."""
+    aside = folder.with_name(f".{folder.name}.{uuid4().hex[:12]}")
+    os.rename(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove what a killed run was writing or taking away; for whoever holds the lock of the run alone."""
+    for path in parent.glob(".step-*.*") if parent.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    """Hash and flush every file, then write and flush the manifest and the folders."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    recorded = {}
+    for file in files:
+        _flush_file(file)
+        recorded[file.relative_to(folder).as_posix()] = {"size": file.stat().st_size, "sha256": _hash(file)}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"format": 1, "files": recorded}, indent=1) + "\n", encoding="utf-8")
+    _flush_file(manifest)
+    for inner in {file.parent for file in files} | {folder}:
+        _flush_folder(inner)
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _flush_file(file: Path) -> None:
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _disk_full_is_an_error(target: Path) -> Iterator[None]:
+    import errno
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and not any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        raise DiskFullError(target, free=None) from error

@@ -1,0 +1,107 @@
+"""The optimiser's side of a step: AdamW, its learning rate, the averaged weights, and the scale of half precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from copgen_cli.records import LearningRateDecay
+from copgen_cli.settings import TrainSettings
+
+
+def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW (arXiv:1711.05101) with decay on all parameters, in one kernel where the device has one."""
+    fused = {p.device.type for p in net.parameters()} <= {"cuda", "cpu"}
+    return torch.optim.AdamW(
+        net.parameters(),
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=fused,
+        foreach=None if fused else True,
+    )
+
+
+def learning_rate(k: int, settings: TrainSettings) -> float:
+    """The rate of update k, counted from 0: a linear rise from 0, then constant, or half a cosine down to 0."""
+    if k < settings.warmup:
+        return settings.lr * k / settings.warmup
+    if settings.decay is LearningRateDecay.COSINE:
+        gone = (k - settings.warmup) / max(settings.steps - settings.warmup, 1)
+        return settings.lr * (1 + math.cos(math.pi * min(gone, 1.0))) / 2
+    return settings.lr
+
+
+def ema_decay(k: int, settings: TrainSettings) -> float:
+    """What update k, counted from 0, keeps of the averaged weights."""
+    return min(settings.ema_decay, (1 + k) / (10 + k)) if settings.ema_warmup else settings.ema_decay
+
+
+class AveragedWeights:
+    """An exponential moving average of a network's parameters, in float32, beginning as a copy.
+
+    Kept as a list parallel to the parameters, so that it is sharded just as they are.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.of = list(net.parameters())
+        self.values = [parameter.detach().clone() for parameter in self.of]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """values = decay values + (1 - decay) parameters, all tensors at once."""
+        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self.of], 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The network has the averaged weights inside the block, and its own again afterwards, bit for bit."""
+        own = [parameter.detach().clone() for parameter in self.of]
+        _copy(self.values, self.of)
+        try:
+            yield
+        finally:
+            _copy(own, self.of)
+
+
+@torch.no_grad()
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    torch._foreach_copy_([target.detach() for target in targets], list(sources))
+
+
+@dataclass(slots=True)
+class LossScale:
+    """The factor that keeps gradients inside float16 (arXiv:1710.03740): halved on overflow, doubled after a calm time.
+
+    It decides by the norm over all processes, so that it is the same on each.
+    """
+
+    value: float = 2.0**16
+    calm: int = 0
+    """Steps since it last changed."""
+    patience: int = 2000
+
+    def update(self, *, overflowed: bool) -> None:
+        if overflowed:
+            self.value, self.calm = max(self.value / 2, 1.0), 0
+            return
+        self.calm += 1
+        if self.calm >= self.patience:
+            self.value, self.calm = self.value * 2, 0
+
+
+def gradient_norm(net: nn.Module) -> Tensor:
+    """The norm of all gradients together, over all shards of a sharded network; a scalar in float32."""
+    norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+@torch.no_grad()
+def scale_gradients(net: nn.Module, factor: float) -> None:
+    if factor != 1.0:
+        torch._foreach_mul_([p.grad for p in net.parameters() if p.grad is not None], factor)

@@ -1,0 +1,106 @@
+"""The processes of a run as one thing: who this one is, and what all of them agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from copgen_cli.errors import CopgenError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for another that is alive; a dead one is noticed by its closed connection."""
+
+
+class LostProcessError(CopgenError):
+    """Another process of the run is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One process among those of a run."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    accelerator: Accelerator | None = None
+    """None where this process is the only one."""
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            with noticing_a_lost_process():
+                torch.distributed.all_reduce(values)
+        return values
+
+    def tell(self, word: str | None) -> str | None:
+        """What the main process says, on all of them."""
+        if self.size == 1:
+            return word
+        said = [word]
+        with noticing_a_lost_process():
+            torch.distributed.broadcast_object_list(said, src=0)
+        return said[0]
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.accelerator is not None:
+            with noticing_a_lost_process():
+                self.accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        """Part from the others, once all are ready to."""
+        if self.accelerator is not None:
+            self.wait()
+            self.accelerator.end_training()
+            torch.distributed.destroy_process_group()
+
+
+def join_world(device: torch.device) -> World:
+    """Meet the other processes of this run; on accelerators, each takes that of its local rank.
+
+    Args:
+        device: what was asked for; the CPU means gloo.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",  # autocast and loss scale are those of the step, the same with one process and many
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    return World(accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator)
+
+
+@contextmanager
+def noticing_a_lost_process() -> Iterator[None]:
+    """Turn the errors that a collective raises when a peer is gone into one that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("Connection", "closed by peer", "Timed out", "timed out", "NCCL")):
+            raise
+        raise LostProcessError(
+            f"Another process of this run is gone: {str(error).splitlines()[0]}",
+            hint="Look for its message above; the same command continues from the last checkpoint.",
+        ) from error
+
+
+def gradients_stay_here(model: nn.Module, world: World, *, last: bool) -> AbstractContextManager[Any]:
+    """A context in which gradients are not exchanged, except in the last micro-batch of a step."""
+    if world.accelerator is None or last:
+        return nullcontext()
+    return world.accelerator.no_sync(model)

@@ -1,0 +1,288 @@
+"""A training run as a command sees it: data opened, folder locked, progress drawn, and the model written at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from copgen_cli import console, launching
+from copgen_cli.data.store import LatentStore
+from copgen_cli.errors import BusyError, CopgenError
+from copgen_cli.layout import (
+    checkpoints_folder,
+    metrics_file,
+    model_folder,
+    previews_folder,
+    run_lock,
+    split_store,
+)
+from copgen_cli.modalities import Split
+from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
+from copgen_cli.model.checkpoint_folder import remove_leftovers, step_folder
+from copgen_cli.model.devices import choose_device
+from copgen_cli.model.export import export_model
+from copgen_cli.model.memory import estimate_bytes
+from copgen_cli.model.metrics import Metrics, metrics_of
+from copgen_cli.model.parallel import World, join_world
+from copgen_cli.model.training import train as take_steps
+from copgen_cli.model.training_setup import LatentSpec, Prepared, check_amounts, prepare_run
+from copgen_cli.records import StopReason, TrainReport
+from copgen_cli.training_preview import Preview
+
+if TYPE_CHECKING:
+    from copgen_cli.settings import TrainSettings
+
+
+def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool, json: bool) -> int:
+    """Train in this process, alone or as one of several.
+
+    Args:
+        settings: of the run.
+        store: the packed store, with a folder per split.
+        folder: where the run lives.
+        overwrite: forget what an earlier run left there.
+        json: report in JSON.
+
+    Returns:
+        The exit code.
+    """
+    device = choose_device(settings.device)
+    train_data, test_data, spec = open_data(store)
+    world = join_world(device) if launching.was_launched() else World(device)
+    with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
+        if overwrite and world.is_main:
+            forget_run(folder)
+        prepared = prepare_run(train_data, test_data, spec, settings, checkpoints_folder(folder), world)
+        autoencoder = find_autoencoder(settings, spec, train_data, device) if world.is_main else None
+        run = replace(prepared.run, preview=_preview(prepared, test_data or train_data, folder, autoencoder))
+        reports = take_steps(run, prepared.state, asked_to_stop)
+        last = _follow(reports, prepared, folder) if world.is_main else _exhaust(reports)
+        reason = last.stopped if last is not None and last.stopped is not None else StopReason.FINISHED
+        if world.is_main:
+            facts = _finish(prepared, folder, last, autoencoder)
+            console.result_json(facts) if json else console.result(_TITLES.get(reason, f"Stopped by {reason}"), **facts)
+        world.leave()
+    return launching.EXIT_CODES[reason]
+
+
+_TITLES = {
+    StopReason.FINISHED: "Trained",
+    StopReason.TIME: "Stopped by the clock; the same command goes on",
+}
+
+
+def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]:
+    """The two splits of a packed store, and what its latents are.
+
+    Raises:
+        MissingInputError: there is no packed train split.
+        BrokenInputError: a store is damaged.
+    """
+    train_data = LatentStore(split_store(store, Split.TRAIN))
+    test_folder = split_store(store, Split.TEST)
+    test_data = LatentStore(test_folder) if test_folder.is_dir() else None
+    if test_data is None or not len(test_data):
+        console.note("The test split is empty: there will be no validation.")
+        test_data = None
+    metadata = train_data.metadata
+    _, channels, side, _ = metadata.shape
+    autoencoder = metadata.autoencoder
+    spec = LatentSpec(
+        modalities=tuple(train_data.modalities),
+        channels=channels // 2,
+        side=side,
+        autoencoder=autoencoder.id,
+        fingerprint=autoencoder.fingerprint,
+        scale_factor=autoencoder.scale_factor,
+    )
+    return train_data, test_data, spec
+
+
+def forget_run(folder: Path) -> None:
+    """Remove what a run wrote to its folder, and nothing else."""
+    for path in (checkpoints_folder(folder), previews_folder(folder), model_folder(folder), folder / "tensorboard"):
+        shutil.rmtree(path, ignore_errors=True)
+    metrics_file(folder).unlink(missing_ok=True)
+
+
+def check(settings: TrainSettings, store: Path, processes: int) -> None:
+    """What can be known to be wrong before several processes are started."""
+    train_data, _, _ = open_data(store)
+    check_amounts(len(train_data.names), settings, processes)
+
+
+def tell_plan(settings: TrainSettings, store: Path, folder: Path, processes: int, *, json: bool) -> None:
+    """What a run would do, with totals; nothing is written."""
+    train_data, test_data, spec = open_data(store)
+    prepared = prepare_run(
+        train_data, test_data, spec, settings, checkpoints_folder(folder), World(choose_device(settings.device))
+    )
+    net, chosen = prepared.state.net, prepared.run.settings
+    micro_batch = chosen.micro_batch or 1
+    facts = {
+        "modalities": ", ".join(prepared.run.modalities),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "tokens": net.pos_embed.shape[1],
+        "samples": len(train_data.names),
+        "test_samples": 0 if test_data is None else len(test_data.names),
+        "batch": f"{chosen.batch_size} = {processes} x {chosen.batch_size // processes}, {micro_batch} at a time",
+        "steps": chosen.steps,
+        "goes_on_from_step": prepared.state.step,
+        "steps_per_epoch": round(len(train_data.names) / chosen.batch_size, 2),
+        "epochs": round(chosen.steps * chosen.batch_size / len(train_data.names), 2),
+        "device": str(prepared.run.world.device),
+        "mixed_precision": chosen.mixed_precision,
+        "memory_per_process": f"about {estimate_bytes(net, chosen, micro_batch) / 2**30:.2f} GiB",
+        "disk_per_checkpoint": f"{16 * sum(p.numel() for p in net.parameters()) / 2**30:.2f} GiB",
+        "data": store,
+        "checkpoints": checkpoints_folder(folder),
+        "metrics": metrics_file(folder),
+        "previews": previews_folder(folder),
+        "model": model_folder(folder),
+    }
+    console.result_json(facts) if json else console.result("Would train", **facts)
+
+
+def _follow(reports: Iterator[TrainReport], prepared: Prepared, folder: Path) -> TrainReport | None:
+    """Draw the progress and write the metrics of a run; its last report, None where it had nothing left to do."""
+    run, state = prepared.run, prepared.state
+    for passed in prepared.resumption.passed:
+        console.warn(f"passed over {passed.folder.name}: {passed.reason}")
+    if prepared.resumption.folder is not None:
+        console.note(f"Going on from {prepared.resumption.folder}, step {state.step} of {run.settings.steps}.")
+    for name, (then, now) in prepared.changed.items():
+        console.warn(f"train.{name} is {now}, was {then}: the run takes another course from here")
+    metrics = Metrics(
+        metrics_file(folder),
+        from_step=state.step,
+        trackers=run.settings.trackers,
+        settings=run.settings.model_dump(mode="json"),
+    )
+    last = None
+    try:
+        shown = console.track(
+            reports, total=run.settings.steps, label="Training", done=state.step, unit="steps", describe=_describe
+        )
+        for last in shown:
+            if last.step % run.settings.log_every == 0 or last.validation or last.checkpoint or last.stopped:
+                metrics.write(metrics_of(last))
+            _mention(last)
+    finally:
+        metrics.close()
+    return last
+
+
+def _describe(report: TrainReport) -> str:
+    return f"loss {report.loss:.4f}, {report.samples_per_second:.3g} samples/s, lr {report.lr:.2g}"
+
+
+def _mention(report: TrainReport) -> None:
+    if report.validation is not None:
+        parts = ", ".join(f"{modality} {loss:.4f}" for modality, loss in report.validation.by_modality.items())
+        console.note(f"Step {report.step}: validation loss {report.validation.loss:.4f} ({parts})")
+    if report.checkpoint is not None:
+        console.detail(f"Step {report.step}: wrote {report.checkpoint}")
+    if report.preview is not None:
+        console.note(f"Step {report.step}: drew {report.preview}")
+
+
+def _exhaust(reports: Iterator[TrainReport]) -> TrainReport | None:
+    last = None
+    for report in reports:
+        last = report
+    return last
+
+
+def find_autoencoder(
+    settings: TrainSettings, spec: LatentSpec, data: LatentStore, device: torch.device
+) -> ImageAutoencoder | None:
+    """The autoencoder that made the latents, on the device; None, with a warning, where it can not be had.
+
+    Raises:
+        MismatchError: the one that `settings.vae` names is another.
+    """
+    name = settings.vae or spec.autoencoder
+    try:
+        autoencoder = load_autoencoder(name, device=device)
+    except CopgenError as problem:
+        if settings.vae is not None:
+            raise
+        console.warn(
+            f"{problem} There will be no previews, and the model will be written without its autoencoder: "
+            "name it with --vae, here or in `copgen sample`."
+        )
+        return None
+    data.require_autoencoder(autoencoder.fingerprint, name)
+    return autoencoder
+
+
+def _preview(
+    prepared: Prepared, data: LatentStore, folder: Path, autoencoder: ImageAutoencoder | None
+) -> Preview | None:
+    run = prepared.run
+    if run.settings.preview_every == 0 or autoencoder is None:
+        return None
+    samples = replace(run.samples, moments=data.select(run.modalities))
+    return Preview(
+        previews_folder(folder), samples, data.names, run.modalities, autoencoder, run.settings, title=folder.name
+    )
+
+
+def _finish(
+    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoder: ImageAutoencoder | None
+) -> dict[str, Any]:
+    """Write the model of the newest checkpoint, and say how the run ended."""
+    state = prepared.state
+    checkpoint = step_folder(checkpoints_folder(folder), state.step)
+    export_model(checkpoint, model_folder(folder), autoencoder)
+    facts: dict[str, Any] = {"step": state.step, "of": prepared.run.settings.steps, "skipped": state.skipped}
+    if last is not None:
+        facts["loss"] = last.loss
+    return {**facts, "checkpoint": str(checkpoint), "model": str(model_folder(folder))}
+
+
+@contextmanager
+def _only_run_in(folder: Path, world: World) -> Iterator[None]:
+    """Hold the lock of a run's folder, in the main process.
+
+    Raises:
+        BusyError: another run holds it.
+    """
+    if not world.is_main:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".owner.json"
+    lock = FileLock(run_lock(folder))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        raise BusyError(
+            f"Another run is at work in {folder}: {_owner(owner)}.",
+            hint="Wait for it or stop it, which saves it; or choose another --workdir.",
+        ) from None
+    try:
+        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        remove_leftovers(checkpoints_folder(folder))
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(file: Path) -> str:
+    try:
+        told = json.loads(file.read_text())
+        return f"process {told['pid']} on {told['host']}"
+    except (OSError, ValueError, KeyError):
+        return "it has not said which"
