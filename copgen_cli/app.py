@@ -12,12 +12,14 @@ import typer
 
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
+from copgen_cli.commands.convert import convert
 from copgen_cli.commands.download import download
 from copgen_cli.commands.evaluate import evaluate
 from copgen_cli.commands.info import info
 from copgen_cli.commands.prepare import prepare
 from copgen_cli.commands.sample import sample
 from copgen_cli.commands.simulate import simulate
+from copgen_cli.commands.train import train
 from copgen_cli.commands.train_autoencoder import train_autoencoder
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError
 from copgen_cli.options import ConfigOption, GlobalOptions
@@ -31,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (download, prepare, sample, evaluate, info, simulate, train_autoencoder):
+for command in (download, prepare, train, sample, evaluate, info, simulate, train_autoencoder, convert):
     app.command()(command)
 app.add_typer(config, name="config")
 
