@@ -72,13 +72,13 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
         (side, side, 3) uint8.
 
     Raises:
-        BrokenInputError: it can not be read, has more than eight bits, or is larger than `MOST_PIXELS`.
-        UsageError: it is smaller than the frame's resolution.
+        BrokenInputError: it can not be read, has more than eight bits, is larger than `MOST_PIXELS`, or smaller than
+            the frame's resolution.
     """
     pixels = read_rgb(path)
     height, width = pixels.shape[:2]
     if min(height, width) < frame.resolution:
-        raise UsageError(
+        raise BrokenInputError(
             f"{path} is {width} x {height} px; the model takes {frame.resolution} x {frame.resolution}.",
             hint=_advice_for_small(min(height, width), modality, frame),
         )

@@ -47,10 +47,8 @@ def finish(job: Job, run: StageRun, drawn: Iterable[Step | Outcome]) -> Report:
     summary = run.finish()
     if summary.failed and not (summary.done or summary.already):
         first = summary.failed[0]
-        raise CopgenError(
-            f"No record could be used; of {first.key}: {first.reason}",
-            hint=f"All reasons stand in {run.output}/copgen_{summary.stage}.json.",
-        )
+        several = f"None of {len(summary.failed):,} records could be used. " if len(summary.failed) > 1 else ""
+        raise CopgenError(f"{several}{first.key}: {first.reason}", hint=first.facts.get("hint", "Mend the input."))
     listing = run.output / NAME
     if summary.done or not listing.is_file():
         write_atomically(listing, _list(job, run, samples, seconds))

@@ -16,6 +16,7 @@ _SPELLINGS = {
     for spelling in (
         modality.value,
         modality.value.replace("_", ""),
+        f"{modality}_thumbnail",
         modality.facts.folder.lower(),
         modality.facts.source.lower(),
         modality.facts.source.lower().replace("-", "_"),

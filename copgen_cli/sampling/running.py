@@ -21,7 +21,7 @@ from copgen_cli.data.atomic import Place
 from copgen_cli.data.driver import StageRun, Unit
 from copgen_cli.data.executors import Threads
 from copgen_cli.data.manifest import Outcome, Status
-from copgen_cli.errors import BrokenInputError
+from copgen_cli.errors import BrokenInputError, ItemError
 from copgen_cli.modalities import Modality
 from copgen_cli.sampling.batches import in_batches
 from copgen_cli.sampling.images import Frame
@@ -87,8 +87,16 @@ class Finished:
     group: Group
     painted: tuple[Painted, ...]
     batches: tuple[tuple[str, ...], ...]
-    broken: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, ItemError] = field(default_factory=dict)
     """Records that could not be read, and why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Broken:
+    """A record that could not be read."""
+
+    name: str
+    error: ItemError
 
 
 def units_of(job: Job) -> list[Unit[Group]]:
@@ -189,33 +197,32 @@ def _chunks(job: Job, groups: Sequence[Group]) -> Iterator[list[Group]]:
         yield chunk
 
 
-def _read(source: Source, name: str) -> Record | tuple[str, str]:
-    """The record, or its name and what is wrong with it."""
+def _read(source: Source, name: str) -> Record | Broken:
     try:
         return source.read(name)
-    except BrokenInputError as error:
-        return name, str(error)
+    except ItemError as error:
+        return Broken(name, error)
 
 
 def _paint_chunk(
     job: Job,
     chunk: Sequence[Group],
-    read: Sequence[Record | tuple[str, str]],
+    read: Sequence[Record | Broken],
     pending: set[str],
     tell: Tell[Step | Outcome],
 ) -> Iterator[Finished]:
     painter, request = job.painter, job.recipe.request
     records: dict[str, Record] = {}
-    broken: dict[str, str] = {}
+    broken: dict[str, ItemError] = {}
     tasks: list[Task] = []
     for item in read:
-        if not isinstance(item, Record):
-            broken[item[0]] = item[1]
+        if isinstance(item, Broken):
+            broken[item.name] = item.error
             continue
         try:
             moments = {modality: painter.moments_of(view) for modality, view in item.conditions.items()}
-        except BrokenInputError as error:
-            broken[item.name] = str(error)
+        except ItemError as error:
+            broken[item.name] = error
             continue
         records[item.name] = item
         tasks += [Task(sample, item.name, moments) for sample in sample_ids(item.name, request)]
@@ -258,17 +265,21 @@ def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, 
 
 def _write(job: Job, place: Place, finished: Finished) -> list[Outcome]:
     """Put the files of one group in place."""
-    outcomes = [Outcome(name, Status.FAILED, reason=reason) for name, reason in finished.broken.items()]
+    outcomes = [_failure(name, error) for name, error in finished.broken.items()]
     if not finished.painted:
         return outcomes
     try:
         files = tuple(place.write(path, data) for path, data in _files_of(job, finished))
     except BrokenInputError as error:  # a record's name that leaves the folder
-        return [*outcomes, Outcome(finished.group.key, Status.FAILED, reason=str(error))]
+        return [*outcomes, _failure(finished.group.key, error)]
     shown = [one.record.name for one in finished.painted]
     facts = {"records": {one.record.name: _facts_of(job, one) for one in finished.painted}}
     done = Outcome(finished.group.key, Status.DONE, files, facts=facts, fingerprint=_fingerprint(job, shown))
     return [*outcomes, done]
+
+
+def _failure(key: str, error: ItemError) -> Outcome:
+    return Outcome(key, Status.FAILED, reason=str(error), facts={"hint": error.hint})
 
 
 def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
