@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,9 +34,14 @@ def recipe_tensor(name, shape):
 
 
 def compvis_names(model, levels):
-    """The tensors of a diffusers autoencoder under CompVis names (without attention)."""
+    """The tensors of a diffusers autoencoder under CompVis names; linear layers of attention are 1 x 1 convolutions."""
+    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
     renamed = {}
     for name, tensor in model.state_dict().items():
+        if "attentions" in name and tensor.ndim == 2:
+            tensor = tensor[..., None, None]
+        for new, old in attention.items():
+            name = name.replace(f"mid_block.attentions.0.{new}.", f"mid.attn_1.{old}.")
         for i in range(levels):
             name = name.replace(f"encoder.down_blocks.{i}.resnets.", f"encoder.down.{i}.block.")
             name = name.replace(f"encoder.down_blocks.{i}.downsamplers.0", f"encoder.down.{i}.downsample")
@@ -49,7 +56,9 @@ def compvis_names(model, levels):
 @pytest.fixture(scope="module")
 def compvis():
     """A small autoencoder that CompVis names can carry: its groups are the released ones', 32."""
-    return tiny_autoencoder(3, channels=(32, 64), scaling_factor=ae.PUBLISHED_SCALE, norm_num_groups=32)
+    return tiny_autoencoder(
+        3, channels=(32, 64), scaling_factor=ae.PUBLISHED_SCALE, norm_num_groups=32, mid_block_add_attention=True
+    )
 
 
 def test_a_file_under_compvis_names_gives_the_same_autoencoder_as_its_diffusers_folder(compvis, images, tmp_path):
@@ -67,6 +76,23 @@ def test_a_file_under_compvis_names_gives_the_same_autoencoder_as_its_diffusers_
     expected = loaded[0].moments(images)
     assert all(torch.equal(autoencoder.moments(images), expected) for autoencoder in loaded[1:])
     assert {autoencoder.scale_factor for autoencoder in loaded} == {0.18215}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-5)])
+def test_a_small_autoencoder_computes_the_numbers_kept_from_float64(compvis, tmp_path, dtype, tolerance):
+    shapes = {name: tensor.shape for name, tensor in compvis_names(compvis, levels=2).items()}
+    save_file({name: recipe_tensor(name, shape) for name, shape in shapes.items()}, tmp_path / "vae.safetensors")
+    model = load_autoencoder(tmp_path / "vae.safetensors", dtype=dtype).model
+    image = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (1, 3, 16, 16))).to(dtype)
+
+    moments = model.encode(image).latent_dist.parameters
+    decoded = model.decode(moments[:, :4]).sample
+
+    kept = json.loads((Path(__file__).parent / "data/autoencoder_float64.json").read_text())
+    for values, name in ((moments, "moments"), (decoded, "decoded")):
+        expected = torch.tensor(kept[name], dtype=torch.float64)
+        torch.testing.assert_close(values.double().flatten()[::37], expected, rtol=0, atol=tolerance)
 
 
 def test_a_pipeline_folder_stands_for_the_autoencoder_in_it(tmp_path):
@@ -173,7 +199,7 @@ def test_a_hub_id_that_cannot_be_fetched_says_how_to_get_it(monkeypatch, tmp_pat
     with pytest.raises(CopgenError, match="stabilityai/sd-vae-ft-ema") as caught:
         load_autoencoder()
 
-    assert "hf download stabilityai/sd-vae-ft-ema config.json" in caught.value.hint
+    assert "`hf download stabilityai/sd-vae-ft-ema`" in caught.value.hint
 
 
 def test_weights_that_do_not_fit_are_refused_with_names(compvis, tmp_path):
@@ -220,8 +246,6 @@ def test_a_tiny_decoder_takes_scaled_latents_as_they_are(tmp_path):
 
 @torch.no_grad()
 def test_the_recorded_full_size_autoencoder_comes_out_of_its_recipe(shared, tmp_path):
-    import json
-
     manifest = json.loads((shared / "golden/manifest_vae.json").read_text())["state_dict"]
     recorded = {
         name: torch.from_numpy(array)

@@ -14,7 +14,7 @@ from copgen_cli.model.transformer import CopGenTransformer
 
 def tiny_autoencoder(seed: int = 0, *, channels: Sequence[int] = (8, 8, 8, 8), **config) -> AutoencoderKL:
     """An `AutoencoderKL` with 4 latent channels and, as it stands, f = 8; every tensor random."""
-    config = {"norm_num_groups": 4, "scaling_factor": 0.7} | config
+    config = {"norm_num_groups": 4, "scaling_factor": 0.7, "mid_block_add_attention": False} | config
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoencoderKL(
@@ -23,7 +23,6 @@ def tiny_autoencoder(seed: int = 0, *, channels: Sequence[int] = (8, 8, 8, 8), *
             block_out_channels=list(channels),
             layers_per_block=1,
             sample_size=256,
-            mid_block_add_attention=False,
             **config,
         )
     return model.eval()
