@@ -16,7 +16,7 @@ from torch import Tensor
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.evaluation.bootstrap import Floats
 from copgen_cli.evaluation.extras import require
-from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder, to_signed
+from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
 
 INCEPTION = "inception"
 BATCH = 16
@@ -52,20 +52,18 @@ class AutoencoderFeatures:
 
     def __init__(self, autoencoder: ImageAutoencoder) -> None:
         self._autoencoder = autoencoder
-        self.name = f"encoder of the autoencoder {autoencoder.source} ({autoencoder.fingerprint[:8]})"
-        self.frechet_name = "FD (autoencoder encoder)"
-        self.kernel_name = "KD (autoencoder encoder)"
+        self.name = f"encoder of the autoencoder of {autoencoder.source} ({autoencoder.fingerprint[:8]})"
+        self.frechet_name = "AE-FD"
+        self.kernel_name = "AE-KD"
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        model = self._autoencoder.model
         kept: list[Tensor] = []
-        hook = model.encoder.conv_act.register_forward_hook(lambda _, __, output: kept.append(output))
+        hook = self._autoencoder.model.encoder.conv_act.register_forward_hook(lambda _, __, output: kept.append(output))
         try:
-            model.encoder(to_signed(images.to(self._autoencoder.device)).to(model.dtype))
+            self._autoencoder.moments(images)
         finally:
             hook.remove()
-        return kept[0].mean(dim=(2, 3))
+        return kept[0].float().mean(dim=(2, 3))
 
 
 class InceptionFeatures:
@@ -87,8 +85,8 @@ class InceptionFeatures:
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)
         ).to(self._device)
         self.name = "Inception v3 (torch-fidelity)"
-        self.frechet_name = "FID (Inception v3)"
-        self.kernel_name = "KID (Inception v3)"
+        self.frechet_name = "FID"
+        self.kernel_name = "KID"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Judge:
     _training: dict[str, NDArray] = field(default_factory=dict)
 
     def scores(self, pictures: PictureSet) -> list[Score]:
-        """All numbers of one set that are asked for and that the set allows."""
+        """All numbers of one set that are asked for and that there are enough pictures for."""
         n = pictures.samples.shape[1]
         repeated = tuple(name for name in pictures.names for _ in range(n))
         weights = draw_weights(pictures.truth_names, repeated, resamples=self.resamples, seed=self.seed)
@@ -74,6 +74,7 @@ class Judge:
         return [
             Score(pictures.condition, pictures.target, key, estimate, pictures.via, pictures.translations)
             for key, estimate in found.items()
+            if np.isfinite(estimate.value)
         ]
 
     def _pairs(self, pictures: PictureSet, weights: Weights) -> dict[str, Estimate]:

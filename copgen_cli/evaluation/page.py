@@ -148,7 +148,7 @@ def _plain(value: object) -> str:
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d1d1b;
-  background: #fff; max-width: 76rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+  background: #fff; max-width: 78rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
 .lead { color: #55554f; margin-top: 0; } .note { border-left: 3px solid #c98a00; padding-left: .7rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; }
@@ -162,7 +162,7 @@ td small { display: block; color: #77766f; font-size: .78rem; }
 .pictures td { padding: .25rem .35rem; text-align: left; }
 .pictures thead th { text-align: left; padding: .3rem .35rem; }
 .pictures tbody th { font-size: .8rem; color: #55554f; vertical-align: middle; } .pictures tbody tr { border: 0; }
-img { width: 128px; height: auto; margin-right: 3px; } .figures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
+img { width: 104px; height: auto; margin-right: 3px; } .figures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; color: #55554f; }
 footer { margin-top: 3rem; color: #77766f; font-size: .85rem; }
 """

@@ -82,7 +82,9 @@ def tables(report: Report) -> list[Table]:
         scores = {(s.condition, s.target, s.key): s.estimate for s in translated if s.key in family.keys}
         keys = tuple(key for key in family.keys if any(k == key for _, _, k in scores))
         if keys:
-            rows = dict.fromkeys((condition, target) for condition, target, _ in scores)
+            targets = list(dict.fromkeys(target for _, target, _ in scores))
+            pairs = dict.fromkeys((condition, target) for condition, target, _ in scores)
+            rows = sorted(pairs, key=lambda pair: targets.index(pair[1]))  # what is compared stands together
             found.append(
                 Table(
                     family.title,
@@ -105,11 +107,13 @@ def as_text(report: Report) -> list[str]:
 
 
 def digits_of(estimate: Estimate) -> int:
-    """Decimals that say no more than the interval allows: two digits of half its width."""
+    """Decimals that say no more than the interval allows: two digits of half its width, or else three of the number."""
     half = (estimate.high - estimate.low) / 2
-    if not math.isfinite(half) or half <= 0:
-        return 3 if abs(estimate.value) < 10 else 1
-    return min(max(1 - math.floor(math.log10(half)), 0), 4)
+    known = math.isfinite(half) and half > 0
+    leading, significant = (half, 2) if known else (abs(estimate.value), 3)
+    if leading == 0:
+        return 0
+    return min(max(significant - 1 - math.floor(math.log10(leading)), 0), 6)
 
 
 def _score_as_json(score: Score, report: Report) -> dict[str, Any]:

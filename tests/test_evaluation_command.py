@@ -1,0 +1,62 @@
+"""`copgen evaluate` as one types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COMMAND = [sys.executable, "-m", "copgen_cli", "evaluate"]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Four pictures, and each of them seven grey levels brighter."""
+    random = np.random.default_rng(0)
+    for folder in ("real", "made"):
+        (tmp_path / folder / "s2_l2a").mkdir(parents=True)
+    for name in ("1U_1R_0", "1U_2R_0", "2U_1R_0", "2U_2R_0"):
+        pixels = random.integers(0, 240, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "real" / "s2_l2a" / f"{name}.png")
+        Image.fromarray(pixels + 7).save(tmp_path / "made" / "s2_l2a" / f"{name}_v1.png")
+    return tmp_path
+
+
+def run(folder, *arguments):
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_two_folders_are_judged_and_a_report_is_written(folders):
+    process = run(
+        folders,
+        *("--real", "real", "--generated", "made", "--metrics", "psnr,wasserstein", "--json", "--output", "report"),
+    )
+
+    assert process.returncode == 0, process.stderr
+    printed = json.loads(process.stdout)
+    values = {score["metric"]: score["value"] for score in printed["scores"]}
+    assert values["psnr"] == pytest.approx(20 * np.log10(255 / 7))
+    assert values["wasserstein"] == pytest.approx(7)
+    written = json.loads((folders / "report" / "metrics.json").read_text())
+    assert written["scores"] == printed["scores"]
+    assert (folders / "report" / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--real", "real"], "belong together"),
+        (["--real", "real", "--generated", "made", "--model", "copgen-sim"], "without a model"),
+        (["--real", "real", "--generated", "made", "--metrics", "pnsr"], "Did you mean 'psnr'"),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_says_what_to_do(folders, arguments, complaint):
+    process = run(folders, *arguments)
+
+    assert process.returncode == 2
+    assert complaint in process.stderr
+    assert "Traceback" not in process.stderr
