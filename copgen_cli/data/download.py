@@ -105,6 +105,7 @@ class Download:
             NoCommonCellsError: no cell passes all filters in all sources.
         """
         indices = {modality: self._indices[modality] for modality in self.sources}
+        self._run.made_from({modality.facts.source: index.revision for modality, index in indices.items()})
         self._selection = select({modality: index.file for modality, index in indices.items()}, self._region)
         self.funnels = self._selection.funnels
         self._plan = plan_orders(indices, self._selection, self._bands)

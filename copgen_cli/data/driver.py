@@ -178,6 +178,10 @@ class StageRun:
         """For other processes of this run: each appends what it finishes, and this one calls `take_in` in the end."""
         return self._journal
 
+    def made_from(self, inputs: Mapping[str, Any]) -> None:
+        """Name in the manifest what the output is made from, where that shows only on the way; it is not compared."""
+        self.header = replace(self.header, inputs=_as_json(inputs))
+
     # -- what is to be done ------------------------------------------------------------------------------------------
 
     def pending(

@@ -25,7 +25,7 @@ R = TypeVar("R")
 Submit = Callable[[Callable[[I], R], I], "Future[R]"]
 
 QUEUED_PER_WORKER = 2
-SECONDS_TO_LEAVE = 2.0
+SECONDS_TO_LEAVE = 1.0
 
 
 class WorkerLostError(CopgenError):

@@ -75,7 +75,10 @@ class PartReader:
         sparse = _SparseFile(self._file.size, {r.start: self._file.read(r.start, r.stop) for r in ranges})
         try:
             source = pq.ParquetFile(
-                pa.PythonFile(sparse, mode="r"), metadata=self._metadata, page_checksum_verification=True
+                pa.PythonFile(sparse, mode="r"),
+                metadata=self._metadata,
+                pre_buffer=False,  # it would read what lies between two chunks as well
+                page_checksum_verification=True,
             )
             table = source.read_row_group(row_group, columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError, ValueError) as error:

@@ -24,7 +24,7 @@ class WorldIndex:
     modality: Modality
     file: Path
     revision: str | None
-    """What the endpoint's `main` stood for when it was asked: parts are read from there."""
+    """What the endpoint's `main` stood for when it last answered: parts are read from there. None for a folder."""
     current: bool
     """False where the endpoint did not answer, and the table is that of an earlier run."""
 
@@ -33,6 +33,7 @@ class WorldIndex:
 class _Sidecar:
     etag: str
     size: int
+    revision: str | None
 
 
 def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place) -> WorldIndex:
@@ -54,7 +55,7 @@ def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place
     except (UnreachableError, UnavailableError):
         if known is None:
             raise
-        return WorldIndex(modality, kept, None, current=False)
+        return WorldIndex(modality, kept, known.revision, current=False)
 
 
 def index_path(modality: Modality) -> str:
@@ -73,7 +74,9 @@ def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:
             ) from None
         _sidecar_file(kept).unlink(missing_ok=True)  # from here on, neither describes the other
     if remote.etag:
-        write_atomically(_sidecar_file(kept), json.dumps(asdict(_Sidecar(remote.etag, remote.size))).encode() + b"\n")
+        write_atomically(
+            _sidecar_file(kept), json.dumps(asdict(_Sidecar(remote.etag, remote.size, remote.commit))).encode() + b"\n"
+        )
     return kept
 
 
@@ -85,7 +88,7 @@ def _read_sidecar(kept: Path) -> _Sidecar | None:
     """What the table on disk is; None where there is none, or another than the sidecar describes."""
     try:
         values = json.loads(_sidecar_file(kept).read_bytes())
-        known = _Sidecar(str(values["etag"]), int(values["size"]))
+        known = _Sidecar(str(values["etag"]), int(values["size"]), values["revision"])
         return known if kept.stat().st_size == known.size else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
