@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import tiny_transformer
 from torch.testing import assert_close
 
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.data_order import TrainBatch
-from copgen_cli.model.optimisation import AveragedWeights, LossScale, learning_rate
+from copgen_cli.model.optimisation import AveragedWeights, LossScale, ema_decay, learning_rate
 from copgen_cli.model.training import training_step
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.records import LearningRateDecay
 from copgen_cli.settings import TrainSettings
 
 PUBLISHED = TrainSettings(preset="base", batch_size=4, warmup=2, mixed_precision="no")
+
+STEADY = TrainSettings(batch_size=4, warmup=0, lr=1e-3, mixed_precision="no")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,10 @@ def golden(shared):
 
 def published_batches(arrays) -> list[TrainBatch]:
     x0 = torch.from_numpy(arrays["x0"])
-    return [TrainBatch(x0, torch.from_numpy(e), torch.from_numpy(n)) for e, n in zip(arrays["eps"], arrays["n"])]
+    return [
+        TrainBatch(x0, torch.from_numpy(e), torch.from_numpy(n))
+        for e, n in zip(arrays["eps"], arrays["n"], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("micro_batch", [4, 1, 3])
@@ -53,3 +59,181 @@ def test_five_steps_end_where_the_published_trainer_ends(golden, micro_batch):
     average = dict(zip(own, state.average.values, strict=True))
     for name, expected in load_file(folder / "train5.final_ema.safetensors").items():
         assert_close(average[name], expected, rtol=0, atol=1e-6)
+
+
+def test_the_average_follows_the_published_formula(shared):
+    arrays = np.load(shared / "golden" / "ema.npz")
+    for number, rate in enumerate(arrays["rates"]):
+        net = torch.nn.ParameterList([torch.nn.Parameter(torch.from_numpy(arrays["dest0"]))])
+        average = AveragedWeights(net)
+        for source, expected in zip(arrays["src"], arrays[f"dest_after_each_rate{number}"], strict=True):
+            net[0].data.copy_(torch.from_numpy(source))
+            average.update(float(rate))
+            assert_close(average.values[0], torch.from_numpy(expected), rtol=0, atol=1e-6)
+
+
+def test_the_average_is_in_place_inside_a_block_only_and_the_weights_come_back_bit_for_bit():
+    net = tiny_transformer()
+    average = AveragedWeights(net)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    own = {name: parameter.clone() for name, parameter in net.named_parameters()}
+
+    with average.in_place():
+        assert all(torch.equal(a, p) for a, p in zip(average.values, net.parameters(), strict=True))
+
+    assert all(torch.equal(own[name], parameter) for name, parameter in net.named_parameters())
+
+
+def test_the_average_of_a_short_run_forgets_its_start_faster_with_warm_up():
+    settings = TrainSettings(ema_decay=0.9999, ema_warmup=True)
+
+    assert [ema_decay(k, settings) for k in (0, 8)] == [0.1, 0.5]
+    assert ema_decay(10**6, settings) == 0.9999
+    assert ema_decay(0, TrainSettings(ema_decay=0.9999)) == 0.9999
+
+
+def test_the_first_update_has_rate_zero_and_the_rise_ends_at_the_rate_given(golden):
+    facts, _, _ = golden
+    assert learning_rate(0, TrainSettings(lr=2e-4, warmup=5000)) == 0
+    for k, expected in facts["lr_with_warmup_5000_used_for_update_index"].items():
+        assert learning_rate(int(k), TrainSettings(lr=2e-4, warmup=5000)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine_decay_ends_at_zero():
+    settings = TrainSettings(lr=1.0, warmup=10, steps=110, decay=LearningRateDecay.COSINE)
+
+    assert [learning_rate(k, settings) for k in (10, 60, 110)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def some_batch(samples: int = 4, seed: int = 0) -> TrainBatch:
+    generator = torch.Generator().manual_seed(seed)
+    latents, noise = torch.randn(2, 4, samples, 4, 8, 8, generator=generator)
+    return TrainBatch(latents, noise, torch.randint(1, 1001, (4, samples), generator=generator))
+
+
+def some_state(settings: TrainSettings) -> TrainState:
+    return TrainState.begin(tiny_transformer(sample_size=8), settings)
+
+
+def everything(state: TrainState) -> dict[str, torch.Tensor]:
+    """Weights, average and optimiser, copied."""
+    named = list(state.net.named_parameters())
+    tensors = {f"weights {name}": parameter for name, parameter in named}
+    tensors |= {f"average {name}": value for (name, _), value in zip(named, state.average.values, strict=True)}
+    for name, parameter in named:
+        tensors |= {f"{kind} {name}": value for kind, value in state.optimizer.state[parameter].items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+def test_a_step_without_finite_loss_or_gradient_changes_nothing_and_is_counted(spoil):
+    state = some_state(STEADY)
+    training_step(state, [some_batch()], STEADY)
+    before = everything(state)
+    batch = some_batch()
+    if spoil == "loss":
+        batch.noise[0, 0, 0, 0, 0] = torch.nan
+    else:
+        state.net.decoder_preds[0].weight.register_hook(lambda gradient: gradient * torch.inf)
+
+    result = training_step(state, [batch], STEADY)
+
+    assert not result.applied
+    assert (state.step, state.position, state.skipped, state.skipped_in_row) == (2, 8, 1, 1)
+    assert_same(everything(state), before)
+
+
+def test_the_step_after_a_skipped_one_counts_from_zero_again():
+    state = some_state(STEADY)
+    spoilt = some_batch()
+    spoilt.latents[:] = torch.inf
+
+    for batch in (spoilt, some_batch()):
+        training_step(state, [batch], STEADY)
+
+    assert (state.skipped, state.skipped_in_row) == (1, 0)
+
+
+def test_in_float16_an_overflow_skips_the_step_and_halves_the_scale_and_the_next_step_trains():
+    settings = STEADY.model_copy(update={"mixed_precision": "fp16"})
+    state = some_state(settings)
+    state.loss_scale = LossScale(value=2.0**40)  # no gradient in float16 survives this
+    before = everything(state)
+
+    assert not training_step(state, [some_batch()], settings).applied
+    assert_same(everything(state), before)
+    assert state.loss_scale.value == 2.0**39
+
+    state.loss_scale = LossScale(value=2.0**10)
+    assert training_step(state, [some_batch()], settings).applied
+
+
+def test_the_scale_doubles_after_a_calm_time_and_never_falls_below_one():
+    scale = LossScale(value=2.0, patience=3)
+    for _ in range(3):
+        scale.update(overflowed=False)
+    assert scale.value == 4.0
+    for _ in range(5):
+        scale.update(overflowed=True)
+    assert scale.value == 1.0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_gives_the_gradient_of_float32_roughly_and_keeps_weights_in_float32(precision):
+    norms = {}
+    for name in ("no", precision):
+        settings = STEADY.model_copy(update={"mixed_precision": name})
+        state = some_state(settings)
+        norms[name] = training_step(state, [some_batch()], settings).grad_norm
+        assert {parameter.dtype for parameter in state.net.parameters()} == {torch.float32}
+
+    assert norms[precision] == pytest.approx(norms["no"], rel=0.02)
+    assert norms[precision] != norms["no"]
+
+
+def test_clipping_scales_the_gradient_to_the_norm_given_and_reports_the_norm_before():
+    free, clipped = (STEADY.model_copy(update={"clip": clip, "eps": 1e3}) for clip in (None, 0.01))  # eps: sgd-like
+    states = [some_state(free), some_state(clipped)]
+    begin = everything(states[0])
+
+    norms = [
+        training_step(s, [some_batch()], settings).grad_norm
+        for s, settings in zip(states, (free, clipped), strict=True)
+    ]
+
+    name = "exp_avg pos_embed"
+    assert norms[0] == norms[1] > 0.01
+    assert_close(everything(states[1])[name], everything(states[0])[name] * 0.01 / norms[0])
+    assert not torch.equal(everything(states[1])["weights pos_embed"], begin["weights pos_embed"])
+
+
+def test_activation_checkpointing_changes_no_number():
+    results = []
+    for checkpointing in (False, True):
+        state = some_state(STEADY)
+        if checkpointing:
+            state.net.enable_gradient_checkpointing()
+        training_step(state, [some_batch()], STEADY)
+        results.append(everything(state))
+
+    for name, tensor in results[0].items():
+        assert_close(results[1][name], tensor, rtol=0, atol=1e-6)
+
+
+def test_min_snr_weighs_the_loss_as_its_paper_says():
+    batch = some_batch()
+    batch.timesteps[:] = 1  # nearly clean: SNR is far above 5
+    plain = training_step(some_state(STEADY), [batch], STEADY)
+    weighed_settings = STEADY.model_copy(update={"min_snr_gamma": 5.0})
+
+    weighed = training_step(some_state(weighed_settings), [batch], weighed_settings)
+
+    snr = (1 - 0.00085) / 0.00085  # of step 1
+    assert sum(weighed.losses) == pytest.approx(sum(plain.losses) * 5 / snr, rel=1e-4)

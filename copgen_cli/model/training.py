@@ -186,9 +186,8 @@ def _between_steps(
             f"{state.skipped_in_row} steps in a row up to step {state.step} had no finite loss and gradient.",
             hint="Lower --lr, set clip, or train with --mixed-precision bf16; the weights were not touched by them.",
         )
-    checkpoint = None
-    if stopped is not None or state.step % settings.save_every == 0:
-        checkpoint = save_checkpoint(run, state)
+    due_to_save = state.step % settings.save_every == 0 and not state.skipped_in_row  # none from a run of bad steps
+    checkpoint = save_checkpoint(run, state) if stopped is not None or due_to_save else None
     hurried = stopped not in (None, StopReason.FINISHED)
 
     def interrupted() -> bool:
