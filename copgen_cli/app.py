@@ -14,8 +14,10 @@ from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
 from copgen_cli.commands.convert import convert
 from copgen_cli.commands.download import download
+from copgen_cli.commands.encode import encode
 from copgen_cli.commands.evaluate import evaluate
 from copgen_cli.commands.info import info
+from copgen_cli.commands.pack import pack
 from copgen_cli.commands.prepare import prepare
 from copgen_cli.commands.sample import sample
 from copgen_cli.commands.simulate import simulate
@@ -33,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (download, prepare, train, sample, evaluate, info, simulate, train_autoencoder, convert):
+for command in (download, prepare, encode, pack, train, sample, evaluate, info, simulate, train_autoencoder, convert):
     app.command()(command)
 app.add_typer(config, name="config")
 

@@ -133,6 +133,11 @@ def track(
         yield from _print_lines(items, total, label, done, unit, describe)
 
 
+def track_counts(counts: Iterable[int], *, total: int, label: str, done: int, unit: str) -> Iterator[int]:
+    """As `track`, for steps that deal with several items each; yields one number per item."""
+    return track((1 for count in counts for _ in range(count)), total=total, label=label, done=done, unit=unit)
+
+
 def stderr_is_terminal() -> bool:
     return sys.stderr.isatty()
 

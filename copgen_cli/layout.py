@@ -67,6 +67,16 @@ def split_index(patches: Path, split: Split) -> Path:
     return patches / f"{split}_metadata.parquet"
 
 
+def moments_beside(patches: Path) -> Path:
+    """Where `encode` writes when no other folder is named: the published workflow's name for it."""
+    return patches.with_name(f"{patches.name.removesuffix('_png')}_npy")
+
+
+def store_beside(folder: Path) -> Path:
+    """Where a store goes that is packed from a folder of patches or moments."""
+    return folder.with_name(f"{folder.name.removesuffix('_png').removesuffix('_npy')}_npy_lmdb")
+
+
 def split_store(store: Path, split: Split) -> Path:
     """The folder of one split's database."""
     return store / split

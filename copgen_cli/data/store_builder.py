@@ -36,17 +36,19 @@ def store_bytes(records: int, record_bytes: int) -> int:
 class StoreBuilder:
     """A store under construction in a folder of its own."""
 
-    def __init__(self, folder: Path, *, source: str, records: int, record_bytes: int) -> None:
-        """Go on with what is in `folder`, if it was begun from the same source, or begin anew.
+    def __init__(self, folder: Path, *, source: str, unit_records: int, records: int, record_bytes: int) -> None:
+        """Go on with what is in `folder`, if it was begun from the same source in the same units, or begin anew.
 
         Args:
             folder: only builders of this store write there.
-            source: tells one sequence of units from another.
+            source: tells the records from others.
+            unit_records: how many make a unit.
             records: how many there will be at most.
             record_bytes: size of each.
         """
         self.folder = folder
         self.source = source
+        self.unit_records = unit_records
         self._map_size = store_bytes(records, record_bytes) + records * PAGE + _SLACK
         self.units_done, self.finished = self._look()
         """How many units are in the store, and whether it is complete."""
@@ -54,6 +56,11 @@ class StoreBuilder:
     @property
     def file(self) -> Path:
         return self.folder / DATA_FILE
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        return self.file.stat().st_size if self.file.is_file() else 0
 
     def append(self, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
         """Add the next unit in one transaction.
@@ -103,21 +110,24 @@ class StoreBuilder:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _look(self) -> tuple[int, bool]:
-        if not self.file.is_file():
-            return 0, False
-        try:
-            with self._writing() as transaction:
-                known = _note_in(transaction)
-            if known.get("source") == self.source:
-                return int(known.get("units", 0)), "format" in known
-        except (lmdb.Error, ValueError):
-            pass
-        shutil.rmtree(self.folder)  # begun for other records, or damaged
+        if self.file.is_file():
+            try:
+                with self._writing() as transaction:
+                    known = _note_in(transaction)
+                finished = "format" in known
+                if known.get("source") == self.source and (finished or known.get("unit") == self.unit_records):
+                    return int(known.get("units", 0)), finished
+            except (lmdb.Error, ValueError):
+                pass
+        shutil.rmtree(self.folder, ignore_errors=True)  # begun for other records, or damaged
+        with self._writing() as transaction:
+            self._note(transaction, 0)  # whatever else comes to lie in the folder belongs to this source
         return 0, False
 
     def _note(self, transaction: lmdb.Transaction, units: int) -> None:
         """Remember in the store itself how far it is, with the unit that it speaks of."""
-        transaction.put(METADATA_KEY, json.dumps({"source": self.source, "units": units}).encode())
+        note = {"source": self.source, "unit": self.unit_records, "units": units}
+        transaction.put(METADATA_KEY, json.dumps(note).encode())
 
     @contextmanager
     def _writing(self) -> Iterator[lmdb.Transaction]:

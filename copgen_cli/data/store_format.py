@@ -13,11 +13,11 @@ Names of patches begin with a letter or digit. Keys are sorted by their bytes, a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from copgen_cli.data.autoencoder_facts import AutoencoderFacts
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.modalities import Modality
 
@@ -27,22 +27,6 @@ NAMES_KEY = b".names"
 FORMAT = "copgen latent store"
 VERSION = 1
 DTYPES = {"float32": "<f4", "float16": "<f2"}
-
-
-@dataclass(frozen=True, slots=True)
-class AutoencoderFacts:
-    """Which autoencoder made the moments; it alone can decode what a model makes of them."""
-
-    id: str
-    """Folder, file or hub id."""
-    fingerprint: str | None
-    """SHA-256 of its weights; None where a tree or database of the published workflow does not say."""
-    scale_factor: float
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AutoencoderFacts:
-        fingerprint = values["fingerprint"]
-        return cls(str(values["id"]), None if fingerprint is None else str(fingerprint), float(values["scale_factor"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,106 @@
+"""Moments kept as one npy file per patch and modality: read without ever unpickling."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from copgen_cli.data.patch_tree import PatchTree, fingerprint, read_tree
+from copgen_cli.errors import BrokenInputError
+from copgen_cli.modalities import Split
+
+_HINT = "Encode the patch again: `copgen encode`."
+
+
+class NpyMoments:
+    """A tree that `copgen encode` wrote, or the published workflow."""
+
+    def __init__(self, folder: Path) -> None:
+        """List the tree.
+
+        Raises:
+            MissingInputError: it holds no npy file.
+            BrokenInputError: its first file is none.
+        """
+        self.tree: PatchTree = read_tree(folder, ".npy", what="encoded patches", written_by="encode")
+        self.modalities = self.tree.modalities
+        self.shape = self._find_shape()
+        """(2 C, H, W) of every file."""
+        self._header = _header(self.shape)
+
+    def names(self, split: Split) -> list[str]:
+        return self.tree.complete(split)
+
+    def incomplete(self, split: Split) -> dict[str, str]:
+        return self.tree.incomplete(split)
+
+    def fingerprint(self, split: Split) -> str:
+        return fingerprint(self.names(split), self.tree.folder, "encode")
+
+    def read(self, split: Split, name: str) -> np.ndarray:
+        """(M, 2 C, H, W) float32.
+
+        Raises:
+            BrokenInputError: a file is damaged, of another shape or type, or not finite.
+        """
+        out = np.empty((len(self.modalities), *self.shape), np.float32)
+        for place, modality in zip(out, self.modalities, strict=True):
+            place[...] = self._read_file(self.tree.file(split, modality, name))
+        if not np.isfinite(out).all():
+            raise BrokenInputError(f"{name} holds values that are not finite", hint=_HINT)
+        return out
+
+    def _read_file(self, file: Path) -> np.ndarray:
+        """A file whose header is the usual one is taken as it is; NumPy judges the others, at ten times the cost."""
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            raise BrokenInputError(f"{file} is missing", hint=_HINT) from None
+        header = self._header
+        if data.startswith(header) and len(data) == len(header) + 4 * int(np.prod(self.shape)):
+            return np.frombuffer(data, "<f4", offset=len(header)).reshape(self.shape)
+        values = parse_npy(data, file)
+        if values.shape != self.shape:
+            raise BrokenInputError(f"{file} has the shape {values.shape}, not {self.shape}", hint=_HINT)
+        return values
+
+    def _find_shape(self) -> tuple[int, int, int]:
+        """That of the first file that can be read."""
+        problem: BrokenInputError | None = None
+        for split in Split:
+            for name in self.tree.all(split):
+                modality = self.tree.has(split, name)[0]
+                file = self.tree.file(split, modality, name)
+                try:
+                    shape = parse_npy(file.read_bytes(), file).shape
+                except BrokenInputError as error:
+                    problem = problem or error
+                    continue
+                return shape[0], shape[1], shape[2]
+        assert problem is not None  # a tree holds at least one file
+        raise problem
+
+
+def parse_npy(data: bytes, file: Path) -> np.ndarray:
+    """Moments of one modality (2 C, H, W) in float32.
+
+    Raises:
+        BrokenInputError: it is no npy file, holds objects, or numbers that are no moments.
+    """
+    try:
+        values = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError, KeyError, TypeError, MemoryError) as error:
+        raise BrokenInputError(f"{file} is no npy file of numbers: {error}", hint=_HINT) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] % 2:
+        kind = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise BrokenInputError(f"{file} holds {kind}, not moments (2 C, H, W) in floating point", hint=_HINT)
+    return values.astype(np.float32, copy=False)
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an npy file of float32 values in C order begins with."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
