@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_models import tiny_pipeline
 
@@ -16,6 +19,15 @@ from copgen_cli.modalities import Modality
 
 SIDE = 64
 """Of the pictures of `small_model`, in pixels."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks this small lose more than they win by sharing their work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities import Modality, Role, as_modality
+from copgen_cli.modalities import Modality, Role
 from copgen_cli.records import Ignored, SampleRequest, Solver
 
 KEY = "copgen"
@@ -74,8 +74,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Raises KeyError, TypeError or ValueError where the values are not those of a recipe."""
-        roles = {as_modality(name): Role.GENERATE for name in values["generate"]}
-        roles |= {as_modality(name): Role.CONDITION for name in values["condition"]}
+        roles = {Modality(name): Role.GENERATE for name in values["generate"]}
+        roles |= {Modality(name): Role.CONDITION for name in values["condition"]}
         request = SampleRequest(
             roles=roles,
             n_samples=int(values["n_samples"]),
@@ -101,7 +101,7 @@ class Recipe:
     def describe(self) -> str:
         """One line for people, as it stands below a grid."""
         request = self.request
-        parts = [f"Synthetic, by copgen {__version__}", f"model {Path(self.model).name or self.model}"]
+        parts = [f"Synthetic, by copgen {__version__}", f"model {'/'.join(Path(self.model).parts[-2:])}"]
         parts += [f"{request.solver} solver, {request.steps} steps", f"seed {request.seed}"]
         if request.guidance_scale and request.conditions:
             parts.append(f"guidance {request.guidance_scale:g}")
@@ -170,10 +170,10 @@ class Provenance:
             recipe=Recipe.from_dict(values),
             kind=str(values["kind"]),
             records=tuple(str(name) for name in values["records"]),
-            modality=None if modality is None else as_modality(modality),
+            modality=None if modality is None else Modality(modality),
             sample=values["sample"],
             inputs={
-                record: {as_modality(m): InputFile(str(f["path"]), str(f["sha256"])) for m, f in files.items()}
+                record: {Modality(m): InputFile(str(f["path"]), str(f["sha256"])) for m, f in files.items()}
                 for record, files in values["inputs"].items()
             },
             batches=tuple(tuple(batch) for batch in values["batches"]),
