@@ -133,6 +133,21 @@ def test_bands_added_later_are_all_that_is_fetched(run, hub, archive):
     assert "Nothing to do" in run("download", "--endpoint", hub.endpoint)[2]  # and none are lost
 
 
+def test_thumbnails_stay_when_bands_can_not_be_had_and_are_not_fetched_twice(run, tmp_path):
+    row = Row("464U_102R", Modality.S1RTC)
+    archive = write_archive(tmp_path / "served", [row], parts=1)
+    honest = part_row(row, archive, size=24, band_bytes=50_000)
+    write_part(archive.part(row.modality), row.modality, [honest | {"vv": b"no TIFF"}])
+    arguments = ("download", "--endpoint", archive.endpoint, "--sources", "s1_rtc", "--json")
+    run(*arguments)
+    for _ in range(2):
+        assert run(*arguments, "--bands", "vv")[0] == EXIT_PARTLY
+        assert thumbnails(ROME) == archive.files_of([row])
+    assert json.loads(run(*arguments, "--bands", "vh")[1])["done"] == 1
+    assert json.loads(run(*arguments, "--overwrite")[1])["done"] == 1
+    assert thumbnails(ROME) == archive.files_of([row])
+
+
 def test_verify_finds_a_changed_file_and_mends_it(run, hub, archive):
     run("download", "--endpoint", hub.endpoint)
     victim = next(ROME.rglob("thumbnail.png"))

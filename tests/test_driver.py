@@ -157,6 +157,18 @@ def test_overwriting_can_be_interrupted_and_continued(tmp_path):
         assert [unit.key for unit in run.pending(units_of("one", "two"))] == ["two"]
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_unit_that_fails_later_keeps_its_files_where_the_key_says_all_that_matters(tmp_path, fixed):
+    shout_all(tmp_path, "one", "two", fixed=fixed)
+    with StageRun("shout", tmp_path, settings={"loud": True}, fixed=fixed) as run:
+        assert len(run.pending([Unit("one", "one", "changed"), *units_of("two")])) == 1
+        run.record(Outcome("one", Status.FAILED, reason="no more to be had"))
+        assert len(run.finish().failed) == 1
+    assert (tmp_path / "words/one.txt").exists() is not fixed
+    with StageRun("shout", tmp_path, settings={"loud": True}, fixed=fixed, dry_run=True) as run:
+        assert len(run.pending(units_of("one"))) == 1
+
+
 def test_units_no_longer_asked_for_go_when_the_stage_prunes(tmp_path):
     shout_all(tmp_path, "one", "two")
     shout_all(tmp_path, "one", prune=True)

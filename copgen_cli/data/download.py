@@ -179,7 +179,7 @@ class Download:
 
     def _without_what_is_there(self, unit: Unit[Order]) -> Order:
         known = self._run.recorded(unit.key)
-        files = known.files if known is not None and known.status is Status.DONE else ()
+        files = known.files if known is not None else ()
         intact = tuple(file for file in files if self._run.is_intact(file, verify=self._verify))
         return replace(unit.item, kept=intact)
 

@@ -50,6 +50,8 @@ I = TypeVar("I")  # noqa: E741
 
 PRIVATE_FOLDER = ".copgen"
 SECONDS_FOR_LOCK = 0.5
+MADE_ANEW = "to be made anew"
+"""The reason in the record of a unit that only says which files it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,8 @@ class StageRun:
     def recorded(self, key: str) -> Outcome | None:
         """What earlier runs, or this one, say of a unit."""
         line = self._lines.get(key)
-        return Outcome.from_line(line) if line is not None else None
+        known = Outcome.from_line(line) if line is not None else None
+        return None if known is not None and known.reason == MADE_ANEW else known
 
     def is_intact(self, file: WrittenFile, *, verify: bool = False) -> bool:
         """Whether a recorded file is there with its size and, if asked, its hash."""
@@ -249,14 +252,14 @@ class StageRun:
         """
         attempt = _Attempt(work, self._journal, retries)
         for outcome in (executor or Inline()).map(attempt, units, ordered=ordered):
-            self._keep(outcome)
+            self._finish_unit(outcome)
             yield outcome
 
     def record(self, outcome: Outcome) -> None:
         """Note a finished unit; for stages that do their own mapping. Its files must be in place."""
         self._wanted[outcome.key] = None
         self._journal.append(outcome)
-        self._keep(outcome)
+        self._finish_unit(outcome)
 
     def take_in(self) -> None:
         """Learn what other processes of this run have noted in its journal."""
@@ -374,7 +377,7 @@ class StageRun:
             self._lines = {key: _forgotten(line) for key, line in self._lines.items()}
         if started is not None:
             for outcome in self._journal.read():
-                self._lines[outcome.key] = outcome.as_line()
+                self._keep(outcome)
             return
         abandoned = [_forgotten(outcome.as_line()) for outcome in self._journal.read()]
         self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
@@ -396,9 +399,15 @@ class StageRun:
                         hint="Give --overwrite to make it anew, or choose another folder.",
                     )
 
-    def _keep(self, outcome: Outcome) -> None:
-        self._lines[outcome.key] = outcome.as_line()
+    def _finish_unit(self, outcome: Outcome) -> None:
+        self._keep(outcome)
         self._finished_here += outcome.status is Status.DONE
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Make this the record of its unit. Where the key says all, files of before are right though it fails now."""
+        if outcome.status is Status.FAILED and not self._fixed and outcome.key in self._lines:
+            outcome = replace(outcome, files=Outcome.from_line(self._lines[outcome.key]).files)
+        self._lines[outcome.key] = outcome.as_line()
 
     def _files_of(self, keys: Iterable[str]) -> set[str]:
         return {file.path for key in keys for file in Outcome.from_line(self._lines[key]).files}
@@ -472,7 +481,7 @@ class _Attempt(Generic[I]):
 
 def _forgotten(line: bytes) -> bytes:
     """The record of a unit that is to be done again: only which files it had."""
-    return replace(Outcome.from_line(line), status=Status.FAILED, reason="to be made anew").as_line()
+    return replace(Outcome.from_line(line), status=Status.FAILED, reason=MADE_ANEW).as_line()
 
 
 def _is_alive(pid: int) -> bool:
