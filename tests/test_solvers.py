@@ -100,6 +100,14 @@ def test_the_reference_spends_exactly_its_steps_on_a_uniform_grid_in_threes_and_
     assert_close(torch.tensor(grid).double(), torch.linspace(1, 1e-3, steps + 1, dtype=torch.float64))
 
 
+def test_the_reference_gives_the_network_a_thousand_times_the_time():
+    mixture = Mixture()
+
+    integrate_reference(mixture.start, 7, mixture.predict)
+
+    assert mixture.timesteps == pytest.approx([1000 - 999 * i / 7 for i in range(7)])
+
+
 @pytest.mark.parametrize("solver", list(Solver))
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 20, 61, 250])
 def test_every_solver_calls_the_network_once_per_step_at_steps_it_was_trained_on(solver, steps):

@@ -126,6 +126,13 @@ def test_tensors_have_the_names_and_shapes_of_the_specification(case):
     assert {name: tuple(t.shape) for name, t in net.state_dict().items()} == oracle.shapes_of(oracle.CASES[case])
 
 
+def test_every_norm_has_the_published_epsilon():
+    norms = [module for module in network().modules() if isinstance(module, torch.nn.LayerNorm)]
+
+    assert len(norms) == 13  # two in each of five blocks, one more in two of them, and the last
+    assert {norm.eps for norm in norms} == {1e-5}
+
+
 def test_linear_weights_begin_as_a_truncated_normal_and_biases_at_zero():
     torch.manual_seed(0)
     net = CopGenTransformer(sample_size=16, hidden_size=64, depth=2, num_heads=1)
