@@ -174,6 +174,7 @@ def test_a_draw_is_the_mean_plus_a_clipped_deviation_times_the_noise():
 def test_every_byte_survives_the_way_to_network_input_and_back():
     bytes_ = torch.arange(256, dtype=torch.uint8)
 
+    assert to_signed(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([-1, -0.6, 1], abs=1e-7)
     assert torch.equal(to_uint8(to_unit(to_signed(bytes_))), bytes_)
     assert torch.equal(to_uint8(torch.tensor([0.0, 0.4999 / 255, 0.5 / 255, 1.0])), torch.tensor([0, 0, 1, 255]).byte())
 
