@@ -29,6 +29,7 @@ from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed
 from copgen_cli.records import Ignored, Solver
 from copgen_cli.sampling.models import load_model
+from copgen_cli.sampling.painter import Painter, Task
 from copgen_cli.settings import load_settings
 
 DEM, S1, L1C, L2A = Modality
@@ -115,6 +116,18 @@ def test_samples_do_not_depend_on_the_batch_size_nor_on_the_other_places(model, 
     assert np.abs(whole.samples[1:].astype(int) - alone.samples).max() <= 1
 
 
+def test_each_sample_is_made_from_the_condition_of_its_own_place(model, truth):
+    plan = make_plan([Pair((S1,), (DEM,))], truth.names)
+    stronger = truth.moments[S1].clone()
+    stronger[2] *= 30
+    changed = protocol.Truth(truth.names, truth.pictures, {S1: stronger})
+
+    (before,), (after,) = sets_of(model, truth, plan), sets_of(model, changed, plan)
+
+    assert (before.samples[:2] == after.samples[:2]).all()
+    assert (before.samples[2] != after.samples[2]).any()
+
+
 def test_the_plan_knows_how_many_batches_there_are(model, truth):
     plan = make_plan([Pair((S1,), (DEM,)), Pair((), (DEM, S1))], truth.names, batch_size=4, translations=3)
 
@@ -130,6 +143,22 @@ def test_a_cycle_comes_back_after_every_second_translation(model, truth):
     assert [(s.target, s.via, s.translations) for s in returns] == [("s1_rtc", "dem", 2), ("s1_rtc", "dem", 4)]
     assert returns[0].samples.shape == (3, 1, 64, 64, 3)
     assert (returns[0].samples != returns[1].samples).any()
+
+
+def test_a_cycle_translates_the_picture_that_the_translation_before_made(model, truth):
+    plan = make_plan([Pair((S1,), (DEM,))], truth.names, translations=2)
+
+    def translate(given, made, moments, number):
+        request = plan.request(Pair((given,), (made,)))
+        painter = Painter(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+        tasks = [Task(f"{n}_t{number}", n, {given: m}) for n, m in zip(truth.names, moments, strict=True)]
+        return np.stack([painted[made] for painted in painter.paint(tasks)])
+
+    there = translate(S1, DEM, truth.moments[S1], 1)
+    back = translate(DEM, S1, protocol.encode(model.autoencoder, there), 2)
+    (found,) = (s for s in protocol.paint_cycles(model, truth, plan) if s is not None)
+
+    assert (found.samples[:, 0] == back).all()
 
 
 def test_the_autoencoder_alone_is_seen_through_its_mean_and_two_draws(model, truth):

@@ -128,7 +128,5 @@ def _inception_weights() -> Path:
     try:
         torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever an unpickler raises on a damaged or hostile file
-        raise BrokenInputError(
-            f"{file} is not a file of weights: {error}.", hint="Delete it; it is fetched again."
-        ) from error
+        raise BrokenInputError(f"{file} is no file of weights.", hint="Delete it; it is fetched again.") from error
     return file
