@@ -17,6 +17,8 @@ from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import autoencoder_training as training
 from copgen_cli.model.autoencoder import load_autoencoder, read_autoencoder
+from copgen_cli.model.autoencoder_state import METRICS_NAME, STATE_NAME
+from copgen_cli.model.structural_similarity import structural_loss
 from copgen_cli.settings import AutoencoderSettings
 
 CPU = torch.device("cpu")
@@ -59,7 +61,7 @@ def few_measured(monkeypatch):
 
 
 def saved(output):
-    return torch.load(output / training.STATE_NAME, weights_only=True)
+    return torch.load(output / STATE_NAME, weights_only=True)
 
 
 def assert_same_state(one, other):
@@ -76,8 +78,8 @@ def test_flat_pictures_differ_in_brightness_alone_and_only_at_the_coarsest_scale
 
     c1 = 0.02**2
     similarity = (2 * 0.8 * -0.2 + c1) / (0.8**2 + 0.2**2 + c1)
-    assert training.structural_loss(bright, dark).item() == pytest.approx(1 - (2 + similarity) / 3, rel=1e-4)
-    assert training.structural_loss(bright, bright).item() == pytest.approx(0, abs=1e-6)
+    assert structural_loss(bright, dark).item() == pytest.approx(1 - (2 + similarity) / 3, rel=1e-4)
+    assert structural_loss(bright, bright).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_structure_is_lost_by_blur_and_noise_and_reversed_by_a_negative():
@@ -86,7 +88,7 @@ def test_structure_is_lost_by_blur_and_noise_and_reversed_by_a_negative():
     noisy = picture + 0.2 * torch.randn(picture.shape, generator=generator)
     much_noisier = picture + 0.6 * torch.randn(picture.shape, generator=generator)
 
-    losses = [training.structural_loss(picture, other).item() for other in (noisy, much_noisier, -picture)]
+    losses = [structural_loss(picture, other).item() for other in (noisy, much_noisier, -picture)]
 
     assert 0.05 < losses[0] < losses[1] < 1 < losses[2] < 2
 
@@ -94,10 +96,10 @@ def test_structure_is_lost_by_blur_and_noise_and_reversed_by_a_negative():
 def test_the_structural_loss_has_a_useful_gradient_even_where_the_correlation_is_negative():
     target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5
     image = (-target).requires_grad_()
-    before = training.structural_loss(image, target)
+    before = structural_loss(image, target)
     before.backward()
 
-    after = training.structural_loss(image.detach() - image.grad / image.grad.norm(), target)
+    after = structural_loss(image.detach() - image.grad / image.grad.norm(), target)
 
     assert after.item() < before.item()
 
@@ -146,13 +148,13 @@ def test_a_run_that_was_stopped_ends_bitwise_as_one_that_was_not(images, tmp_pat
     assert [update.step for update in rest] == [3, 4, 5, 6]
     assert rest == whole[2:]
     assert_same_state(saved(tmp_path / "whole"), saved(tmp_path / "stopped"))
-    lines = (tmp_path / "stopped" / training.METRICS_NAME).read_text().splitlines()
+    lines = (tmp_path / "stopped" / METRICS_NAME).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_stops_after_its_time_and_saves_where_it_stands(images, tmp_path):
     assert train(images, small(), tmp_path, max_seconds=0) == []
-    assert not (tmp_path / training.STATE_NAME).exists()
+    assert not (tmp_path / STATE_NAME).exists()
 
     first = next(training.train_autoencoder(images, small(), tmp_path, device=CPU, dtype=torch.float32))
     assert first.step == 1
@@ -186,7 +188,7 @@ def test_a_state_that_is_none_is_refused_without_running_it(images, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    torch.save({"step": Trap()}, tmp_path / training.STATE_NAME)
+    torch.save({"step": Trap()}, tmp_path / STATE_NAME)
 
     with pytest.raises(BrokenInputError, match="not a training state"):
         train(images, small(), tmp_path)
@@ -241,6 +243,8 @@ def test_the_command_trains_reports_held_out_quality_and_goes_on_when_asked_for_
 
     reports = [json.loads(run.stdout) for run in (first, second, stopped, afresh)]
     assert [report["updates"] for report in reports] == [1, 2, 2, 1]
+    made = json.loads((tmp_path / "vae/recipe.json").read_text())
+    assert (made["recipe"]["steps"], made["recipe"]["seed"], made["images"]) == (1, 5, {"dem": 2, "s2_l2a": 2})
     assert {"dem_psnr_db", "s2_l2a_psnr_db"} <= reports[0].keys()
     assert load_autoencoder(tmp_path / "vae").scale_factor == reports[3]["scaling_factor"]
 

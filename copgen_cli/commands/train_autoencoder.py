@@ -57,6 +57,7 @@ def train_autoencoder(
     from copgen_cli.modalities import Split
     from copgen_cli.model import autoencoder_training as training
     from copgen_cli.model.autoencoder import load_autoencoder
+    from copgen_cli.model.autoencoder_state import finished_steps, forget_run
     from copgen_cli.model.devices import choose_device, choose_training_dtype
     from copgen_cli.settings import load_settings
 
@@ -68,9 +69,9 @@ def train_autoencoder(
     images = _images(patches, Split.TRAIN)
     place = choose_device(recipe.device)
     if overwrite:
-        training.forget_run(target)
+        forget_run(target)
 
-    done = training.finished_steps(target)
+    done = finished_steps(target)
     updates = training.train_autoencoder(
         images,
         recipe,

@@ -14,22 +14,31 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
-from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor, nn
 
-from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
+from copgen_cli import __version__
+from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed, to_uint8
+from copgen_cli.model.autoencoder_state import (
+    METRICS_NAME,
+    PATCH,
+    TrainingState,
+    alone_in,
+    append_metrics,
+    forget_metrics_after,
+    restore_state,
+    save_state,
+)
+from copgen_cli.model.structural_similarity import structural_loss
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
@@ -39,16 +48,11 @@ Images = Mapping[Modality, Sequence[Path]]
 
 CROP = 128
 """Side in pixels of what most updates see."""
-PATCH = 256
-"""Side in pixels of what the last ones see, and of what the autoencoder is for."""
-STATE_NAME = "training_state.pt"
-METRICS_NAME = "metrics.jsonl"
+RECIPE_NAME = "recipe.json"
 
 _WARM_UP = 100  # updates
 _FINISH = 0.2  # share of the updates that lower the learning rate
 _EMA_RATE = 0.999
-_SCALES = 3
-_WINDOW = 8  # pixels
 _MEASURED = 32  # images per modality that the scale and the quality are measured on
 
 
@@ -65,74 +69,6 @@ class Update:
     divergence: float
     """Mean nats per latent value."""
     lr: float
-
-
-@dataclass(slots=True)
-class TrainingState:
-    """What a run carries from update to update."""
-
-    model: AutoencoderKL
-    ema: AutoencoderKL
-    optimizer: torch.optim.AdamW
-    step: int = 0
-
-
-def build_autoencoder(channels: Sequence[int], seed: int) -> AutoencoderKL:
-    """An untrained autoencoder with 4 latent channels, one layer per block and no attention.
-
-    Raises:
-        ValueError: the channels of a level are no multiple of 8.
-    """
-    if any(width % 8 for width in channels):
-        raise ValueError(f"channels {tuple(channels)} are not all multiples of 8, the number of norm groups")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * len(channels),
-            up_block_types=["UpDecoderBlock2D"] * len(channels),
-            block_out_channels=list(channels),
-            layers_per_block=1,
-            norm_num_groups=8,
-            latent_channels=4,
-            sample_size=PATCH,
-            scaling_factor=1.0,
-            force_upcast=False,
-            mid_block_add_attention=False,
-        )
-
-
-def structural_loss(image: Tensor, target: Tensor) -> Tensor:
-    """1 - structural similarity, averaged over three scales.
-
-    Contrast and structure are compared at every scale and brightness at the coarsest one, as Wang, Simoncelli and Bovik
-    (2003, "Multiscale structural similarity") do; the scales are averaged rather than multiplied, because a product has
-    no useful gradient where a correlation is negative. Windows are 8 px squares, every 4 px.
-
-    Args:
-        image, target: (B, C, H, W) in [-1, 1], H and W at least 32.
-
-    Returns:
-        Scalar from 0 (equal) to 2.
-    """
-    similarity = torch.zeros((), device=image.device)
-    for scale in range(_SCALES):
-        if scale:
-            image, target = F.avg_pool2d(image, 2), F.avg_pool2d(target, 2)
-        brightness, structure = _compare_windows(image, target)
-        similarity = similarity + (structure if scale < _SCALES - 1 else brightness * structure).mean()
-    return 1 - similarity / _SCALES
-
-
-def _compare_windows(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Brightness and contrast-structure terms of SSIM per window, for a data range of 2."""
-    moments = torch.cat([image, target, image * image, target * target, image * target], dim=1)
-    pooled = F.avg_pool2d(moments, _WINDOW, stride=_WINDOW // 2)
-    mean_a, mean_b, square_a, square_b, product = pooled.chunk(5, dim=1)
-    variances = square_a - mean_a**2 + square_b - mean_b**2
-    covariance = product - mean_a * mean_b
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-    brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return brightness, (2 * covariance + c2) / (variances + c2)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -206,31 +142,20 @@ def train_autoencoder(
     """
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with _alone_in(output):
+    with alone_in(output):
         state = restore_state(output, settings, device)
         saved = state.step
-        _forget_after(output / METRICS_NAME, state.step)
+        forget_metrics_after(output / METRICS_NAME, state.step)
         while state.step < settings.steps and time.monotonic() - began < max_seconds:
             started = time.monotonic()
             update = _train_once(state, images, settings, device, dtype)
-            _append(output / METRICS_NAME, asdict(update) | {"seconds": round(time.monotonic() - started, 3)})
+            append_metrics(output / METRICS_NAME, asdict(update) | {"seconds": round(time.monotonic() - started, 3)})
             if state.step % settings.save_every == 0:
                 save_state(state, settings, output)
                 saved = state.step
             yield update
         if saved < state.step:
             save_state(state, settings, output)
-
-
-@contextmanager
-def _alone_in(output: Path) -> Iterator[None]:
-    try:
-        with FileLock(output / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise BusyError(
-            f"Another process trains into {output}.", hint="Wait for it, or choose another --output."
-        ) from None
 
 
 def _train_once(
@@ -270,64 +195,17 @@ def _follow(ema: nn.Module, model: nn.Module, rate: float) -> None:
         slow.lerp_(fast, 1 - rate)
 
 
-def restore_state(output: Path, settings: AutoencoderSettings, device: torch.device) -> TrainingState:
-    """The state that a run left in `output`, or a new one.
-
-    Raises:
-        MismatchError: it was made by another recipe.
-        BrokenInputError: it cannot be read.
-    """
-    model = build_autoencoder(settings.channels, settings.seed).to(device)
-    ema = build_autoencoder(settings.channels, settings.seed).to(device).requires_grad_(False)
-    state = TrainingState(model, ema, torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01))
-    file = output / STATE_NAME
-    if not file.is_file():
-        return state
-    saved = _read_state(file)
-    _check_recipe(saved["recipe"], settings, output)
-    model.load_state_dict(saved["model"])
-    ema.load_state_dict(saved["ema"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.step = saved["step"]
-    return state
-
-
-def finished_steps(output: Path) -> int:
-    """How many updates the run in `output` has behind it; 0 where there is none."""
-    return int(_read_state(output / STATE_NAME)["step"]) if (output / STATE_NAME).is_file() else 0
-
-
-def forget_run(output: Path) -> None:
-    """Remove the state and metrics of the run in `output`, if there is one."""
-    for name in (STATE_NAME, METRICS_NAME):
-        (output / name).unlink(missing_ok=True)
-
-
-def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path) -> None:
-    """Write everything that the next update needs, complete or not at all."""
-    values = {
-        "step": state.step,
-        "recipe": _recipe(settings),
-        "model": state.model.state_dict(),
-        "ema": state.ema.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-    }
-    beside = output / f".{STATE_NAME}.part"
-    with beside.open("wb") as stream:
-        torch.save(values, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, output / STATE_NAME)
-
-
 def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Path, device: torch.device) -> float:
     """Write the averaged weights of the state in `output` as a diffusers folder there, with their measured scale.
+
+    `recipe.json` beside them says how they were made.
 
     Returns:
         The scaling factor: one over the standard deviation of latents drawn for training images (arXiv:2112.10752,
         section D.1).
     """
-    ema = restore_state(output, settings, device).ema
+    state = restore_state(output, settings, device)
+    ema = state.ema
     generator = np.random.default_rng([settings.seed, 1 << 40])  # beyond any update's
     crops = [draw_crops({name: files}, _MEASURED, PATCH, generator) for name, files in sorted(images.items())]
     autoencoder = ImageAutoencoder(ema, device=device)
@@ -337,6 +215,12 @@ def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Pa
     scale = 1 / math.sqrt(variance.item())
     ema.register_to_config(scaling_factor=scale)
     ema.save_pretrained(output)
+    recipe = settings.model_dump(mode="json", exclude={"save_every"}) | {"steps": state.step, "of": settings.steps}
+    counts = {str(modality): len(files) for modality, files in sorted(images.items())}
+    facts = {"copgen": __version__, "recipe": recipe, "images": counts, "scaling_factor": scale}
+    beside = output / f".{RECIPE_NAME}.part"
+    beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, output / RECIPE_NAME)
     return scale
 
 
@@ -361,53 +245,3 @@ def spread(files: Sequence[Path], count: int = _MEASURED) -> list[Path]:
     """At most `count` of the files, evenly over their order."""
     every = max(1, len(files) // count)
     return list(files[::every])[:count]
-
-
-def _recipe(settings: AutoencoderSettings) -> dict[str, Any]:
-    """What decides the result; where and how often it is written does not."""
-    return json.loads(settings.model_dump_json(exclude={"steps", "save_every", "device", "dtype"}))
-
-
-def _check_recipe(saved: Mapping[str, Any], settings: AutoencoderSettings, output: Path) -> None:
-    recipe = _recipe(settings)
-    changed = [name for name in recipe if recipe[name] != saved.get(name)]
-    if changed:
-        told = ", ".join(f"{name} {saved.get(name)}, now {recipe[name]}" for name in changed)
-        raise MismatchError(
-            f"The run in {output} was begun with another recipe: {told}.",
-            hint="Use the same settings, another --output, or --overwrite.",
-        )
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-        if {"step", "recipe", "model", "ema", "optimizer"} <= saved.keys():
-            return saved
-    except OSError:
-        raise
-    except Exception as error:  # on foreign bytes the unpickler raises whatever it stumbles over
-        raise BrokenInputError(f"{file} is not a training state.", hint="Start afresh with --overwrite.") from error
-    raise BrokenInputError(f"{file} is not a training state.", hint="Start afresh with --overwrite.")
-
-
-def _append(file: Path, values: Mapping[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(values) + "\n")
-
-
-def _forget_after(file: Path, step: int) -> None:
-    """Drop the metrics of updates that will be done again."""
-    if not file.is_file():
-        return
-    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    beside = file.with_name(f".{file.name}.part")
-    beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(beside, file)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line that a kill cut short
