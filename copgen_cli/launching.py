@@ -13,16 +13,18 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_SIGINT, EXIT_SIGTERM, EXIT_USAGE, CopgenError, UsageError
 from copgen_cli.records import StopReason
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import TrainSettings
+    from copgen_cli.settings import SampleSettings, TrainSettings
+
+T = TypeVar("T")
 
 SHARED_FOLDER = "_COPGEN_LAUNCH_FOLDER"
 """Variable that names the folder to the processes."""
@@ -82,7 +84,7 @@ def first_host(hosts: str) -> str:
     return "".join(part for part in match.groups() if part)
 
 
-def count_processes(settings: TrainSettings) -> int:
+def count_processes(settings: TrainSettings | SampleSettings) -> int:
     """How many processes of this machine a run asks for; 1 leaves it to a configuration file, where there is one.
 
     Raises:
@@ -102,12 +104,12 @@ def count_processes(settings: TrainSettings) -> int:
             there = "There is no GPU" if found == 0 else "There is one GPU" if found == 1 else f"There are {found} GPUs"
             raise UsageError(
                 f"{there} here, {wanted} {'was' if wanted == 1 else 'were'} asked for.",
-                hint="Give --gpus what is there, or train on the CPU: --device cpu --num-processes 2.",
+                hint="Give --gpus what is there, or work on the CPU: --device cpu --num-processes 2.",
             )
     return wanted
 
 
-def launch(processes: int, settings: TrainSettings) -> int:
+def launch(processes: int, settings: TrainSettings | SampleSettings) -> int:
     """Run this very command in several processes through accelerate's launcher.
 
     Args:
@@ -221,6 +223,23 @@ def stop_requests(max_time: float | None = None) -> Iterator[Callable[[], StopRe
 
     with _handling(handle):
         yield asked_to_stop
+
+
+def until_asked_to_stop(items: Iterator[T]) -> Iterator[T]:
+    """Pass items on, and leave with the exit code of the request once whoever launched this process asks it to stop.
+
+    A process that was not launched by this module gets its signals itself.
+    """
+    with closing(items):  # type: ignore[type-var]
+        if SHARED_FOLDER not in os.environ:
+            yield from items
+            return
+        with stop_requests() as asked_to_stop:
+            for item in items:
+                yield item
+                reason = asked_to_stop()
+                if reason is not None:
+                    raise SystemExit(EXIT_CODES[reason])
 
 
 @contextmanager

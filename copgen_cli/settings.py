@@ -336,6 +336,12 @@ class SampleSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     limit: PositiveInt | None = None
     """Records to use of the input; all where None."""
+    gpus: PositiveInt | None = None
+    """GPUs of this machine that share the work; None is one, if there is any."""
+    num_processes: PositiveInt | None = None
+    """Processes that share the work; None is one for each of `gpus`."""
+    accelerate_config: Path | None = None
+    """Configuration file of accelerate for the launch."""
 
 
 class EvaluateSettings(Section):

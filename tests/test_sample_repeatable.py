@@ -10,18 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from copgen_processes import ranks
 from sample_commands import call_copgen, one_thread, pixels_of, save_folder, save_picture, small_model
 from tiny_stores import tiny_store
 
 from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.store_format import AutoencoderFacts
 from copgen_cli.modalities import Modality
+from copgen_cli.model.parallel import World
 from copgen_cli.sampling.jobs import Wishes, plan_job
 from copgen_cli.sampling.painter import Task
 from copgen_cli.sampling.running import Job, Step, draw, start_run, units_of
 from copgen_cli.settings import load_settings
 
 NAMES = list("abcdefg")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def plan(model, radar, tmp_path, monkeypatch):
     def make(folder: Path = radar, **sample) -> Job:
         chosen = {"model": str(model), "steps": 3, "n_samples": 3, "save_as": "pngs", "seed": 3} | sample
         wishes = Wishes(generate="dem,s2_l2a", inputs=(f"s1_rtc={folder}",))
-        return plan_job(load_settings(sample=chosen), wishes).job
+        return plan_job(load_settings(sample=chosen), wishes, CPU).job
 
     return make
 
@@ -145,6 +148,30 @@ def test_the_command_draws_what_the_pipeline_draws(plan, model, radar):
         torch.testing.assert_close(mine[modality], out.latents[modality], atol=1e-5, rtol=0)
 
 
+def test_two_processes_make_the_pictures_of_one_and_count_what_either_sets_aside(sample, model, tmp_path):
+    folder = save_folder(tmp_path / "radar", Modality.S1RTC, NAMES)
+    for name in ("b", "f"):
+        (folder / f"{name}.png").write_bytes(b"broken")
+    arguments = ("--n-samples", 2, "--save-as", "pngs", "--batch-size", 3)
+    sample(*arguments, "--output", "one", folder=folder)
+    chosen = ("--model", model, "--input", f"s1_rtc={folder}", "--generate", "dem,s2_l2a", "--steps", 3)
+
+    with ranks(2, "sample", *chosen, *arguments, "--device", "cpu", "--output", "two", "--json") as processes:
+        codes = [process.end() for process in processes]
+
+    assert codes == [3, 0], [process.said for process in processes]
+    told = json.loads(processes[0].said[processes[0].said.index("{") :])
+    assert told["samples"] == 2 * 5
+    files = sorted(path.relative_to("one") for path in Path("one").rglob("*.png"))
+    assert files == sorted(path.relative_to("two") for path in Path("two").rglob("*.png"))
+    for file in files:
+        one, two = (pixels_of(Path(folder) / file).astype(int) for folder in ("one", "two"))
+        assert np.abs(one - two).max() <= 1
+    listings = [json.loads((Path(folder) / "samples.json").read_text()) for folder in ("one", "two")]
+    assert listings[0]["missing"].keys() == listings[1]["missing"].keys() == {"b", "f"}
+    assert listings[0]["records"] == listings[1]["records"]
+
+
 class Interrupted(Exception):
     pass
 
@@ -157,7 +184,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(plan, tmp_pat
     def run(folder: Path, steps: int | None) -> None:
         with start_run(job, folder) as started:
             units = units_of(job)
-            for count, told in enumerate(draw(job, started, units, started.pending(units))):
+            for count, told in enumerate(draw(job, started, units, started.pending(units), World(CPU))):
                 assert isinstance(told, Step | Outcome)
                 if steps is not None and count >= steps:
                     raise Interrupted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.errors import MismatchError, UsageError
+from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
@@ -29,7 +29,10 @@ from copgen_cli.records import Ignored, Solver
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from copgen_cli.model.parallel import World
+    from copgen_cli.sampling.jobs import Wishes
     from copgen_cli.sampling.running import Job
+    from copgen_cli.settings import Settings
 
 FROM_SETTINGS = "from settings"
 
@@ -116,6 +119,10 @@ def sample(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Samples at a time.", show_default="by the device's memory")
     ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of this machine.", show_default="one, if any")] = None,
+    num_processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per GPU, or on the CPU.", show_default="1")
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     compile: Annotated[
@@ -161,7 +168,10 @@ def sample(
         _refuse([option for option, value in decided.items() if value is not None])
         _repeat(like, model, input or (), data, device, output, json=json)
         return
-    from copgen_cli.sampling.jobs import Wishes, plan_job
+    from copgen_cli import launching
+    from copgen_cli.model.devices import choose_device
+    from copgen_cli.model.parallel import World, join_world
+    from copgen_cli.sampling.jobs import Wishes, check_wishes, plan_job
     from copgen_cli.sampling.listing import finish
     from copgen_cli.sampling.running import draw, start_run, steps_of, units_of
     from copgen_cli.settings import load_settings
@@ -182,6 +192,8 @@ def sample(
             "device": device,
             "dtype": dtype,
             "limit": limit,
+            "gpus": gpus,
+            "num_processes": num_processes,
         },
     )
     wishes = Wishes(
@@ -195,7 +207,16 @@ def sample(
         preview=preview,
         compiled=compile,
     )
-    plan = plan_job(settings, wishes)
+    launched = launching.was_launched()
+    processes = 1 if launched or dry_run else launching.count_processes(settings.sample)
+    if processes > 1 or (settings.sample.accelerate_config is not None and not launched):
+        check_wishes(settings, wishes)
+        raise typer.Exit(launching.launch(processes, settings.sample))
+    chosen = choose_device(settings.sample.device)
+    world = join_world(chosen) if launched else World(chosen)
+    if not world.is_main:
+        raise typer.Exit(_help(settings, wishes, world))
+    plan = plan_job(settings, wishes, world.device)
     for text in plan.notes:
         console.note(text)
     folder = output or plan.output
@@ -205,12 +226,28 @@ def sample(
         if dry_run:
             _forecast(plan.job, folder, len(pending), json=json)
             return
-        drawn = console.track(
-            draw(plan.job, run, units, pending), total=steps_of(plan.job, pending), label="Sampling", unit="steps"
-        )
-        report = finish(plan.job, run, drawn)
+        steps = steps_of(plan.job, pending)
+        told = launching.until_asked_to_stop(draw(plan.job, run, units, pending, world))
+        report = finish(plan.job, run, console.track(told, total=steps, label="Sampling", unit="steps"))
+    world.leave()
     console.report("Sampled", report.summary, json=json, samples=report.samples, listing=report.listing)
     raise typer.Exit(report.summary.exit_code)
+
+
+def _help(settings: Settings, wishes: Wishes, world: World) -> int:
+    """The part of a process that is not the main one: it draws its share and says nothing."""
+    from copgen_cli import launching
+    from copgen_cli.sampling.jobs import plan_job
+    from copgen_cli.sampling.running import help_drawing
+
+    try:
+        job = plan_job(settings, wishes, world.device).job
+    except CopgenError as error:
+        return error.exit_code  # the main process says it
+    for _ in launching.until_asked_to_stop(help_drawing(job, world)):
+        pass
+    world.leave()
+    return 0
 
 
 def _refuse(options: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder, load_preview_decoder
-from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.model.devices import choose_dtype
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
 from copgen_cli.sampling.data import choose_data, open_data, table_of
@@ -53,12 +53,11 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_job(settings: Settings, wishes: Wishes) -> Plan:
-    """Choose, check and load all that a job needs.
+def check_wishes(settings: Settings, wishes: Wishes) -> tuple[SampleRequest, dict[Modality, Path]]:
+    """The request that settings and wishes amount to, and the pictures that are named, as far as they go together.
 
     Raises:
-        UsageError: the wishes contradict one another, or ask for what the model or the data does not know.
-        MissingInputError: an earlier command has not been run.
+        UsageError: the wishes contradict one another, or a path is not there.
     """
     asked = settings.sample
     inputs = parse_inputs(wishes.inputs)
@@ -73,6 +72,18 @@ def plan_job(settings: Settings, wishes: Wishes) -> Plan:
         seed=asked.seed,
     )
     _check_spread(request, spread=wishes.spread)
+    return request, inputs
+
+
+def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
+    """Choose, check and load all that a job needs.
+
+    Raises:
+        UsageError: the wishes contradict one another, or ask for what the model or the data does not know.
+        MissingInputError: an earlier command has not been run.
+    """
+    request, inputs = check_wishes(settings, wishes)
+    asked = settings.sample
     notes: list[str] = []
     data: Path | None = None
     if request.conditions and not inputs:
@@ -81,7 +92,6 @@ def plan_job(settings: Settings, wishes: Wishes) -> Plan:
         notes += [choice.note] if choice.note else []
     model = choose_model(asked.model, settings.runs_dir, settings.region)
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
-    device = choose_device(asked.device)
     loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
     check_known(request.roles, loaded.modalities, model.source)
     frame = _frame_of(loaded, wishes.resolution)

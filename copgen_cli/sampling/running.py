@@ -9,20 +9,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list, gather_object
+
 from copgen_cli.data.atomic import Place
 from copgen_cli.data.driver import StageRun, Unit
 from copgen_cli.data.executors import Threads
-from copgen_cli.data.manifest import Outcome, Status
+from copgen_cli.data.manifest import Journal, Outcome, Status
 from copgen_cli.errors import BrokenInputError, ItemError
 from copgen_cli.modalities import Modality
+from copgen_cli.model.parallel import World, noticing_a_lost_process
 from copgen_cli.sampling.batches import in_batches
 from copgen_cli.sampling.images import Frame
 from copgen_cli.sampling.inputs import Record, Source
@@ -128,27 +131,75 @@ class Step:
     """One sample has come one network call further."""
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the main process of several tells the others."""
+
+    place: Place
+    journal: Journal
+    pending: frozenset[str]
+    batch_size: int
+    """The same for all, since which samples share a batch must not depend on who draws them."""
+
+
 def draw(
-    job: Job, run: StageRun, units: Sequence[Unit[Group]], pending: Sequence[Unit[Group]]
+    job: Job, run: StageRun, units: Sequence[Unit[Group]], pending: Sequence[Unit[Group]], world: World
 ) -> Iterator[Step | Outcome]:
-    """Draw and write the pending ones of all units.
+    """Draw and write the pending ones of all units; with several processes, the part of the main one.
 
     Yields:
         Every step of every sample, and what became of each group once its files are in place.
     """
     for name, reason in job.source.lacking.items():
         run.record(Outcome(name, Status.FAILED, reason=reason))
-    groups, keys = [unit.item for unit in units], {unit.key for unit in pending}
-    for told in tell_while(functools.partial(_draw, job, run.place, groups, keys)):
+    share = Share(run.place, run.journal, frozenset(unit.key for unit in pending), job.batch_size)
+    for told in _draw_share(job, _told_to_all(share, world), world):
         if isinstance(told, Outcome):
             run.record(told)
         yield told
+    for outcome in _of_others([], world):
+        run.record(outcome)
+        yield outcome
 
 
-def _draw(job: Job, place: Place, groups: Sequence[Group], pending: set[str], tell: Tell[Step | Outcome]) -> None:
+def help_drawing(job: Job, world: World) -> Iterator[Step | Outcome]:
+    """The part of every other process; yields as `draw` does."""
+    share = _told_to_all(None, world)
+    outcomes = []
+    for told in _draw_share(job, share, world):
+        if isinstance(told, Outcome):
+            share.journal.append(told)  # the run's own record, should the main process not come so far
+            outcomes.append(told)
+        yield told
+    _of_others(outcomes, world)
+
+
+def _draw_share(job: Job, share: Share, world: World) -> Iterator[Step | Outcome]:
+    return tell_while(functools.partial(_draw, replace(job, batch_size=share.batch_size), share, world))
+
+
+def _told_to_all(share: Share | None, world: World) -> Share:
+    told = [share]
+    if world.size > 1:
+        with noticing_a_lost_process():
+            told = broadcast_object_list(told)
+    assert told[0] is not None
+    return told[0]
+
+
+def _of_others(outcomes: list[Outcome], world: World) -> list[Outcome]:
+    """What all other processes made, once they are done; each hands in its own."""
+    if world.size == 1:
+        return []
+    with noticing_a_lost_process():
+        gathered: list[Outcome] = gather_object(outcomes)
+    return gathered
+
+
+def _draw(job: Job, share: Share, world: World, tell: Tell[Step | Outcome]) -> None:
     """Paint in this thread, read and write in others."""
-    write = functools.partial(_write, job, place)
-    with closing(_finished_groups(job, groups, pending, tell)) as finished:
+    write = functools.partial(_write, job, share.place)
+    with closing(_finished_groups(job, share.pending, world, tell)) as finished:
         for outcomes in Threads(1).map(write, finished, ordered=True):
             for outcome in outcomes:
                 tell(outcome)
@@ -172,18 +223,21 @@ def _fingerprint(job: Job, names: Sequence[str]) -> str:
 
 
 def _finished_groups(
-    job: Job, groups: Sequence[Group], pending: set[str], tell: Tell[Step | Outcome]
+    job: Job, pending: frozenset[str], world: World, tell: Tell[Step | Outcome]
 ) -> Generator[Finished, None, None]:
-    chunks = [chunk for chunk in _chunks(job, groups) if any(group.key in pending for group in chunk)]
+    """Every n-th of the chunks in which something is pending."""
+    chunks = [chunk for chunk in _chunks(job, _groups(job)) if any(group.key in pending for group in chunk)]
+    chunks = chunks[world.rank :: world.size]
     names = (name for chunk in chunks for group in chunk for name in group.names)
     read = functools.partial(_read, job.source)
     records = Threads(READERS).map(read, names, ordered=True)
     for chunk in chunks:
         size = sum(len(group.names) for group in chunk)
-        yield from _paint_chunk(job, chunk, list(islice(records, size)), pending, tell)
+        paint = functools.partial(_paint, job.painter, world.size, tell)
+        yield from _paint_chunk(job, chunk, list(islice(records, size)), pending, paint)
 
 
-def _chunks(job: Job, groups: Sequence[Group]) -> Iterator[list[Group]]:
+def _chunks(job: Job, groups: Iterable[Group]) -> Iterator[list[Group]]:
     """Neighbouring groups that together fill a batch."""
     chunk: list[Group] = []
     samples = 0
@@ -208,8 +262,8 @@ def _paint_chunk(
     job: Job,
     chunk: Sequence[Group],
     read: Sequence[Record | Broken],
-    pending: set[str],
-    tell: Tell[Step | Outcome],
+    pending: Container[str],
+    paint: Callable[[Sequence[Task]], list[dict[Modality, Picture]]],
 ) -> Iterator[Finished]:
     painter, request = job.painter, job.recipe.request
     records: dict[str, Record] = {}
@@ -231,7 +285,7 @@ def _paint_chunk(
     needed = [task for batch in batches if any(task.record in wanted for task in batch) for task in batch]
     pictures: dict[str, Mapping[Modality, Any]] = {}
     together: list[tuple[str, ...]] = []
-    for batch, painted in in_batches(needed, job.batch_size, functools.partial(_paint, painter, tell)):
+    for batch, painted in in_batches(needed, job.batch_size, paint):
         together.append(tuple(task.sample for task in batch))
         pictures |= {task.sample: picture for task, picture in zip(batch, painted, strict=True)}
     for group in chunk:
@@ -244,9 +298,11 @@ def _paint_chunk(
             )
 
 
-def _paint(painter: Painter, tell: Tell[Step | Outcome], tasks: Sequence[Task]) -> list[dict[Modality, Picture]]:
+def _paint(
+    painter: Painter, processes: int, tell: Tell[Step | Outcome], tasks: Sequence[Task]
+) -> list[dict[Modality, Picture]]:
     def on_step(call: int, calls: int, clean: object) -> None:
-        for _ in tasks:
+        for _ in range(len(tasks) * processes):  # the others are about as far
             tell(Step())
 
     return painter.paint(tasks, on_step)
