@@ -52,8 +52,8 @@ def neighbours(cell: Cell) -> Iterator[Cell]:
     yield from (_wrapped(cell.row, cell.col + step) for step in (-1, 1))
     for row in (cell.row - 1, cell.row + 1):
         columns = columns_of_row(row)
-        first = (cell.col * columns) // around - 1
-        last = -(-(cell.col + 1) * columns // around)
+        first = -(-cell.col * columns // around) - 1  # exact: edges are compared as fractions of the circle
+        last = (cell.col + 1) * columns // around
         yield from (_wrapped(row, col) for col in range(first, last + 1))
 
 
