@@ -91,8 +91,10 @@ def _revive(kind: type[CopgenError], args: tuple[Any, ...], state: dict[str, Any
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The closest known spelling, if any is close."""
+    """The closest known spelling, if any is close; a beginning counts as close."""
     from difflib import get_close_matches
 
-    matches = get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    names = list(known)
+    begun = [candidate for candidate in names if candidate.lower().startswith(name.lower())] if name else []
+    matches = begun or get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return matches[0] if matches else None

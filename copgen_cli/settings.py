@@ -6,6 +6,7 @@ Command line > COPGEN_TRAIN__STEPS and the like > --config FILE or ./copgen.toml
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from datetime import date
@@ -558,6 +559,9 @@ def _explain(error: ValidationError, layers: tuple[Layer, ...]) -> UsageError:
             f"{'.'.join(location)} is missing in {origin}.",
             hint="Add it; `copgen config show` lists the built-in regions.",
         )
+    if first["type"] in ("enum", "literal_error"):
+        known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+        return UnknownNameError(f"value of {key} ({origin})", str(first["input"]), known=known)
     message = first["msg"].removeprefix("Value error, ")
     return UsageError(
         f"{key or 'settings'} from {origin}: {message}.", hint="`copgen config show` prints keys and values."

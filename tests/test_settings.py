@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from copgen_cli.errors import UsageError
+from copgen_cli.modalities import as_modality
 from copgen_cli.presets import Preset
 from copgen_cli.settings import PUBLIC_ENDPOINT, load_settings, load_settings_with_origins
 
@@ -118,6 +119,20 @@ def test_an_unknown_region_is_refused_with_the_nearest():
         load_settings(region="romme").region_settings()
 
     assert "'rome'" in caught.value.hint
+
+
+def test_a_value_that_is_not_on_its_list_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match=r"sample.solver \(command line\) 'unip'") as caught:
+        load_settings(sample={"solver": "unip"})
+
+    assert "'unipc'" in caught.value.hint
+
+
+def test_the_beginning_of_a_name_is_nearer_than_one_of_like_length():
+    with pytest.raises(UsageError) as caught:
+        as_modality("s1")
+
+    assert "'s1_rtc'" in caught.value.hint
 
 
 def test_the_hubs_own_variables_are_heeded_below_ours(monkeypatch):
