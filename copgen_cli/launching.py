@@ -128,7 +128,6 @@ def launch(processes: int, settings: TrainSettings | SampleSettings) -> int:
     told = {
         SHARED_FOLDER: str(folder),
         STARTER: str(os.getpid()),
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT",  # the others are passed on by the folder
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // processes, 1)),
     }
     if settings.device == "cpu":
@@ -157,8 +156,10 @@ def _run_launcher(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # its reports repeat ours at length
+    chosen = launch_command_parser().parse_args(list(arguments))
+    chosen.signals_to_handle = "SIGHUP,SIGQUIT"  # of torchrun; the others are passed on by the folder
     try:
-        launch_command(launch_command_parser().parse_args(list(arguments)))
+        launch_command(chosen)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         return _code_of(rank, failure.exitcode)

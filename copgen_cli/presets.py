@@ -31,6 +31,7 @@ _VALUES: dict[Preset, dict[str, Any]] = {
         "save_every": 10,
         "validate_every": 10,
         "preview_every": 0,
+        "preview_samples": 2,
         "preview_steps": 4,
     },
     Preset.SMALL: {

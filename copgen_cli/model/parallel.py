@@ -65,7 +65,6 @@ class World:
         if self.accelerator is not None:
             self.wait()
             self.accelerator.end_training()
-            torch.distributed.destroy_process_group()
 
 
 def join_world(device: torch.device) -> World:

@@ -19,7 +19,7 @@ from copgen_cli.model.checkpoint_folder import prune, step_folder
 from copgen_cli.model.data_order import DrawnSamples, Plan, TrainBatch, load_batches
 from copgen_cli.model.diffusion import denoising_loss_parts
 from copgen_cli.model.optimisation import ema_decay, gradient_norm, learning_rate, scale_gradients
-from copgen_cli.model.parallel import World, gradients_stay_here
+from copgen_cli.model.parallel import World, gradients_stay_here, noticing_a_lost_process
 from copgen_cli.model.training_state import Identity, TrainState, save_state
 from copgen_cli.records import StopReason, TrainReport, ValidationReport
 from copgen_cli.settings import TrainSettings
@@ -153,7 +153,8 @@ def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | 
     while state.step < settings.steps:
         started = time.monotonic()
         names = tuple(run.names[index] for index in plan.indices(state.position))
-        result = training_step(state, (next(batches) for _ in range(plan.micro_batches)), settings, world)
+        with noticing_a_lost_process():
+            result = training_step(state, (next(batches) for _ in range(plan.micro_batches)), settings, world)
         seconds = time.monotonic() - started
         report = TrainReport(
             step=state.step,
