@@ -353,7 +353,7 @@ def test_a_table_gives_numbers_no_more_digits_than_their_intervals_allow():
     assert "AE-FD" in text
 
 
-def test_rows_of_one_target_stand_together():
+def test_rows_of_one_target_stand_together_in_the_order_of_modalities():
     scores = [
         Score(c, t, "psnr", Estimate(1.0, 0.5, 1.5, 2))
         for c, t in (("dem", "s1_rtc"), ("s1_rtc", "dem"), ("nothing", "s1_rtc"))
@@ -361,7 +361,7 @@ def test_rows_of_one_target_stand_together():
 
     lines = [line.split("  ")[0] for line in as_text(make_report(*scores))]
 
-    assert lines[2:] == ["dem -> s1_rtc", "nothing -> s1_rtc", "s1_rtc -> dem"]
+    assert lines[2:] == ["s1_rtc -> dem", "dem -> s1_rtc", "nothing -> s1_rtc"]
 
 
 def test_the_page_escapes_what_it_is_given():

@@ -65,7 +65,7 @@ class Album:
         self.places[target] = tuple(names[i] for i in shown)
         self.columns[target] = [
             Column("truth", tuple((thumbnail(truth[i]),) for i in shown)),
-            Column("through the autoencoder", tuple((thumbnail(pictures[i]),) for i in shown)),
+            Column("autoencoder alone", tuple((thumbnail(pictures[i]),) for i in shown)),
         ]
 
     def add_copy(self, target: str, condition: str, found: Copy) -> None:

@@ -9,7 +9,7 @@ from copgen_cli import __version__
 from copgen_cli.evaluation.album import Album, Column, CopyExample
 from copgen_cli.evaluation.bootstrap import LEVEL, Estimate
 from copgen_cli.evaluation.metrics import QUANTITIES, Better
-from copgen_cli.evaluation.report import Report, Table, digits_of, tables
+from copgen_cli.evaluation.report import Report, Table, digits_of, order_of, tables
 from copgen_cli.modalities import Modality
 
 _ARROW = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: ""}
@@ -24,7 +24,7 @@ def as_html(report: Report, album: Album) -> str:
         _facts(report),
         *(f'<p class="note">{escape(note)}</p>' for note in report.notes),
         *(_table(table) for table in tables(report)),
-        *(_pictures(target, album) for target in album.columns),
+        *(_pictures(target, album) for target in sorted(album.columns, key=order_of)),
         _copies(album),
         _meanings(report),
     ]
@@ -148,7 +148,7 @@ def _plain(value: object) -> str:
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d1d1b;
-  background: #fff; max-width: 78rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+  background: #fff; max-width: 80rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
 .lead { color: #55554f; margin-top: 0; } .note { border-left: 3px solid #c98a00; padding-left: .7rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; }
@@ -160,9 +160,9 @@ thead th { font-weight: 600; border-bottom: 2px solid #1d1d1b; vertical-align: b
 tbody th { font-weight: 500; text-align: left; } tbody tr { border-bottom: 1px solid #e4e3de; }
 td small { display: block; color: #77766f; font-size: .78rem; }
 .pictures td { padding: .25rem .35rem; text-align: left; }
-.pictures thead th { text-align: left; padding: .3rem .35rem; }
+.pictures thead th { text-align: left; padding: .3rem .35rem; white-space: normal; }
 .pictures tbody th { font-size: .8rem; color: #55554f; vertical-align: middle; } .pictures tbody tr { border: 0; }
-img { width: 104px; height: auto; margin-right: 3px; } .figures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
+img { width: 102px; height: auto; margin-right: 3px; } .figures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; color: #55554f; }
 footer { margin-top: 3rem; color: #77766f; font-size: .85rem; }
 """

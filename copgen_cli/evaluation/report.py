@@ -11,6 +11,7 @@ from copgen_cli import __version__
 from copgen_cli.evaluation.bootstrap import LEVEL, Estimate
 from copgen_cli.evaluation.judge import Score
 from copgen_cli.evaluation.metrics import QUANTITIES
+from copgen_cli.modalities import Modality
 
 FORMAT = 1
 
@@ -82,9 +83,8 @@ def tables(report: Report) -> list[Table]:
         scores = {(s.condition, s.target, s.key): s.estimate for s in translated if s.key in family.keys}
         keys = tuple(key for key in family.keys if any(k == key for _, _, k in scores))
         if keys:
-            targets = list(dict.fromkeys(target for _, target, _ in scores))
             pairs = dict.fromkeys((condition, target) for condition, target, _ in scores)
-            rows = sorted(pairs, key=lambda pair: targets.index(pair[1]))  # what is compared stands together
+            rows = sorted(pairs, key=lambda pair: order_of(pair[1]))  # what is compared stands together
             found.append(
                 Table(
                     family.title,
@@ -149,6 +149,12 @@ def _cycle_table(report: Report) -> Table | None:
             for start, via in rows
         ),
     )
+
+
+def order_of(target: str) -> int:
+    """Where a target stands among others: as the registry orders modalities."""
+    names = list(map(str, Modality))
+    return names.index(target) if target in names else len(names)
 
 
 def _arrow(condition: str, target: str) -> str:
