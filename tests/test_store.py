@@ -348,7 +348,7 @@ def test_a_finished_store_that_was_not_moved_yet_is_found_finished(tmp_path):
     assert builder(tmp_path / "b").finished
 
 
-@pytest.mark.parametrize("source, unit", [("another source", UNIT), ("some source", UNIT + 1)])
+@pytest.mark.parametrize(("source", "unit"), [("another source", UNIT), ("some source", UNIT + 1)])
 def test_another_source_or_other_units_begin_anew(tmp_path, source, unit):
     append_units(builder(tmp_path / "b"), until=3)
     (tmp_path / "b/000000001.part").write_bytes(b"of the old source")

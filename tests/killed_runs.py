@@ -1,0 +1,69 @@
+"""Runs of `copgen` that kill themselves with SIGKILL on the way: `python killed_runs.py MOMENT NUMBER ARGUMENTS...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from copgen_processes import running
+
+
+class Moment(StrEnum):
+    """What is counted; the run dies just before it happens for the n-th time."""
+
+    FILE = "file"
+    """A file goes to its place."""
+    UNIT = "unit"
+    """A unit goes into a store under construction."""
+
+
+def killed_at(moment: Moment, number: int, *arguments: object) -> int:
+    """`copgen ARGUMENTS` in a process of its own; its exit code, -9 where it was killed."""
+    return subprocess.run([sys.executable, __file__, moment, str(number), *map(str, arguments)]).returncode
+
+
+def forked_and_killed_at(moment: Moment, number: int, *arguments: object) -> int:
+    """As `killed_at`, from a process that has torch imported already."""
+    with running(_die, moment, number, [str(argument) for argument in arguments]) as process:
+        return process.end()
+
+
+def _die(moment: Moment, number: int, arguments: Sequence[str]) -> None:
+    if moment is Moment.FILE:
+        from copgen_cli.data import atomic
+
+        mine = type(sys)("os")  # a copy, so that nobody else's `os` changes
+        mine.__dict__.update(os.__dict__)
+        mine.replace = _fatal(os.replace, number)
+        atomic.os = mine
+    else:
+        from copgen_cli.data.store_builder import StoreBuilder
+
+        StoreBuilder.append = _fatal(StoreBuilder.append, number)
+    from copgen_cli.app import main
+
+    sys.argv = ["copgen", *arguments]
+    main()
+
+
+def _fatal(function: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """The function, whose n-th call is the end."""
+    count = 0
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+
+    return counting
+
+
+if __name__ == "__main__":
+    _die(Moment(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
