@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,3 +62,24 @@ def test_wrong_usage_ends_with_two_and_says_what_to_do(folders, arguments, compl
     assert process.returncode == 2
     assert complaint in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("copgen evaluate --metrics psnr,fr", "psnr,frechet"),
+        ("copgen evaluate --pairs joint,un", "joint,unconditional"),
+        ("copgen evaluate --features inc", "inception"),
+    ],
+)
+def test_metrics_pairs_and_feature_networks_are_completed(words, offered):
+    environment = os.environ | {
+        "_COPGEN_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    copgen = Path(sys.executable).with_name("copgen")
+
+    process = subprocess.run([copgen], env=environment, capture_output=True, text=True, check=False)
+
+    assert process.stdout.split() == [offered]
