@@ -22,17 +22,17 @@ _UP = 2  # PNG filter: each byte minus the one above it
 _GREY_TYPE, _COLOUR_TYPE = 0, 2  # PNG colour types
 
 
-def read_pixels(file: Path) -> np.ndarray:
+def read_pixels(file: Path, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     """Decode an 8-bit picture. Alpha is dropped, as the published encoder does; palettes become colours.
 
     Returns:
         (H, W) uint8 of a grey picture, (H, W, 3) uint8 of a coloured one.
 
     Raises:
-        BrokenInputError: the file is missing, empty, cut short, not PNG or JPEG, too large, or not of 8 bits.
+        BrokenInputError: the file is missing, empty, cut short, of another format, too large, or not of 8 bits.
     """
     try:
-        with Image.open(file, formats=FORMATS) as picture:
+        with Image.open(file, formats=formats) as picture:
             _check_header(file, picture)
             return np.asarray(picture.convert("L" if picture.mode in _GREY else "RGB"))
     except FileNotFoundError:
@@ -59,13 +59,13 @@ def read_grey(file: Path) -> np.ndarray:
     return grey
 
 
-def read_colour(file: Path) -> np.ndarray:
+def read_colour(file: Path, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     """(H, W, 3) uint8; a grey picture has three equal channels.
 
     Raises:
         BrokenInputError: as `read_pixels`.
     """
-    pixels = read_pixels(file)
+    pixels = read_pixels(file, formats)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from copgen_cli.data.atomic import hash_file
 from copgen_cli.data.store import LatentStore
 from copgen_cli.data.store_format import DATA_FILE
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
 from copgen_cli.layout import Workspace, split_index
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.sampling.images import Frame, read_picture, sha256_of_file
+from copgen_cli.sampling.images import Frame, read_picture
 from copgen_cli.sampling.inputs import Pictures, Record, Source, View, match_names, read_moments, stamp_of
 from copgen_cli.sampling.provenance import InputFile
 
@@ -64,7 +65,7 @@ class Moments:
 
     def _view(self, path: Path, modality: Modality) -> View:
         pixels = picture_beside(self.pictures, modality, path.stem, self.frame)
-        return View(pixels, read_moments(path), InputFile(path.as_posix(), sha256_of_file(path)))
+        return View(pixels, read_moments(path), InputFile(path.as_posix(), hash_file(path)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,24 +6,18 @@ then its central square is padded by reflection, and what is generated is croppe
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from copgen_cli.data.images import read_colour
 from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Footprint
 
 FORMATS = ("PNG", "WEBP", "JPEG", "TIFF")
 SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff"})
-MOST_PIXELS = 64 * 1024 * 1024
-"""A picture that claims more is refused before any of it is read."""
-
-_EIGHT_BIT = {"1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_BITS_PER_SAMPLE = 258  # TIFF tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
         (side, side, 3) uint8.
 
     Raises:
-        BrokenInputError: it can not be read, has more than eight bits, is larger than `MOST_PIXELS`, or smaller than
+        BrokenInputError: it can not be read, has more than eight bits, is very large, or smaller than
             the frame's resolution.
     """
     pixels = read_rgb(path)
@@ -92,43 +86,13 @@ def read_rgb(path: Path) -> np.ndarray:
         BrokenInputError: see `read_picture`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            _check_header(path, picture)
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return read_colour(path, FORMATS)
+    except BrokenInputError as error:
         raise BrokenInputError(
-            f"{path} is not a picture that copgen reads.", hint="Give an 8-bit PNG, WebP, JPEG or TIFF."
+            str(error),
+            hint="Give an 8-bit PNG, WebP, JPEG or TIFF, rendered like the thumbnails that `copgen download` fetches: "
+            "these are what the model knows.",
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damaged files
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            raise BrokenInputError(f"{path} can not be opened: {error.strerror}.", hint="Check the path.") from error
-        raise BrokenInputError(f"{path} is damaged: {error}.", hint="Fetch or make it again.") from error
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_header(path: Path, picture: Image.Image) -> None:
-    width, height = picture.size
-    if width * height > MOST_PIXELS:
-        raise BrokenInputError(
-            f"{path} claims {width:,} x {height:,} pixels, more than copgen reads.", hint="Cut the part that you mean."
-        )
-    if picture.mode not in _EIGHT_BIT or _is_deep(picture):
-        raise BrokenInputError(
-            f"{path} has more than eight bits per value ({picture.mode}): it holds measurements, not a picture.",
-            hint="The model knows thumbnails: 8-bit pictures as `copgen download` fetches them. Render yours as "
-            "these are (see the README on thumbnails), and save it as 8-bit PNG.",
-        )
-
-
-def _is_deep(picture: Image.Image) -> bool:
-    """Whether Pillow would quietly drop the lower bits: it opens 16-bit colour as 8-bit."""
-    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-    return max(bits) > 8 or any(";16" in str(tile.args) for tile in getattr(picture, "tile", ()))
 
 
 def _central_square(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from copgen_cli.data.atomic import hash_file
 from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.modalities import Modality, as_modality
-from copgen_cli.sampling.images import SUFFIXES, Frame, read_picture, sha256_of_file
+from copgen_cli.sampling.images import SUFFIXES, Frame, read_picture
 from copgen_cli.sampling.names import modality_in, place_of
 from copgen_cli.sampling.provenance import InputFile
 
@@ -132,7 +133,7 @@ class Pictures:
         return dict(self.origin)
 
     def _view(self, path: Path, modality: Modality) -> View:
-        return View(read_picture(path, modality, self.frame), None, InputFile(path.as_posix(), sha256_of_file(path)))
+        return View(read_picture(path, modality, self.frame), None, InputFile(path.as_posix(), hash_file(path)))
 
 
 def stamp_of(files: Any) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from copgen_cli.data.images import encode_png
 from copgen_cli.modalities import Modality
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.images import Frame
@@ -16,7 +17,8 @@ from copgen_cli.sampling.pages import Painted, draw_page
 from copgen_cli.sampling.provenance import InputFile, Provenance, Recipe, samples_together
 from copgen_cli.sampling.spread import mean_picture, std_picture
 
-COMPRESSION = 6
+_HEADER = 8 + 4 + 4 + 13 + 4
+"""Bytes of a PNG up to where text may stand: signature, and the chunk of sizes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +31,11 @@ class Drawing:
 
     def as_png(self) -> bytes:
         """The same bytes whenever the same picture is made again: nothing in it depends on when or where."""
-        stream = io.BytesIO()
-        self.image.save(stream, "PNG", compress_level=COMPRESSION, pnginfo=self.provenance.as_png_text())
-        return stream.getvalue()
+        text = io.BytesIO()
+        for name, data, *_ in self.provenance.as_png_text().chunks:
+            PngImagePlugin.putchunk(text, name, data)
+        plain = encode_png(np.asarray(self.image))
+        return plain[:_HEADER] + text.getvalue() + plain[_HEADER:]
 
 
 def sample_ids(record: str, request: SampleRequest) -> list[str]:
