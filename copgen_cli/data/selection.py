@@ -112,20 +112,27 @@ def required_columns(modality: Modality) -> tuple[str, ...]:
     return (*_ALWAYS, *(_WITH_PRODUCT if modality.facts.has_product else ()), *optical)
 
 
-def take_rows(table: Path, rows: np.ndarray) -> pa.Table:
-    """Whole rows of an index in the order of `rows`, with the doubled `EPSG:EPSG:` of some mended."""
+def take_rows(table: Path, rows: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of an index in the order of `rows`, with the doubled `EPSG:EPSG:` of some mended.
+
+    Args:
+        rows: (N,) row numbers, at least one.
+        columns: all where None, but for the index that pandas adds to some tables.
+    """
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
     pieces: list[pa.Table] = []
     with pq.ParquetFile(table) as file:
-        columns = [name for name in file.schema_arrow.names if name != "__index_level_0__"]
+        chosen = columns or [name for name in file.schema_arrow.names if name != "__index_level_0__"]
         for first, group in _row_groups(file):
             inside = ascending[(ascending >= first) & (ascending < first + file.metadata.row_group(group).num_rows)]
             if len(inside):
-                pieces += _take_from_group(file, group, columns, inside - first)
-    taken = pa.concat_tables(pieces).take(pa.array(np.argsort(order, kind="stable")))
-    mended = pc.replace_substring(taken.column("crs"), "EPSG:EPSG:", "EPSG:")
-    return taken.set_column(taken.column_names.index("crs"), "crs", mended).replace_schema_metadata(None)
+                pieces += _take_from_group(file, group, chosen, inside - first)
+    taken = pa.concat_tables(pieces).take(pa.array(np.argsort(order, kind="stable"))).replace_schema_metadata(None)
+    if "crs" not in taken.column_names:
+        return taken
+    mended = pc.replace_substring(taken["crs"], "EPSG:EPSG:", "EPSG:")
+    return taken.set_column(taken.column_names.index("crs"), "crs", mended)
 
 
 def compact_times(values: Any) -> Any:
@@ -218,7 +225,7 @@ def _one_row_per_cell(table: Path, pieces: Sequence[_Piece]) -> tuple[np.ndarray
     touched[repeats] = touched[repeats + 1] = True
     several = order[touched]
     times = _texts(pieces, several)
-    places = take_rows(table, rows[several]).select(["parquet_url", "parquet_row"]).to_pylist()
+    places = take_rows(table, rows[several], ["parquet_url", "parquet_row"]).to_pylist()
     best: dict[int, int] = {}
     for index in sorted(
         range(len(several)),
@@ -280,9 +287,11 @@ def _lies_outside(file: pq.ParquetFile, group: int, bounds: Mapping[str, tuple[f
     return False
 
 
-def _take_from_group(file: pq.ParquetFile, group: int, columns: list[str], wanted: np.ndarray) -> Iterator[pa.Table]:
+def _take_from_group(
+    file: pq.ParquetFile, group: int, columns: Sequence[str], wanted: np.ndarray
+) -> Iterator[pa.Table]:
     first = 0
-    for batch in file.iter_batches(batch_size=1 << 16, row_groups=[group], columns=columns):
+    for batch in file.iter_batches(batch_size=1 << 16, row_groups=[group], columns=list(columns)):
         inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)]
         if len(inside):
             yield pa.Table.from_batches([batch]).take(pa.array(inside - first))
