@@ -16,7 +16,7 @@ from copgen_cli.app import app
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import autoencoder_training as training
-from copgen_cli.model.autoencoder import load_autoencoder, read_autoencoder
+from copgen_cli.model.autoencoder import fingerprint, load_autoencoder, read_autoencoder
 from copgen_cli.model.autoencoder_state import METRICS_NAME, STATE_NAME
 from copgen_cli.model.structural_similarity import structural_loss
 from copgen_cli.settings import AutoencoderSettings
@@ -195,14 +195,16 @@ def test_a_state_that_is_none_is_refused_without_running_it(images, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_exported_autoencoder_is_the_average_with_its_measured_scale(images, tmp_path):
+def test_the_exported_autoencoder_is_the_average_in_float16_with_its_measured_scale(images, tmp_path):
     settings = small()
     train(images, settings, tmp_path)
 
     scale = training.export_autoencoder(images, settings, tmp_path, CPU)
 
-    loaded = read_autoencoder(tmp_path)
-    assert all(torch.equal(tensor, saved(tmp_path)["ema"][name]) for name, tensor in loaded.state_dict().items())
+    loaded, ema = read_autoencoder(tmp_path), saved(tmp_path)["ema"]
+    assert all(torch.equal(tensor, ema[name].half().float()) for name, tensor in loaded.state_dict().items())
+    loaded.half().save_pretrained(tmp_path / "copy")
+    assert fingerprint(read_autoencoder(tmp_path / "copy")) == fingerprint(read_autoencoder(tmp_path))
     autoencoder = load_autoencoder(tmp_path)
     assert autoencoder.scale_factor == scale
     every = torch.stack([torch.from_numpy(training.read_image(f).copy()) for files in images.values() for f in files])
