@@ -224,6 +224,8 @@ def stop_requests(max_time: float | None = None) -> Iterator[Callable[[], StopRe
 
     with _handling(handle):
         yield asked_to_stop
+    if folder is not None:  # the launcher ends all processes of a run once one has ended, also those about to
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def until_asked_to_stop(items: Iterator[T]) -> Iterator[T]:

@@ -6,6 +6,7 @@ step-00000010/          what `fill` wrote, and manifest.json with the size and S
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ from copgen_cli.errors import BrokenInputError, DiskFullError
 MANIFEST = "manifest.json"
 CHUNK = 1 << 22
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -170,12 +172,10 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _disk_full_is_an_error(target: Path) -> Iterator[None]:
-    import errno
-
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and not any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+    except (OSError, SafetensorError) as error:  # the latter tells the number in its text alone
+        number = re.search(r"os error (\d+)", str(error))
+        if getattr(error, "errno", int(number[1]) if number else None) not in _FULL:
             raise
-        raise DiskFullError(target, free=None) from error
+        raise DiskFullError(target) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -90,10 +91,11 @@ def noticing_a_lost_process() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("Connection", "closed by peer", "Timed out", "timed out", "NCCL")):
+        sign = re.search(r"(Connection |[Tt]imed out|NCCL )[^\n]*?(?=\. |\n|$)", str(error))
+        if sign is None:
             raise
         raise LostProcessError(
-            f"Another process of this run is gone: {str(error).splitlines()[0]}",
+            f"Another process of this run is gone: {sign[0]}.",
             hint="Look for its message above; the same command continues from the last checkpoint.",
         ) from error
 
