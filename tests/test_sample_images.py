@@ -14,7 +14,7 @@ from sample_commands import pixels_of, save_picture
 from copgen_cli.errors import BrokenInputError, CopgenError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Footprint
-from copgen_cli.sampling.images import Frame, read_picture
+from copgen_cli.sampling.images import Frame, advice_on_scale, read_picture
 
 FRAME = Frame(side=64, resolution=64)
 
@@ -120,6 +120,20 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path, damage):
 
     with pytest.raises(BrokenInputError, match=r"broken\.png"):
         read_picture(file, Modality.S1RTC, FRAME)
+
+
+def test_an_elevation_thumbnail_as_the_archive_holds_it_earns_a_word_on_its_scale(tmp_path):
+    raw = save_picture(tmp_path / "raw.png", size=(356, 356), mode="L")
+    patch = save_picture(tmp_path / "patch.png", size=(256, 256), mode="L")
+
+    advice = advice_on_scale(raw, Modality.DEM)
+
+    assert advice is not None
+    assert "copgen prepare" in advice
+    assert "30 m" in advice
+    assert advice_on_scale(patch, Modality.DEM) is None
+    assert advice_on_scale(raw, Modality.S1RTC) is None
+    assert advice_on_scale(tmp_path / "absent.png", Modality.DEM) is None
 
 
 def test_a_resolution_that_reflection_can_not_fill_is_refused():

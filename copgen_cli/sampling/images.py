@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from copgen_cli.data.images import read_colour
 from copgen_cli.errors import BrokenInputError, UsageError
@@ -77,6 +78,27 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
             hint=_advice_for_small(min(height, width), modality, frame),
         )
     return frame.fit(pixels)
+
+
+def advice_on_scale(path: Path, modality: Modality) -> str | None:
+    """A word on a picture that looks like an elevation thumbnail as the archive holds it; None for any other.
+
+    Its pixels are three times as large on the ground as those that the model knows.
+    """
+    raw = modality.facts.thumbnail_size
+    if not modality.facts.grey:
+        return None
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            shorter = min(picture.size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # reading it will say what is wrong
+    if abs(shorter - raw) > raw // 20:
+        return None
+    return (
+        f"{path} is {shorter} px wide, as elevation thumbnails are in the archive, with pixels of "
+        f"{modality.facts.pixel_size:g} m; the model knows them enlarged threefold, as `copgen prepare` does."
+    )
 
 
 def read_rgb(path: Path) -> np.ndarray:

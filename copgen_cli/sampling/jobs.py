@@ -15,7 +15,7 @@ from copgen_cli.model.devices import choose_dtype
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
 from copgen_cli.sampling.data import choose_data, open_data, table_of
-from copgen_cli.sampling.images import Frame
+from copgen_cli.sampling.images import SUFFIXES, Frame, advice_on_scale
 from copgen_cli.sampling.inputs import Nothing, Source, open_pictures, parse_inputs
 from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
 from copgen_cli.sampling.painter import Decoder, Painter
@@ -90,6 +90,7 @@ def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
         choice = choose_data(wishes.data, settings.workspace)
         data = choice.folder
         notes += [choice.note] if choice.note else []
+    notes += [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
     model = choose_model(asked.model, settings.runs_dir, settings.region)
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
     loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
@@ -174,6 +175,12 @@ def default_output(settings: Settings, wishes: Wishes, request: SampleRequest) -
 def _frame_of(model: LoadedModel, resolution: int | None) -> Frame:
     side = int(model.net.config.sample_size) * model.autoencoder.reduction
     return Frame(side, side if resolution is None else resolution)
+
+
+def _advice_on(path: Path, modality: Modality) -> str | None:
+    """By the first picture, where a folder of them is named."""
+    first = path if path.is_file() else next((file for file in path.iterdir() if file.suffix in SUFFIXES), None)
+    return advice_on_scale(first, modality) if first is not None else None
 
 
 def _check_spread(request: SampleRequest, *, spread: bool) -> None:
