@@ -391,6 +391,27 @@ def test_guidance_solvers_and_the_published_labels_change_the_result(sample, pic
         assert (made[first] != made[second]).any(), (first, second)
 
 
+def test_a_tiny_decoder_draws_previews_and_the_picture_says_so(sample, pictures, tmp_path):
+    from diffusers import AutoencoderTiny
+
+    decoder = AutoencoderTiny(
+        encoder_block_out_channels=(4, 4, 4, 4), decoder_block_out_channels=(4, 4, 4, 4),
+        num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
+    )  # fmt: skip
+    decoder.save_pretrained(tmp_path / "decoder")
+    arguments = ("--input", f"s1_rtc={pictures / 's1_rtc'}", "--generate", "dem", "--save-as", "pngs", "--limit", 1)
+
+    plain = sample(*arguments, "--output", "plain")
+    rough = sample(*arguments, "--output", "rough", "--preview", tmp_path / "decoder")
+    foreign = sample(*arguments, "--output", "foreign", "--preview", "tiny")
+
+    assert (plain.code, rough.code, foreign.code) == (0, 0, 2), rough.err
+    assert (pixels_of(Path("plain/dem/a_v1.png")) != pixels_of(Path("rough/dem/a_v1.png"))).any()
+    with Image.open("rough/dem/a_v1.png") as picture:
+        assert "preview decoder" in picture.info["Description"]
+    assert "autoencoder of its own" in foreign.err
+
+
 def test_a_folder_in_use_by_another_process_is_left_alone(sample, pictures):
     from filelock import FileLock
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, load_preview_decoder
+from copgen_cli.model.autoencoder import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, load_preview_decoder
 from copgen_cli.model.devices import choose_dtype
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
@@ -26,6 +27,7 @@ from copgen_cli.sampling.running import Job, SaveAs
 from copgen_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
+TINY = "tiny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def make_job(
     device = model.autoencoder.device
     guided = request.guidance_scale != 0 and bool(request.conditions)
     chosen = batch_size or choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
-    decoder: Decoder = load_preview_decoder(wishes.preview, device=device) if wishes.preview else model.autoencoder
+    decoder = _preview_decoder(wishes.preview, model) if wishes.preview else model.autoencoder
     recipe = Recipe(
         model=model.source,
         model_sha256=model.sha256,
@@ -175,6 +177,18 @@ def default_output(settings: Settings, wishes: Wishes, request: SampleRequest) -
 def _frame_of(model: LoadedModel, resolution: int | None) -> Frame:
     side = int(model.net.config.sample_size) * model.autoencoder.reduction
     return Frame(side, side if resolution is None else resolution)
+
+
+def _preview_decoder(name: str, model: LoadedModel) -> Decoder:
+    """`tiny` stands for the released one, which knows the latents of the released autoencoder alone."""
+    if name != TINY:
+        return load_preview_decoder(name, device=model.autoencoder.device)
+    if not math.isclose(model.autoencoder.scale_factor, PUBLISHED_SCALE):
+        raise UsageError(
+            f"--preview tiny can not decode the latents of {model.source}, which has an autoencoder of its own.",
+            hint="Leave it out, or name a folder with an AutoencoderTiny for this autoencoder.",
+        )
+    return load_preview_decoder(PREVIEW_ID, device=model.autoencoder.device)
 
 
 def _advice_on(path: Path, modality: Modality) -> str | None:
