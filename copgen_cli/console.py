@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0
+NOTHING_TO_DO = "Nothing to do: all of it was done before."
 REASONS_SHOWN = 10
 
 
@@ -73,7 +74,7 @@ def report(title: str, summary: Summary, *, json: bool, **more: Any) -> None:
         rest = len(summary.failed) - REASONS_SHOWN
         warn(f"and {rest:,} more, all listed in {summary.output}/copgen_{summary.stage}.json")
     if not (summary.done or summary.failed):
-        note("Nothing to do: all of it was done before.")
+        note(NOTHING_TO_DO)
     if json:
         result_json(summary.as_dict() | more)
         return

@@ -244,7 +244,11 @@ def _finish(
     """Write the model of the newest checkpoint, and say how the run ended."""
     state = prepared.state
     checkpoint = step_folder(checkpoints_folder(folder), state.step)
-    export_model(checkpoint, model_folder(folder), autoencoder)
+    complete = (model_folder(folder) / "vae").is_dir() or (model_folder(folder).is_dir() and autoencoder is None)
+    if last is None and complete:
+        console.note(console.NOTHING_TO_DO)
+    else:
+        export_model(checkpoint, model_folder(folder), autoencoder)
     facts: dict[str, Any] = {"step": state.step, "of": prepared.run.settings.steps, "skipped": state.skipped}
     if last is not None:
         facts["loss"] = last.loss
