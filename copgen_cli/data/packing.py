@@ -221,7 +221,7 @@ def pack(
             pass
         for plan in plans:
             note_failures(run, plan, {name: f"incomplete: {reason}" for name, reason in plan.incomplete.items()})
-        counts = {plan.split: record_store(run, plan) for plan in stores}
+        counts = {plan.split: record_store(run, plan, packing) for plan in stores}
         return Packed(run.finish(), counts)
 
 
@@ -288,19 +288,26 @@ def finish_store(run: StageRun, plan: SplitPlan, builder: StoreBuilder) -> None:
     builder.move_to(split_store(run.output, plan.split))
 
 
-def record_store(run: StageRun, plan: SplitPlan) -> int:
+def record_store(run: StageRun, plan: SplitPlan, packing: Packing) -> int:
     """Note a store that is in its place, and the patches that it lacks; returns how many records it holds."""
     names = LatentStore(split_store(run.output, plan.split)).names
-    lacking = set(plan.names).difference(names)
-    for name in sorted(lacking):
-        known = run.recorded(plan.key(name))
-        reason = known.reason if known is not None else None
-        run.record(Outcome(plan.key(name), Status.FAILED, reason=reason or "it could not be read"))
+    for name in sorted(set(plan.names).difference(names)):
+        note_failures(run, plan, {name: _why_broken(run, plan, packing, name)})
     known = run.recorded(plan.split)
     if known is None or known.status is not Status.DONE or known.fingerprint != plan.source:
         file = run.place.describe(f"{plan.split}/{DATA_FILE}")
         run.record(Outcome(plan.split, Status.DONE, (file,), facts={"records": len(names)}, fingerprint=plan.source))
     return len(names)
+
+
+def _why_broken(run: StageRun, plan: SplitPlan, packing: Packing, name: str) -> str:
+    """What is wrong with a record now, or else was when the store was built."""
+    try:
+        packing.check(plan.split, name)
+    except BrokenInputError as error:
+        return str(error)
+    known = run.recorded(plan.key(name))
+    return (known.reason if known is not None else None) or "it could not be read"
 
 
 def as_stored(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
