@@ -19,6 +19,7 @@ from copgen_cli.commands.evaluate import evaluate
 from copgen_cli.commands.info import info
 from copgen_cli.commands.pack import pack
 from copgen_cli.commands.prepare import prepare
+from copgen_cli.commands.quickstart import quickstart
 from copgen_cli.commands.sample import sample
 from copgen_cli.commands.simulate import simulate
 from copgen_cli.commands.train import train
@@ -35,7 +36,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (download, prepare, encode, pack, train, sample, evaluate, info, simulate, train_autoencoder, convert):
+COMMANDS = (  # in the order of the help
+    quickstart,
+    download,
+    prepare,
+    encode,
+    pack,
+    train,
+    sample,
+    evaluate,
+    simulate,
+    convert,
+    train_autoencoder,
+    info,
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(config, name="config")
 

@@ -1,0 +1,52 @@
+"""`copgen quickstart`: the whole way on a simulated region, offline, on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.options import OverwriteOption
+
+DEFAULT_FOLDER = Path("copgen-quickstart")
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = DEFAULT_FOLDER,
+    cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 8,
+    train_steps: Annotated[int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 7,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Run the whole way on a simulated region: offline, on a CPU, every step a real command.
+
+    Example:  copgen quickstart --output tour
+    """
+    import shutil
+
+    from copgen_cli.errors import UsageError
+    from copgen_cli.quickstart import choose_models, run_step, steps, write_page, write_settings
+
+    if overwrite and output.exists():
+        if not (output / "copgen.toml").is_file():
+            raise UsageError(
+                f"{output} was not made by quickstart.", hint="Remove it yourself, or choose another --output."
+            )
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    models = choose_models(output)
+    write_settings(output, seed, models.vae)
+    if models.sampled is None:
+        console.warn("There is no trained model in this installation: the pictures will be those of an untrained one.")
+    todo = steps(models, cells, train_steps, seed)
+    console.note(f"Each step is a command that you can run yourself, after\n$ cd {output}")
+    for number, step in enumerate(todo, start=1):
+        console.note(f"\n[{number}/{len(todo)}] {step.title}\n$ {step.line}")
+        code = run_step(output, step)
+        if code:
+            console.note(f"Step {number} ended with code {code}; the same command goes on from there.")
+            raise typer.Exit(code)
+    page = write_page(output, todo)
+    console.result("Done. All of it is synthetic: a simulated Earth, and pictures drawn of it.", page=page.resolve())

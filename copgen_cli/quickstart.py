@@ -1,0 +1,174 @@
+"""The whole way on a simulated region, as the commands that one would type: what `copgen quickstart` runs.
+
+Each step is a process of its own with a real command line, so that what is shown is what can be repeated by hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REGION = "simulated"
+ARCHIVE = "archive"
+UNTRAINED = "untrained-autoencoder"
+UNTRAINED_CHANNELS = (8, 8, 8, 8)
+PICTURES = "pictures"
+REPORT = "report"
+PAGE = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command line, and what it is for."""
+
+    title: str
+    arguments: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        return shlex.join(("copgen", *self.arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What a quickstart starts from, as command-line values."""
+
+    vae: str
+    init_from: str | None
+    sampled: str | None
+    """None is the model that the quickstart itself trains."""
+
+
+def choose_models(folder: Path) -> Models:
+    """The model that comes with the package; where it does not, an untrained autoencoder and nothing else."""
+    from copgen_cli.errors import CopgenError
+    from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
+
+    try:
+        bundled_folder()
+    except CopgenError:
+        from copgen_cli.model.autoencoder_training import build_autoencoder
+
+        build_autoencoder(UNTRAINED_CHANNELS, seed=0).save_pretrained(folder / UNTRAINED)
+        return Models(vae=UNTRAINED, init_from=None, sampled=None)
+    return Models(vae=BUNDLED_NAME, init_from=BUNDLED_NAME, sampled=BUNDLED_NAME)
+
+
+def steps(models: Models, cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
+    """The way from nothing to judged pictures, each step reading what the one before wrote."""
+    model = ("--model", models.sampled) if models.sampled else ()
+    start = ("--init-from", models.init_from) if models.init_from else ()
+
+    def sample(title: str, given: str, wanted: str) -> Step:
+        condition = ("--condition", given) if given else ()
+        output = f"{PICTURES}/{given.replace(',', '-') or 'nothing'}"
+        amounts = ("--n-samples", "2", "--limit", "3", "--steps", "20")
+        return Step(title, ("sample", *model, *condition, "--generate", wanted, *amounts, "--output", output))
+
+    return (
+        Step(
+            "Make a small Earth whose truth is known",
+            ("simulate", "--cells", str(cells), "--seed", str(seed), "--output", ARCHIVE),
+        ),
+        Step("Fetch the thumbnails of the region from that archive", ("download",)),
+        Step("Align, crop and cut them into patches", ("prepare",)),
+        Step("Send the patches through the frozen autoencoder", ("encode",)),
+        Step("Pack the result into one store per split", ("pack",)),
+        Step("Train for a few steps", ("train", *start, "--steps", str(train_steps))),
+        sample("Draw places that do not exist", "", "dem,s1_rtc,s2_l1c,s2_l2a"),
+        sample("What could lie below this radar image?", "s1_rtc", "dem,s2_l1c,s2_l2a"),
+        sample("From elevation and radar to colour", "dem,s1_rtc", "s2_l1c,s2_l2a"),
+        Step(
+            "Judge some translations against the truth",
+            ("evaluate", *model, "--pairs", "s1_rtc:s2_l2a,s2_l2a:dem", "--limit", "8", "--steps", "10")
+            + ("--output", REPORT),
+        ),
+    )
+
+
+def write_settings(folder: Path, seed: int, vae: str) -> Path:
+    """The settings file that makes the command lines short.
+
+    Returns:
+        `folder/copgen.toml`.
+    """
+    file = folder / "copgen.toml"
+    file.write_text(
+        f"""# Read by every `copgen` command that runs in this folder.
+region = "{REGION}"
+data_dir = "data"
+runs_dir = "runs"
+
+[regions.{REGION}]
+bbox = [11.0, 45.0, 13.5, 47.0]
+cloud_cover = [0, 10]
+seed = {seed}
+
+[download]
+endpoint = "{(folder / ARCHIVE).resolve().as_uri()}"
+
+[prepare]
+train_ratio = 0.6
+
+[encode]
+vae = "{vae}"
+
+[train]
+preset = "tiny"
+""",
+        encoding="utf-8",
+    )
+    return file
+
+
+def run_step(folder: Path, step: Step) -> int:
+    """Run one step in the folder, as a process of its own.
+
+    Returns:
+        Its exit code.
+    """
+    return subprocess.run([sys.executable, "-m", "copgen_cli", *step.arguments], cwd=folder, check=False).returncode
+
+
+def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:
+    """One self-contained page: the commands, and the pictures that they made.
+
+    Returns:
+        `folder/index.html`.
+    """
+    parts = []
+    for number, step in enumerate(todo, start=1):
+        parts.append(f"<h2>{number}. {html.escape(step.title)}</h2><pre>$ {html.escape(step.line)}</pre>")
+        output = folder / step.arguments[step.arguments.index("--output") + 1] if "--output" in step.arguments else None
+        if step.arguments[0] == "sample" and output is not None:
+            parts += [_picture(file) for file in sorted(output.glob("*.png"))]
+        if step.arguments[0] == "evaluate":
+            parts.append(f'<p>The figures are in <a href="{REPORT}/report.html">the report</a>.</p>')
+    page = folder / PAGE
+    page.write_text(_PAGE.format(body="\n".join(parts)), encoding="utf-8")
+    return page
+
+
+def _picture(file: Path) -> str:
+    data = base64.b64encode(file.read_bytes()).decode("ascii")
+    return f'<img alt="{html.escape(file.stem)}" src="data:image/png;base64,{data}">'
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>copgen quickstart</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
+pre {{ background: #f3f3f0; padding: .6rem 1rem; overflow-x: auto; }}
+img {{ max-width: 100%; }}
+</style></head><body>
+<h1>From an archive to pictures</h1>
+<p>Everything here is synthetic: a simulated Earth, and pictures that a model drew of it. Each step is a command that
+works in this folder as it stands.</p>
+{body}
+</body></html>
+"""
