@@ -111,6 +111,18 @@ def cells_in_box(west: float, south: float, east: float, north: float) -> Iterat
     Raises:
         UsageError: the box is empty or leaves the globe.
     """
+    for row, columns in candidates_in_box(west, south, east, north):
+        for col in columns:
+            if is_in_box(Cell(row, col), west, south, east, north):
+                yield Cell(row, col)
+
+
+def candidates_in_box(west: float, south: float, east: float, north: float) -> list[tuple[int, range]]:
+    """Rows and their columns that hold all cells of a box, and some of its surroundings; cheap for the whole globe.
+
+    Raises:
+        UsageError: the box is empty or leaves the globe.
+    """
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise UsageError(
             f"The box {west} {south} {east} {north} is empty or leaves the globe.",
@@ -118,14 +130,19 @@ def cells_in_box(west: float, south: float, east: float, north: float) -> Iterat
         )
     first = max(math.floor(south * _ROWS / 180) - 1, -_ROWS // 2)
     last = min(math.floor(north * _ROWS / 180) + 1, _ROWS // 2 - 1)
+    candidates = []
     for row in range(first, last + 1):
         columns = columns_of_row(row)
         low = max(math.floor(west * columns / 360) - 1, -(columns // 2))
         high = min(math.floor(east * columns / 360) + 1, (columns - 1) // 2)
-        for col in range(low, high + 1):
-            place = footprint(Cell(row, col))
-            if west <= place.centre_lon <= east and south <= place.centre_lat <= north:
-                yield Cell(row, col)
+        candidates.append((row, range(low, high + 1)))
+    return candidates
+
+
+def is_in_box(cell: Cell, west: float, south: float, east: float, north: float) -> bool:
+    """Whether the centre of a cell lies in a box, edges included."""
+    place = footprint(cell)
+    return west <= place.centre_lon <= east and south <= place.centre_lat <= north
 
 
 def utm_zone(lat: float, lon: float) -> int:

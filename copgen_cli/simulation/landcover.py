@@ -89,7 +89,9 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
     warmth = (climate.at("warmth", coarse.size) - LAPSE_RATE * height).astype(np.float32)
     swing = climate.at("swing", coarse.size)
     slope = np.hypot(*np.gradient(ndimage.gaussian_filter(height, 1.0), EROSION_PIXEL)).astype(np.float32)
-    moisture = _soil_moisture(coarse, terrain, climate, slope, key_of(seed, "soil", zone))
+    moisture = _soil_moisture(
+        coarse, terrain, climate, slope, key_of(seed, "soil", zone), -1 if zone.endswith("S") else 1
+    )
     index = _indices(coarse, terrain, climate, slope, warmth, swing, moisture, key_of(seed, "cover", zone))
     texture = grain(frame.size, generator_of(seed, "grain", cell), levels=5)
 
@@ -122,6 +124,7 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
         fields |= irrigated
         np.copyto(parcel, kind, where=irrigated)
         edge &= ~irrigated
+    edge &= frame.pixel < 25  # hedges and streets are narrower than coarser pixels
     np.copyto(cover, np.uint8(Cover.FIELD), where=fields & ~(trees & ((parcel & 31) == 3)))
     np.copyto(cover, np.uint8(Cover.HEDGE), where=fields & edge & ((parcel & 3) == 1))
     np.copyto(cover, np.uint8(Cover.BUILT), where=built)
@@ -141,17 +144,32 @@ def cover_height(cover: NDArray[np.uint8], kind: NDArray[np.uint16], texture: Fl
         table[which] = metres
     table[512:] = 2.5 + 7 * (np.arange(256) % 37 / 37) ** 2
     tall = table.take(kind)
-    return tall * (1 + np.float32(0.1) * texture)
+    return tall * (1 + np.float32(0.03) * texture)
 
 
-def _soil_moisture(coarse: Frame, terrain: Terrain, climate: Climate, slope: Float32, key: int) -> Float32:
-    """Rain, and what gathers in hollows: the topographic wetness index of Beven & Kirkby 1979, scaled."""
+def _soil_moisture(
+    coarse: Frame, terrain: Terrain, climate: Climate, slope: Float32, key: int, poleward: int
+) -> Float32:
+    """Rain, what gathers in hollows, and what the sun leaves on slopes that face the pole.
+
+    Hollows by the topographic wetness index of Beven & Kirkby 1979 (doi:10.1080/02626667909491834), scaled; crests
+    by their height above the mean of the surroundings: their soil is thin, dry and pale.
+
+    Args:
+        poleward: 1 where the pole is north, -1 where it is south.
+    """
     wetness = np.log(terrain.drained * 1e6 / EROSION_PIXEL / np.maximum(slope, 0.01)) - 8
     near_river = np.exp(-np.square(terrain.trunk / 700))
     hollow = ndimage.gaussian_filter(np.clip(wetness, -3, 4), 1.2)
     patches = fractal_noise(coarse, 3_000, key, octaves=6, persistence=0.7)
     rain = climate.at("moisture", coarse.size) + 0.00009 * np.clip(terrain.height, 0, 1500)
-    return np.clip(rain + 0.04 * hollow + 0.12 * near_river + 0.065 * patches, 0, 1).astype(np.float32)
+    height = np.maximum(terrain.height, 0)
+    above = height - ndimage.gaussian_filter(height, 7, mode="nearest")  # half a kilometre around
+    crest = np.clip(above / (above.std() + 0.5), -2, 2)
+    shade = np.gradient(ndimage.gaussian_filter(height, 1.0), EROSION_PIXEL)[0] * poleward
+    return np.clip(
+        rain + 0.03 * hollow - 0.09 * crest + 0.12 * near_river + 0.03 * patches + np.clip(0.7 * shade, -0.2, 0.2), 0, 1
+    ).astype(np.float32)
 
 
 def _indices(
@@ -169,14 +187,14 @@ def _indices(
     spread = fractal_noise(coarse, 5_000, key + 20, octaves=4, persistence=0.6)
     people = climate.at("people", coarse.size)
     summer, low = warmth + swing, np.maximum(terrain.height, 0)
-    lit = np.gradient(ndimage.gaussian_filter(low, 1.5), EROSION_PIXEL)[0]  # rises southwards: faces north, stays moist
     farmed = 0.12 + 0.9 * people + 0.35 * spread - 5.5 * slope - 2.2 * np.clip(0.3 - moisture, 0, None)
     farmed = farmed - 0.1 * np.clip(9 - warmth - 0.5 * swing, 0, None)
-    trees = 1.9 * (moisture - 0.36) + (0.1 + 0.45 * np.minimum(moisture, 0.5)) * patches + 0.5 * lit
+    trees = 1.9 * (moisture - 0.36) + (0.1 + 0.45 * np.minimum(moisture, 0.5)) * patches
     trees = trees + 0.9 * np.minimum(slope, 0.5) * np.minimum(moisture * 2, 1)
     trees = np.minimum(trees, 0.12 * (summer - 10) + 0.15 * patches) - 0.35 * people
     beach = 1.2 - low / 2.2 + 0.4 * patches
-    dry = 0.17 - moisture + 0.03 * patches
+    rain = climate.at("moisture", coarse.size)
+    dry = np.minimum(0.17 - moisture + 0.03 * patches, 0.30 - rain)
     return {
         "shrub": (0.45 - np.abs(moisture - 0.38) * 2.2 + 0.35 * spread - 0.1).astype(np.float32),
         "bare": (dry + 0.05).astype(np.float32),

@@ -22,6 +22,9 @@ LOOKS = 5
 NOISE_FLOOR = (10 ** (-30 / 10), 10 ** (-34 / 10))
 """Noise-equivalent backscatter in VV and VH, linear, after the subtraction of the mean noise."""
 
+WET_SOIL = 6.0
+"""Decibel between dust and soaked soil, where no trees or houses hide it (about 0.2 dB per percent of water)."""
+
 _INCIDENCE = math.radians(38)
 _BACKSCATTER = {  # VV, VH in dB
     Cover.WATER: (-20.5, -28.0),
@@ -76,7 +79,8 @@ def backscatter(
     slope = resized(slope_effect(height, pixel, ascending=visit.ascending), size)
     texture = _texture_table().take(land.surface) * land.grain
     generator = generator_of("speckle", visit.when.isoformat(), *words)
-    decibel = slope + texture
+    wet = resized((land.moisture - np.float32(0.5)) * np.float32(WET_SOIL), size) * _openness_table().take(land.surface)
+    decibel = slope + texture + wet
     power = []
     for channel in range(2):
         level = tables[channel].take(land.surface) + decibel
@@ -152,6 +156,14 @@ def _tables(visit: RadarPass, *words: str | int) -> Float32:
     table[0, 512:] = -6.5 + 11 * walls**3
     table[1, 512:] = -12.5 + 10 * walls**3
     return table.astype(np.float32)
+
+
+def _openness_table() -> Float32:
+    table = np.zeros(768, np.float32)
+    for cover in (Cover.GRASS, Cover.BARE, Cover.SAND, Cover.SHRUB):
+        table[cover] = 1.0
+    table[256:512] = 1.0
+    return table
 
 
 def _texture_table() -> Float32:

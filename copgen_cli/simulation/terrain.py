@@ -83,7 +83,7 @@ def with_detail(terrain: Terrain, frame: Frame, seed: int, zone: str) -> Float32
     coarse = terrain.height
     steep = np.hypot(*np.gradient(coarse, EROSION_PIXEL))
     height = resized(coarse, frame.size, smooth=True)
-    roughness = resized(np.clip(0.25 + 9 * ndimage.uniform_filter(steep, 5), 0, 6).astype(np.float32), frame.size)
+    roughness = resized(np.clip(0.05 + 4 * ndimage.uniform_filter(steep, 5), 0, 2.5).astype(np.float32), frame.size)
     detail = fractal_noise(frame, 260, key_of(seed, "detail", zone), octaves=3, persistence=0.62)
     dry = resized(np.where((terrain.lake > 0) | (coarse < 0.3), 0, 1).astype(np.float32), frame.size)
     return height + roughness * detail * dry
@@ -108,8 +108,8 @@ def _raw_height(
     where = np.stack([index[:, None] + warp[0], index[None, :] + warp[1]])
     ridges = ndimage.map_coordinates(ridged_noise(wide, 7_000, key, octaves=5), where, order=1, mode="nearest")
     hills = fractal_noise(frame, 4_200, key + 20, octaves=7, persistence=0.5)
-    mountains = 1350 * np.clip(rugged - 0.3, 0, None) ** 1.6
-    relief = 9 + 150 * rugged**1.6
+    mountains = 1250 * np.clip(rugged - 0.2, 0, None) ** 1.4
+    relief = 3 + 290 * rugged**1.7
     height = base + mountains * 1.8 * (ridges - 0.35) + relief * hills
     valley = np.exp(-((trunk / (700 + 900 * (1 - rugged))) ** 2))
     floor = np.minimum(height, base - 6 - 10 * rugged)
