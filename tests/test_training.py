@@ -16,6 +16,7 @@ from copgen_cli.model.data_order import TrainBatch
 from copgen_cli.model.optimisation import AveragedWeights, LossScale, ema_decay, learning_rate
 from copgen_cli.model.training import training_step
 from copgen_cli.model.training_state import TrainState
+from copgen_cli.model.transformer import SHORT, attend
 from copgen_cli.records import LearningRateDecay
 from copgen_cli.settings import TrainSettings
 
@@ -237,3 +238,14 @@ def test_min_snr_weighs_the_loss_as_its_paper_says():
 
     snr = (1 - 0.00085) / 0.00085  # of step 1
     assert sum(weighed.losses) == pytest.approx(sum(plain.losses) * 5 / snr, rel=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [SHORT, SHORT + 1])
+def test_attention_in_bfloat16_is_that_of_float32_to_rounding(tokens):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, tokens, 16, generator=generator)
+
+    half = attend(*(tensor.bfloat16() for tensor in (query, key, value)))
+
+    assert half.dtype == torch.bfloat16
+    assert_close(half.float(), attend(query, key, value), rtol=0, atol=0.01)

@@ -19,6 +19,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 NORM_EPS = 1e-5
+SHORT = 512
+"""Tokens up to which the scores of all pairs are cheap to keep."""
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
@@ -49,6 +51,16 @@ class PatchEmbedding(nn.Module):
         return self.proj(latents).flatten(2).transpose(1, 2)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key^T / sqrt(width)) value for (B, heads, N, width) tensors, by the kernel that is fastest.
+
+    That is the fused one, except for short sequences in bfloat16 on a CPU: there two products take 0.3 to 0.8 of its time.
+    """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= SHORT:
+        return ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(-1) @ value
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class Attention(nn.Module):
     """Self-attention over all tokens, in the dtype that its input has."""
 
@@ -62,7 +74,7 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, D / heads)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 
