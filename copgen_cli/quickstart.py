@@ -52,7 +52,7 @@ def choose_models(folder: Path) -> Models:
     try:
         bundled_folder()
     except CopgenError:
-        from copgen_cli.model.autoencoder_training import build_autoencoder
+        from copgen_cli.model.autoencoder_state import build_autoencoder
 
         build_autoencoder(UNTRAINED_CHANNELS, seed=0).save_pretrained(folder / UNTRAINED)
         return Models(vae=UNTRAINED, init_from=None, sampled=None)
@@ -62,6 +62,7 @@ def choose_models(folder: Path) -> Models:
 def steps(models: Models, cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     """The way from nothing to judged pictures, each step reading what the one before wrote."""
     model = ("--model", models.sampled) if models.sampled else ()
+    judged = ("--limit", "8", "--steps", "10")
     start = ("--init-from", models.init_from) if models.init_from else ()
 
     def sample(title: str, given: str, wanted: str) -> Step:
@@ -85,8 +86,7 @@ def steps(models: Models, cells: int, train_steps: int, seed: int) -> tuple[Step
         sample("From elevation and radar to colour", "dem,s1_rtc", "s2_l1c,s2_l2a"),
         Step(
             "Judge some translations against the truth",
-            ("evaluate", *model, "--pairs", "s1_rtc:s2_l2a,s2_l2a:dem", "--limit", "8", "--steps", "10")
-            + ("--output", REPORT),
+            ("evaluate", *model, "--pairs", "s1_rtc:s2_l2a,s2_l2a:dem", *judged, "--output", REPORT),
         ),
     )
 
