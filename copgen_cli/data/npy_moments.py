@@ -90,11 +90,11 @@ def parse_npy(data: bytes, file: Path) -> np.ndarray:
         BrokenInputError: it is no npy file, holds objects, or numbers that are no moments.
     """
     try:
-        values = np.load(io.BytesIO(data), allow_pickle=False)
+        values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, KeyError, TypeError, MemoryError) as error:
         raise BrokenInputError(f"{file} is no npy file of numbers: {error}", hint=_HINT) from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] % 2:
-        kind = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+    if values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] % 2:
+        kind = f"{values.dtype} {values.shape}"
         raise BrokenInputError(f"{file} holds {kind}, not moments (2 C, H, W) in floating point", hint=_HINT)
     return values.astype(np.float32, copy=False)
 
