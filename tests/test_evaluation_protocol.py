@@ -17,8 +17,8 @@ from copgen_cli.evaluation import protocol
 from copgen_cli.evaluation.album import Album
 from copgen_cli.evaluation.assessing import assess_folders, assess_model
 from copgen_cli.evaluation.bootstrap import Estimate
-from copgen_cli.evaluation.features import AutoencoderFeatures, InceptionFeatures, features_of
-from copgen_cli.evaluation.judge import Judge, Score
+from copgen_cli.evaluation.features import AutoencoderFeatures, InceptionFeatures, features_of, in_units_of_truth
+from copgen_cli.evaluation.judge import Judge, Score, within
 from copgen_cli.evaluation.metrics import Metric
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair
@@ -195,7 +195,7 @@ def test_an_empty_test_split_is_refused_rather_than_training_cells_taken(tmp_pat
     assert "--train-ratio" in refused.value.hint
 
 
-def test_the_features_of_an_autoencoder_are_its_encoders_last_hidden_layer_averaged():
+def test_the_features_of_an_autoencoder_are_mean_and_deviation_of_its_encoders_last_hidden_layer():
     model = tiny_autoencoder()
     pictures = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     encoder = model.encoder
@@ -208,7 +208,18 @@ def test_the_features_of_an_autoencoder_are_its_encoders_last_hidden_layer_avera
 
     found = features_of(network, pictures)
 
-    np.testing.assert_allclose(found, hidden.mean((2, 3)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(found[:, :8], hidden.mean((2, 3)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(found[:, 8:], hidden.std((2, 3)).numpy(), atol=1e-5)
+
+
+def test_features_in_units_of_the_truth_count_alike_whatever_their_scale_and_dead_ones_hardly():
+    truth = np.array([[0.0, 0, 5], [2, 2000, 5]])
+
+    x, y = in_units_of_truth(truth, np.array([[3.0, 3000, 5.1]]))
+
+    assert x[:, :2].tolist() == [[-1, -1], [1, 1]]
+    assert y[0, :2].tolist() == [2, 2]
+    assert y[0, 2] == pytest.approx(0.1)  # a thousandth of the largest deviation is 1
 
 
 def test_a_distance_in_an_autoencoders_features_is_never_called_fid():
@@ -249,7 +260,7 @@ def test_a_perfect_translation_has_the_best_of_every_number():
     assert found["psnr"] == 100
     assert found["ssim"] == pytest.approx(1)
     assert found["closer"] == found["top1"] == found["precision"] == found["recall"] == 1
-    assert found["frechet"] == pytest.approx(0, abs=1e-3)  # twice the pictures have a hair less variance
+    assert found["frechet"] == pytest.approx(0, abs=0.1)  # twice the pictures have a hair less variance
     assert found["kernel"] == pytest.approx(0, abs=1e-9)
     for key in ("wasserstein", "wasserstein_blue", "spectrum", "diversity"):
         assert found[key] == pytest.approx(0)
@@ -329,6 +340,12 @@ def test_a_metric_that_folders_can_not_give_is_refused_only_when_it_is_asked_for
 
 def make_report(*scores: Score) -> Report:
     return Report({"model": "<toy>"}, scores, {"frechet": "AE-FD"}, ("left out",))
+
+
+def test_intervals_hold_no_values_that_a_quantity_can_not_take():
+    assert within(Estimate(0.98, 0.9, 1.02, 9), "precision").high == 1
+    assert within(Estimate(1.0, -0.5, 3.0, 9), "frechet").low == 0
+    assert within(Estimate(0.1, -0.5, 0.3, 9), "kernel").low == -0.5
 
 
 def test_what_is_unknown_is_null_in_json():

@@ -17,7 +17,7 @@ from copgen_cli.evaluation import protocol
 from copgen_cli.evaluation.album import Album
 from copgen_cli.evaluation.bootstrap import place_of
 from copgen_cli.evaluation.features import AutoencoderFeatures, FeatureNetwork, load_features
-from copgen_cli.evaluation.judge import Judge, Score, mean_estimate
+from copgen_cli.evaluation.judge import Judge, Score, mean_estimate, within
 from copgen_cli.evaluation.metrics import DEFAULT_METRICS, NEED_FEATURES, NEED_MODEL, Metric, parse_metrics
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import parse_pairs
@@ -222,7 +222,7 @@ def _assess_autoencoder(assessment: Assessment, model: LoadedModel, truth: proto
         }
         for key, value in values.items():
             estimate = mean_estimate(value, truth.names, resamples=judge.resamples, seed=judge.seed)
-            assessment.scores.append(Score("", str(modality), key, estimate))
+            assessment.scores.append(Score("", str(modality), key, within(estimate, key)))
         assessment.album.add_reconstruction(str(modality), real, truth.names, decoded)
 
 

@@ -33,6 +33,10 @@ class FeatureNetwork(Protocol):
         """How reports call it."""
 
     @property
+    def relative(self) -> bool:
+        """Whether sets are compared in units of each feature's spread over the true pictures."""
+
+    @property
     def frechet_name(self) -> str:
         """How reports call the Fréchet distance in it."""
 
@@ -45,10 +49,14 @@ class FeatureNetwork(Protocol):
 
 
 class AutoencoderFeatures:
-    """The last hidden layer of an image autoencoder's encoder, averaged over the picture.
+    """Mean and standard deviation over the picture of the last hidden layer of an image autoencoder's encoder.
 
-    It needs nothing from elsewhere, and it has seen satellite pictures; it has seen no names of things.
+    It needs nothing from elsewhere, and it has seen satellite pictures; it has seen no names of things. The means tell
+    colour and brightness, the deviations texture; in their own units, a few channels that follow brightness would
+    outweigh all others, and blur would go unseen.
     """
+
+    relative = True
 
     def __init__(self, autoencoder: ImageAutoencoder) -> None:
         self._autoencoder = autoencoder
@@ -63,11 +71,14 @@ class AutoencoderFeatures:
             self._autoencoder.moments(images)
         finally:
             hook.remove()
-        return kept[0].float().mean(dim=(2, 3))
+        hidden = kept[0].float()
+        return torch.cat([hidden.mean(dim=(2, 3)), hidden.std(dim=(2, 3))], dim=1)
 
 
 class InceptionFeatures:
     """The 2048 features of Inception v3 (Heusel et al. 2017), as torch-fidelity computes them."""
+
+    relative = False
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         """Load the network.
@@ -108,6 +119,16 @@ def features_of(network: FeatureNetwork, pictures: NDArray[np.uint8]) -> Floats:
         images = torch.from_numpy(np.ascontiguousarray(pictures[start : start + BATCH].transpose(0, 3, 1, 2)))
         batches.append(network(images).double().cpu().numpy())
     return np.concatenate(batches)
+
+
+def in_units_of_truth(truth: Floats, generated: Floats) -> tuple[Floats, Floats]:
+    """Both sets of features less the mean of the true ones, over their standard deviation.
+
+    A deviation below a thousandth of the largest counts as that much: the feature is dead.
+    """
+    spread = truth.std(0)
+    spread = np.maximum(spread, max(1e-3 * spread.max(), np.finfo(float).tiny))
+    return (truth - truth.mean(0)) / spread, (generated - truth.mean(0)) / spread
 
 
 def _inception_weights() -> Path:

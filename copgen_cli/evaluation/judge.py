@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from copgen_cli.evaluation import distributions, pairwise
 from copgen_cli.evaluation.bootstrap import RESAMPLES, Estimate, Floats, Weights, draw_weights, weighted_mean
-from copgen_cli.evaluation.features import FeatureNetwork, features_of
-from copgen_cli.evaluation.metrics import Metric
+from copgen_cli.evaluation.features import FeatureNetwork, features_of, in_units_of_truth
+from copgen_cli.evaluation.metrics import QUANTITIES, Metric
 from copgen_cli.evaluation.pictures import Pictures, PictureSet
 from copgen_cli.evaluation.retrieval import closer_to_own, nearest
 from copgen_cli.evaluation.samples import block_means, coverage, diversity, mean_over_samples
@@ -72,7 +72,7 @@ class Judge:
         if pictures.matched:
             found |= self._pairs(pictures, per_place)
         return [
-            Score(pictures.condition, pictures.target, key, estimate, pictures.via, pictures.translations)
+            Score(pictures.condition, pictures.target, key, within(estimate, key), pictures.via, pictures.translations)
             for key, estimate in found.items()
             if np.isfinite(estimate.value)
         ]
@@ -159,6 +159,8 @@ class Judge:
         if self.features is not None:
             compute = partial(features_of, self.features)
             x, y = self._of_truth("features", compute, pictures), compute(drawn)
+            if self.features.relative:
+                x, y = in_units_of_truth(x, y)
             if Metric.FRECHET in self.metrics:
                 values["frechet"] = distributions.frechet_distance(x, y, weights)
             if Metric.KERNEL in self.metrics:
@@ -188,6 +190,12 @@ def mean_estimate(values: Floats, names: tuple[str, ...], *, resamples: int = RE
     """The mean of one value per place, with its interval."""
     weights = draw_weights(names, names, resamples=resamples, seed=seed)
     return _means({"mean": values}, weights.truth, weights)["mean"]
+
+
+def within(estimate: Estimate, key: str) -> Estimate:
+    """The estimate with an interval that holds no values which the quantity can not take."""
+    low, high = np.clip([estimate.low, estimate.high], QUANTITIES[key].least, QUANTITIES[key].most)
+    return replace(estimate, low=float(low), high=float(high))
 
 
 def _means(values: Mapping[str, Floats], rows: Floats, weights: Weights) -> dict[str, Estimate]:

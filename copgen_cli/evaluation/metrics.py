@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from copgen_cli.errors import UnknownNameError, UsageError
 
@@ -49,18 +50,29 @@ class Quantity:
     unit: str
     better: Better
     meaning: str
+    least: float = 0
+    """Values that it can take; the ends of intervals are kept within."""
+    most: float = inf
 
 
 QUANTITIES: dict[str, Quantity] = {
     "psnr": Quantity(
         Metric.PSNR, "PSNR", "dB", Better.HIGHER, "Peak signal-to-noise ratio of a sample against its truth."
     ),
-    "ssim": Quantity(Metric.SSIM, "SSIM", "", Better.HIGHER, "Structural similarity of a sample and its truth."),
+    "ssim": Quantity(
+        Metric.SSIM, "SSIM", "", Better.HIGHER, "Structural similarity of a sample and its truth.", least=-1, most=1
+    ),
     "lpips": Quantity(
         Metric.LPIPS, "LPIPS", "", Better.LOWER, "Learned perceptual distance (AlexNet) of a sample and its truth."
     ),
     "correlation": Quantity(
-        Metric.CORRELATION, "Correlation", "", Better.HIGHER, "Pearson correlation of a hillshade with its truth."
+        Metric.CORRELATION,
+        "Correlation",
+        "",
+        Better.HIGHER,
+        "Pearson correlation of a hillshade with its truth.",
+        least=-1,
+        most=1,
     ),
     "closer": Quantity(
         Metric.RETRIEVAL,
@@ -69,6 +81,7 @@ QUANTITIES: dict[str, Quantity] = {
         Better.HIGHER,
         "Share of other places' truths that are farther from a sample than its own truth; 0.5 is chance. Pictures are "
         "compared as averages over 8 x 8 pixels.",
+        most=1,
     ),
     "top1": Quantity(
         Metric.RETRIEVAL,
@@ -76,6 +89,7 @@ QUANTITIES: dict[str, Quantity] = {
         "",
         Better.HIGHER,
         "Share of samples that are nearer to their own truth than to that of any other place.",
+        most=1,
     ),
     "frechet": Quantity(
         Metric.FRECHET,
@@ -91,6 +105,7 @@ QUANTITIES: dict[str, Quantity] = {
         "",
         Better.LOWER,
         "Squared maximum mean discrepancy of features under a cubic kernel; unbiased, so that it can be below zero.",
+        least=-inf,
     ),
     "precision": Quantity(
         Metric.PRECISION_RECALL,
@@ -98,6 +113,7 @@ QUANTITIES: dict[str, Quantity] = {
         "",
         Better.HIGHER,
         "Share of generated pictures within reach of a true one: whether what is made looks real.",
+        most=1,
     ),
     "recall": Quantity(
         Metric.PRECISION_RECALL,
@@ -105,6 +121,7 @@ QUANTITIES: dict[str, Quantity] = {
         "",
         Better.HIGHER,
         "Share of true pictures within reach of a generated one: whether all that is real can be made.",
+        most=1,
     ),
     "wasserstein": Quantity(
         Metric.WASSERSTEIN,
@@ -141,9 +158,15 @@ QUANTITIES: dict[str, Quantity] = {
         "",
         Better.NEITHER,
         "Share of the truth's pixels within the range of the samples; calibrated samples reach the nominal share.",
+        most=1,
     ),
     "coverage_coarse": Quantity(
-        Metric.COVERAGE, "Coverage 8 px", "", Better.NEITHER, "The same, of averages over 8 x 8 pixels."
+        Metric.COVERAGE,
+        "Coverage 8 px",
+        "",
+        Better.NEITHER,
+        "The same, of averages over 8 x 8 pixels.",
+        most=1,
     ),
     "copying": Quantity(
         Metric.COPYING,
