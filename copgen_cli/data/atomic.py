@@ -37,15 +37,18 @@ class Place:
     temporary: Path
     """A folder on the same file system that this run alone writes to."""
 
-    def write(self, path: str, data: bytes) -> WrittenFile:
-        """Put `data` at `path` below the output, atomically.
+    def write(self, path: str, data: bytes, *, durable: bool = False) -> WrittenFile:
+        """Put `data` at `path` below the output, atomically; `durable` waits until it would survive a power cut.
 
         Raises:
             DiskFullError: there is no room for it.
             BrokenInputError: the path leaves the output folder.
         """
-        with self.writing(path, needed=len(data)) as beside:
-            beside.write_bytes(data)
+        with self.writing(path, needed=len(data)) as beside, beside.open("wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
 
     @contextmanager
@@ -69,7 +72,10 @@ class Place:
 
 
 def write_atomically(file: Path, data: bytes) -> None:
-    """Replace one file that belongs to no stage's tree, through a temporary name in the same folder."""
+    """Replace one file that belongs to no stage's tree, through a temporary name in the same folder.
+
+    A kill leaves that name behind; inside of a stage's run `Place.write` does not.
+    """
     beside = file.with_name(f".{file.name}.{uuid4().hex}.part")
     with disk_full_is_an_error(file, len(data)), _removed_on_failure(beside):
         file.parent.mkdir(parents=True, exist_ok=True)

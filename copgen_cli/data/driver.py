@@ -266,7 +266,7 @@ class StageRun:
         noted = {outcome.key: outcome for outcome in self._journal.read() if outcome.key in self._wanted}
         for outcome in noted.values():  # the last word on each
             if self._lines.get(outcome.key) != outcome.as_line():
-                self._keep(outcome)
+                self._finish_unit(outcome)
 
     def finish(self) -> Summary:
         """Write the manifest, remove what only a run under way needs, and sum up.
@@ -287,7 +287,7 @@ class StageRun:
             "files": summary.files,
             "bytes": summary.bytes,
         }
-        write_manifest(self.output, self.header, self._lines.values(), totals)
+        write_manifest(self.place, self.header, self._lines.values(), totals)
         self._journal.file.unlink(missing_ok=True)
         shutil.rmtree(self._private / "build", ignore_errors=True)
         return summary
@@ -382,7 +382,7 @@ class StageRun:
         abandoned = [_forgotten(outcome.as_line()) for outcome in self._journal.read()]
         self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
         if not self._dry_run:
-            self._journal.start(self.header, afresh=self._overwrite, abandoned=abandoned)
+            self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned)
 
     def _must_agree(self, other: Header) -> None:
         if not self._fixed:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli import __version__
-from copgen_cli.data.atomic import WrittenFile, disk_full_is_an_error, write_atomically
+from copgen_cli.data.atomic import Place, WrittenFile, disk_full_is_an_error
 from copgen_cli.errors import BrokenInputError
 
 FORMAT = 1
@@ -113,7 +113,7 @@ def read_outcomes(output: Path, stage: str) -> Iterator[Outcome]:
     return _read_lines(units_file(output, stage))
 
 
-def write_manifest(output: Path, header: Header, lines: Iterable[bytes], totals: Mapping[str, int]) -> None:
+def write_manifest(place: Place, header: Header, lines: Iterable[bytes], totals: Mapping[str, int]) -> None:
     """Write both files, the units first; a file that would not change is left alone."""
     ordered = list(lines)
     missing = [outcome for outcome in map(Outcome.from_line, ordered) if outcome.status is not Status.DONE]
@@ -125,11 +125,11 @@ def write_manifest(output: Path, header: Header, lines: Iterable[bytes], totals:
         "inputs": header.inputs,
         "totals": totals,
         "missing": [{"key": item.key, "status": item.status, "reason": item.reason} for item in missing],
-        "units": units_file(output, header.stage).name,
+        "units": units_file(place.output, header.stage).name,
     }
     text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    _write_if_changed(units_file(output, header.stage), b"".join(ordered))
-    _write_if_changed(manifest_file(output, header.stage), text.encode())
+    _write_if_changed(place, units_file(place.output, header.stage), b"".join(ordered))
+    _write_if_changed(place, manifest_file(place.output, header.stage), text.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Journal:
 
     file: Path
 
-    def start(self, header: Header, *, afresh: bool, abandoned: Iterable[bytes] = ()) -> None:
+    def start(self, place: Place, header: Header, *, afresh: bool, abandoned: Iterable[bytes] = ()) -> None:
         """Begin a new journal.
 
         Args:
@@ -146,7 +146,8 @@ class Journal:
             abandoned: records of a journal that is given up, whose files must not be forgotten.
         """
         values = {"settings": header.settings, "inputs": header.inputs, "afresh": afresh}
-        write_atomically(self.file, b"".join((json.dumps(values, sort_keys=True).encode() + b"\n", *abandoned)))
+        data = b"".join((json.dumps(values, sort_keys=True).encode() + b"\n", *abandoned))
+        place.write(self.file.relative_to(place.output).as_posix(), data)
 
     def append(self, outcome: Outcome) -> None:
         """One write at the end of the file, which the system does not mix with another's.
@@ -186,6 +187,6 @@ def _read_lines(file: Path) -> Iterator[Outcome]:
                 continue
 
 
-def _write_if_changed(file: Path, data: bytes) -> None:
+def _write_if_changed(place: Place, file: Path, data: bytes) -> None:
     if not file.is_file() or file.read_bytes() != data:
-        write_atomically(file, data)
+        place.write(file.name, data, durable=True)

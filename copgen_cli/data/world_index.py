@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from copgen_cli.data.atomic import Place, write_atomically
+from copgen_cli.data.atomic import Place
 from copgen_cli.data.remote import Archive, RemoteFile, UnreachableError
 from copgen_cli.errors import BrokenInputError, UnavailableError
 from copgen_cli.modalities import Modality
@@ -74,9 +74,8 @@ def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:
             ) from None
         _sidecar_file(kept).unlink(missing_ok=True)  # from here on, neither describes the other
     if remote.etag:
-        write_atomically(
-            _sidecar_file(kept), json.dumps(asdict(_Sidecar(remote.etag, remote.size, remote.commit))).encode() + b"\n"
-        )
+        sidecar = json.dumps(asdict(_Sidecar(remote.etag, remote.size, remote.commit))) + "\n"
+        place.write(_sidecar_file(Path(path)).as_posix(), sidecar.encode())
     return kept
 
 
