@@ -56,12 +56,12 @@ def climate_of(place: Footprint, seed: int) -> Climate:
         return np.sum(layers, axis=0) / np.sqrt(np.sum(heights**2))
 
     shelf = trend("shelf", 700, 5)
-    rugged = 1 / (1 + np.exp(-1.9 * (trend("rugged", 300, 4, 0.8) - 0.25)))
+    rugged = 1 / (1 + np.exp(-1.9 * (trend("rugged", 300, 4, 0.8) - 0.05)))
     base = 420 * np.clip(shelf + 1.0, 0, None) ** 1.6 * (0.25 + rugged) + 160 * np.clip(shelf + 1.0, -0.5, 0.06) - 4
     sine = np.sin(np.radians(lat)) ** 2
     warmth = 27.5 - 34 * sine + 2.5 * trend("warmth", 800, 3)
     moisture = _zonal_rain(lat) + 0.21 * trend("moisture", 400, 4, 0.8)
-    people = trend("people", 150, 4, 0.9) * 0.55 + 0.22
+    people = trend("people", 150, 4, 0.9) * 0.55 + 0.13
     people = people - 0.7 * np.clip(rugged - 0.5, 0, None) - 0.08 * np.clip(3 - warmth, 0, None)
     fields = (base, rugged, warmth, 2 + 17 * sine, np.clip(moisture, 0, 1), np.clip(people, 0, 1))
     return Climate(*(field.astype(np.float32) for field in fields))

@@ -113,7 +113,7 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
     np.copyto(cover, np.uint8(Cover.ICE), where=wins("ice", 0.08))
     blocks = blocks_of(frame, 1_500, key_of(seed, "blocks", zone))
     villages = villages_of(frame, float(climate.people.mean()), key_of(seed, "villages", zone))
-    index["built"] = _town_index(coarse, villages.centres, villages.radius, index["built"])
+    index["built"] = _town_index(coarse, villages.centres, villages.radius, index["built"], index["ragged"])
     built = wins("built", 0.06)
     fields = wins("field", 0.02) & ~built
     parcel, edge = parcels_in(frame, blocks, built)
@@ -140,11 +140,11 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
 def cover_height(cover: NDArray[np.uint8], kind: NDArray[np.uint16], texture: Float32) -> Float32:
     """Height of trees and houses above the ground, metres: what a surface model such as Copernicus DEM adds."""
     table = np.zeros(768, np.float32)
-    for which, metres in ((Cover.CONIFER, 14), (Cover.BROADLEAF, 12), (Cover.SHRUB, 1.0), (Cover.HEDGE, 1.5)):
+    tall = {Cover.CONIFER: 14, Cover.BROADLEAF: 12, Cover.SHRUB: 1, Cover.HEDGE: 1.5, Cover.STREET: 3}
+    for which, metres in tall.items():
         table[which] = metres
-    table[512:] = 2.5 + 7 * (np.arange(256) % 37 / 37) ** 2
-    tall = table.take(kind)
-    return tall * (1 + np.float32(0.03) * texture)
+    table[512:] = 4 + 3 * (np.arange(256) % 37 / 37) ** 2
+    return table.take(kind) * (1 + np.float32(0.03) * texture)
 
 
 def _soil_moisture(
@@ -168,7 +168,9 @@ def _soil_moisture(
     crest = np.clip(above / (above.std() + 0.5), -2, 2)
     shade = np.gradient(ndimage.gaussian_filter(height, 1.0), EROSION_PIXEL)[0] * poleward
     return np.clip(
-        rain + 0.03 * hollow - 0.09 * crest + 0.12 * near_river + 0.03 * patches + np.clip(0.7 * shade, -0.2, 0.2), 0, 1
+        rain + 0.03 * hollow - 0.09 * crest + 0.12 * near_river + 0.03 * patches + np.clip(1.1 * shade, -0.25, 0.25),
+        0,
+        1,
     ).astype(np.float32)
 
 
@@ -206,17 +208,20 @@ def _indices(
         ).astype(np.float32),
         "ice": (0.22 * (2.5 - summer) + 0.1 * patches - 0.5 * np.clip(slope - 0.7, 0, None)).astype(np.float32),
         "built": (people * 1.1 - 0.95 + 0.25 * patches - 3.5 * slope).astype(np.float32),
+        "ragged": (0.3 * patches).astype(np.float32),
         "field": farmed.astype(np.float32),
         "road": (0.28 - slope).astype(np.float32),
     }
 
 
-def _town_index(coarse: Frame, centres: NDArray[np.float64], radius: NDArray[np.float64], city: Float32) -> Float32:
+def _town_index(
+    coarse: Frame, centres: NDArray[np.float64], radius: NDArray[np.float64], city: Float32, ragged: Float32
+) -> Float32:
     """The index of built land with the villages added: 1 in their middle, 0 at their edge."""
     total = city
     for (east, north), reach in zip(centres, radius, strict=True):
         x, y = (coarse.eastings - east)[None, :], (coarse.northings - north)[:, None]
-        near = 1 - np.sqrt(x**2 + y**2) / reach
+        near = 1 - np.sqrt(x**2 + y**2) / reach + ragged
         total = np.maximum(total, np.minimum(near, city + 1.35).astype(np.float32))
     return total
 

@@ -118,13 +118,13 @@ def year_phase(lat: float, when: datetime) -> float:
 
 
 def sunlight(height: Float32, pixel: float, sun: Sun) -> Float32:
-    """Light on slopes relative to a plain: direct by the cosine, a fifth diffuse, none direct in cast shadow."""
+    """Light on slopes relative to a plain: direct by the cosine, a seventh diffuse, none direct in cast shadow."""
     down, across = np.gradient(height, pixel)
     east, north, up = sun.direction
     cosine = (up - across * east + down * north) / np.sqrt(1 + across**2 + down**2)
     direct = np.clip(cosine, 0, None) / max(up, 0.25)
     direct *= ~cast_shadow(height, pixel, sun)
-    return (0.2 + 0.8 * np.minimum(direct, 1.9)).astype(np.float32)
+    return (0.14 + 0.86 * np.minimum(direct, 2.2)).astype(np.float32)
 
 
 def cast_shadow(height: Float32, pixel: float, sun: Sun) -> NDArray[np.bool_]:
@@ -178,7 +178,7 @@ def _tables(warmth: float, moisture: float, lat: float, season: float, *words: s
     for table in (moist, dry):
         table[[Cover.BARE, Cover.SAND, Cover.ROCK]] *= soil / np.array([0.20, 0.16, 0.115]) * 0.6 + 0.4
     fields = _fields(generator, soil, growth, season, lat)
-    moist[256:512], dry[256:512] = fields, fields * 0.45 + soil * 0.62
+    moist[256:512], dry[256:512] = fields, fields * 0.4 + soil * 0.75
     moist[512:] = dry[512:] = _plots(generator, soil, moisture)
     return moist.T.astype(np.float32), dry.T.astype(np.float32)
 

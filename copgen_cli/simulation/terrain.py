@@ -65,7 +65,7 @@ def terrain_of(frame: Frame, climate: Climate, seed: int, zone: str) -> Terrain:
     )
     trunk = _trunk_distance(wide, rugged, moisture, key_of(seed, "trunk", zone))
     height = _raw_height(wide, base, rugged, trunk, key_of(seed, "relief", zone))
-    height, drainage = _carve(height, rugged, moisture)
+    height, drainage = _carve(wide, height, rugged, moisture, key_of(seed, "gullies", zone))
     height, lake = _flood_basins(wide, height, rugged, moisture, key_of(seed, "lakes", zone))
     inner = slice(_MARGIN, -_MARGIN)
     area = drainage.area * (EROSION_PIXEL / 1000) ** 2
@@ -107,7 +107,7 @@ def _raw_height(
     index = np.arange(frame.size, dtype=np.float32) + _WARP
     where = np.stack([index[:, None] + warp[0], index[None, :] + warp[1]])
     ridges = ndimage.map_coordinates(ridged_noise(wide, 7_000, key, octaves=5), where, order=1, mode="nearest")
-    hills = fractal_noise(frame, 4_200, key + 20, octaves=7, persistence=0.5)
+    hills = fractal_noise(frame, 4_200, key + 20, octaves=7, persistence=0.43)
     mountains = 1250 * np.clip(rugged - 0.2, 0, None) ** 1.4
     relief = 3 + 290 * rugged**1.7
     height = base + mountains * 1.8 * (ridges - 0.35) + relief * hills
@@ -117,16 +117,21 @@ def _raw_height(
 
 
 def _carve(
-    height: NDArray[np.float64], rugged: NDArray[np.float64], moisture: NDArray[np.float64]
+    frame: Frame, height: NDArray[np.float64], rugged: NDArray[np.float64], moisture: NDArray[np.float64], key: int
 ) -> tuple[NDArray[np.float64], Drainage]:
-    """Alternate routing, incision and diffusion; returns the eroded land and its last drainage."""
+    """Alternate routing, incision and diffusion; returns the eroded land and its last drainage.
+
+    Unevenness in proportion to the slope keeps water from running in parallel lines down smooth slopes.
+    """
+    steep = np.hypot(*np.gradient(height, EROSION_PIXEL))
+    height = height + (0.1 + 25 * steep) * lattice_noise(frame, 140, key)
     rain = 0.3 + moisture
     border = np.ones_like(height, dtype=bool)
     border[1:-1, 1:-1] = False
     for step in range(2):
         drainage = drain(height, border | (height < 0), rain)
         square_km = drainage.area * (EROSION_PIXEL / 1000) ** 2
-        eroded = erode(drainage, (0.5 + 0.8 * rugged) * 1.7 * np.sqrt(np.maximum(square_km - 0.025, 0)))
+        eroded = erode(drainage, (0.5 + 0.8 * rugged) * 1.7 * np.sqrt(np.maximum(square_km - 0.06, 0)))
         land = np.where(height < 0, height, np.maximum(eroded, 0.1))
         height = land if step == 1 else ndimage.gaussian_filter(land, 0.8)
     return ndimage.gaussian_filter(height, 0.6), drainage
