@@ -170,6 +170,22 @@ class SampleRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """What the data's latents are: what a network must fit."""
+
+    modalities: tuple[Modality, ...]
+    """Those in the store, in its order."""
+    channels: int
+    side: int
+    """In latent pixels."""
+    autoencoder: str
+    """Where the autoencoder that made them came from."""
+    fingerprint: str | None
+    """Of its weights; None where the store does not tell."""
+    scale_factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationReport:
     """The loss of the averaged weights on held-out samples, with noise and timesteps that never change."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from copgen_cli import __version__
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_uint8
 from copgen_cli.model.data_order import DrawnSamples
@@ -112,9 +115,28 @@ class Preview:
         file = self.folder / f"step-{step:08}.png"
         beside = self.folder / f".{file.name}.part"
         self.folder.mkdir(parents=True, exist_ok=True)
-        page.save(beside, format="PNG")
+        page.save(beside, format="PNG", pnginfo=self._told(step))
         os.replace(beside, file)
         return file
+
+    def _told(self, step: int) -> PngInfo:
+        """What the picture says of itself, wherever it goes."""
+        facts = {
+            "synthetic": True,
+            "software": f"copgen {__version__}",
+            "model": self.title,
+            "step": step,
+            "seed": SEED,
+            "steps": self.settings.preview_steps,
+            "records": self.places,
+            "conditions": [[], *([str(modality)] for modality in self.modalities)],
+        }
+        text = PngInfo()
+        text.add_text("Synthetic", "true")
+        text.add_text("Software", f"copgen {__version__}")
+        text.add_text("Description", f"Below the first row: samples of {self.title}, step {step}, seed {SEED}.")
+        text.add_text("copgen", json.dumps(facts, sort_keys=True))
+        return text
 
     def _decode(self, latents: Tensor) -> list[np.ndarray]:
         """(B, C, H, W) scaled latents to B pictures (SIDE, SIDE, 3) in uint8."""

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from copgen_cli import console, launching
 from copgen_cli.data.store import LatentStore
-from copgen_cli.errors import BusyError, CopgenError
+from copgen_cli.errors import BusyError, CopgenError, MismatchError, MissingInputError, UsageError
 from copgen_cli.layout import (
     checkpoints_folder,
     metrics_file,
@@ -34,9 +34,10 @@ from copgen_cli.model.export import export_model
 from copgen_cli.model.memory import estimate_bytes
 from copgen_cli.model.metrics import Metrics, metrics_of
 from copgen_cli.model.parallel import World, join_world
+from copgen_cli.model.resumption import find_resumption
 from copgen_cli.model.training import train as take_steps
-from copgen_cli.model.training_setup import LatentSpec, Prepared, check_amounts, prepare_run
-from copgen_cli.records import StopReason, TrainReport
+from copgen_cli.model.training_setup import Prepared, check_amounts, prepare_run
+from copgen_cli.records import LatentSpec, StopReason, TrainReport
 from copgen_cli.training_preview import Preview
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
     world = join_world(device) if launching.was_launched() else World(device)
     with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
         if overwrite and world.is_main:
-            forget_run(folder)
+            forget_run(folder, settings)
         prepared = prepare_run(train_data, test_data, spec, settings, checkpoints_folder(folder), world)
         autoencoder = find_autoencoder(settings, spec, train_data, device) if world.is_main else None
         run = replace(prepared.run, preview=_preview(prepared, test_data or train_data, folder, autoencoder))
@@ -108,8 +109,17 @@ def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]
     return train_data, test_data, spec
 
 
-def forget_run(folder: Path) -> None:
-    """Remove what a run wrote to its folder, and nothing else."""
+def forget_run(folder: Path, settings: TrainSettings) -> None:
+    """Remove what a run wrote to its folder, and nothing else.
+
+    Raises:
+        UsageError: the run is to go on from one of the checkpoints to be removed.
+    """
+    if checkpoints_folder(folder).resolve() in Path(settings.resume).expanduser().resolve().parents:
+        raise UsageError(
+            f"--overwrite would remove {settings.resume}, from which --resume goes on.",
+            hint="Choose another --workdir, which leaves it where it is.",
+        )
     for path in (checkpoints_folder(folder), previews_folder(folder), model_folder(folder), folder / "tensorboard"):
         shutil.rmtree(path, ignore_errors=True)
     metrics_file(folder).unlink(missing_ok=True)
@@ -119,6 +129,21 @@ def check(settings: TrainSettings, store: Path, processes: int) -> None:
     """What can be known to be wrong before several processes are started."""
     train_data, _, _ = open_data(store)
     check_amounts(len(train_data.names), settings, processes)
+
+
+def export(settings: TrainSettings, store: Path, folder: Path, *, json: bool) -> None:
+    """Write the model of the newest whole checkpoint, also while a run is at work.
+
+    Raises:
+        MissingInputError: there is no checkpoint.
+    """
+    train_data, _, spec = open_data(store)
+    found = find_resumption(checkpoints_folder(folder), settings.resume)
+    if found.folder is None:
+        raise MissingInputError("checkpoint", checkpoints_folder(folder), written_by="train")
+    export_model(found.folder, model_folder(folder), find_autoencoder(settings, spec, train_data, torch.device("cpu")))
+    facts = {"checkpoint": str(found.folder), "model": str(model_folder(folder))}
+    console.result_json(facts) if json else console.result("Exported", **facts)
 
 
 def tell_plan(settings: TrainSettings, store: Path, folder: Path, processes: int, *, json: bool) -> None:
@@ -209,8 +234,9 @@ def find_autoencoder(
     """The autoencoder that made the latents, on the device; None, with a warning, where it can not be had.
 
     Raises:
-        MismatchError: the one that `settings.vae` names is another.
+        MismatchError: the one that `settings.vae` names, or that the initial weights belong to, is another.
     """
+    _check_initial_weights(settings, spec)
     name = settings.vae or spec.autoencoder
     try:
         autoencoder = load_autoencoder(name, device=device)
@@ -224,6 +250,20 @@ def find_autoencoder(
         return None
     data.require_autoencoder(autoencoder.fingerprint, name)
     return autoencoder
+
+
+def _check_initial_weights(settings: TrainSettings, spec: LatentSpec) -> None:
+    """Weights of a whole pipeline tell which autoencoder's latents they know."""
+    source = Path(settings.init_from or "")
+    if settings.init_from is None or spec.fingerprint is None or not (source / "vae").is_dir():
+        return
+    theirs = load_autoencoder(source).fingerprint
+    if theirs != spec.fingerprint:
+        raise MismatchError(
+            f"{source} was trained on latents of another autoencoder ({theirs[:12]}) than the data's "
+            f"({spec.fingerprint[:12]}, {spec.autoencoder}).",
+            hint=f"Encode and pack the data with `--vae {source}`, or start from other weights.",
+        )
 
 
 def _preview(

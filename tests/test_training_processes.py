@@ -28,7 +28,8 @@ def take_steps(store: Path, folder: Path) -> None:
     from copgen_cli.modalities import Split
     from copgen_cli.model.parallel import World, join_world
     from copgen_cli.model.training import train
-    from copgen_cli.model.training_setup import LatentSpec, prepare_run
+    from copgen_cli.model.training_setup import prepare_run
+    from copgen_cli.records import LatentSpec
     from copgen_cli.settings import NetworkSettings, TrainSettings
 
     world = join_world(torch.device("cpu")) if was_launched() else World(torch.device("cpu"))

@@ -16,8 +16,8 @@ from copgen_cli.model.data_order import DrawnSamples, Plan, epoch_order, load_ba
 from copgen_cli.model.optimisation import LossScale
 from copgen_cli.model.parallel import World
 from copgen_cli.model.training import NotFiniteError, train
-from copgen_cli.model.training_setup import LatentSpec, Prepared, prepare_run
-from copgen_cli.records import StopReason, TrainReport
+from copgen_cli.model.training_setup import Prepared, prepare_run
+from copgen_cli.records import LatentSpec, StopReason, TrainReport
 from copgen_cli.settings import NetworkSettings, TrainSettings
 
 SAMPLES = 10  # of which a step takes 4, so that an epoch ends in the middle of a batch

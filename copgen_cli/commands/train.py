@@ -115,6 +115,9 @@ def train(
     device: DeviceOption = None,
     dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
+    export: Annotated[
+        bool, typer.Option("--export", help="Only write the model of the newest checkpoint, or of the one in --resume.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Train a model on a packed store; the same command goes on where it stopped.
@@ -142,7 +145,9 @@ def train(
     recipe, store = settings.train, data or settings.workspace.store
     folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset)
     processes = 1 if launching.was_launched() else launching.count_processes(recipe)
-    if dry_run:
+    if export:
+        training_run.export(recipe, store, folder, json=json)
+    elif dry_run:
         training_run.tell_plan(recipe, store, folder, processes, json=json)
     elif processes > 1 or (recipe.accelerate_config is not None and not launching.was_launched()):
         training_run.check(recipe, store, processes)

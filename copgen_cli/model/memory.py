@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -45,6 +46,23 @@ def choose_micro_batch(net: CopGenTransformer, settings: TrainSettings, share: i
     fitting = max(int(room // activation_bytes(net, settings)), 1)
     parts = max(-(-share // fitting), 1)
     return -(-share // parts)
+
+
+def shrink_until_it_fits(micro_batch: int, attempt: Callable[[int], None]) -> int:
+    """Half as many samples at a time, as often as an attempt with them runs out of the accelerator's memory.
+
+    Raises:
+        OutOfMemoryError: not even one fits.
+    """
+    while True:
+        try:
+            attempt(micro_batch)
+            return micro_batch
+        except torch.OutOfMemoryError:
+            if micro_batch == 1:
+                raise
+        torch.cuda.empty_cache()  # outside the handler, which holds on to the tensors of the attempt
+        micro_batch = -(-micro_batch // 2)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -39,6 +39,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds only a part of the network."""
+        return self.accelerator is not None and str(self.accelerator.distributed_type).endswith("FSDP")
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
         if self.size > 1:
@@ -54,6 +59,15 @@ class World:
         with noticing_a_lost_process():
             torch.distributed.broadcast_object_list(said, src=0)
         return said[0]
+
+    def smallest(self, number: int) -> int:
+        """The smallest of the numbers that the processes have."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(number, device=self.device)
+        with noticing_a_lost_process():
+            torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MIN)
+        return int(numbers)
 
     def wait(self) -> None:
         """Go on when all have come here."""

@@ -105,7 +105,7 @@ def save_state(
 
     def fill(beside: Path) -> None:
         for name, tensors in (("transformer", weights), ("ema", average)):
-            state.net.save_config(beside / name)
+            _save_config(state.net, beside / name)
             save_file(tensors, beside / name / WEIGHTS_NAME, metadata={"format": "pt"})
         save_file(moments, beside / "optimizer.safetensors")
         (beside / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -168,6 +168,12 @@ def _check_identity(folder: Path, facts: Mapping[str, Any], identity: Identity) 
             f"The checkpoint {folder} is of another configuration: {'; '.join(differences)}.",
             hint="Give the options that it was trained with, or another --workdir; --init-from takes weights alone.",
         )
+
+
+def _save_config(net: CopGenTransformer, folder: Path) -> None:
+    """Write the network's configuration under its own name: a sharded one calls itself otherwise."""
+    with torch.device("meta"):
+        CopGenTransformer.from_config(net.config).save_config(folder)
 
 
 def _named(net: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -54,7 +54,7 @@ class PatchEmbedding(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(width)) value for (B, heads, N, width) tensors, by the kernel that is fastest.
 
-    That is the fused one, except for short sequences in bfloat16 on a CPU: there two products take 0.3 to 0.8 of its time.
+    That is the fused one, except for short sequences in bfloat16 on a CPU: two products take 0.3 to 0.8 of its time.
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= SHORT:
         return ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(-1) @ value

@@ -1,0 +1,101 @@
+"""A network to train: fresh, or with the weights of another one, which may know fewer modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from copgen_cli.errors import MismatchError, UsageError
+from copgen_cli.modalities import Modality
+from copgen_cli.model.checkpoint import load_transformer, modalities_of
+from copgen_cli.model.data_order import derive_seed
+from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.records import LatentSpec
+from copgen_cli.settings import TrainSettings
+
+
+def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer:
+    """A new network for the data, its weights a function of the seed, or those of `init_from` where it has them.
+
+    Raises:
+        UsageError: the sizes do not fit one another.
+        MismatchError: `init_from` is of other latents.
+    """
+    modalities = settings.modalities or spec.modalities
+    if settings.init_from is not None:
+        source = load_transformer(settings.init_from)
+        return widen(source, modalities, spec, settings.seed, settings.init_from)
+    return _fresh(settings.model.model_dump(), modalities, spec, settings.seed)
+
+
+def widen(
+    source: CopGenTransformer, modalities: Sequence[Modality], spec: LatentSpec, seed: int, name: str
+) -> CopGenTransformer:
+    """A network of these modalities with a source's weights; what the source has no modality for starts fresh.
+
+    Raises:
+        MismatchError: the source is of latents of another shape.
+    """
+    config = source.config
+    if (config.in_channels, config.sample_size) != (spec.channels, spec.side):
+        raise MismatchError(
+            f"{name} is of latents {config.in_channels} x {config.sample_size} x {config.sample_size}, "
+            f"the data of {spec.channels} x {spec.side} x {spec.side}.",
+            hint="Encode the data with the autoencoder that the model was trained with.",
+        )
+    known = modalities_of(source)
+    sizes = {
+        key: config[key]
+        for key in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "qkv_bias", "mlp_time_embed")
+    }
+    net = _fresh(sizes, modalities, spec, seed)
+    pairs = [(new, known.index(modality)) for new, modality in enumerate(modalities) if modality in known]
+    tensors = source.state_dict()
+    with torch.no_grad():
+        for key, target in net.state_dict().items():
+            if key == "pos_embed":
+                _copy_positions(target, tensors[key], pairs, net.grid_size**2, len(known))
+                continue
+            for_modality = _modality_index(key)
+            if for_modality is None:
+                target.copy_(tensors[key])
+                continue
+            for new, old in pairs:
+                if new == for_modality:
+                    target.copy_(tensors[key.replace(f".{new}.", f".{old}.", 1)])
+    return net
+
+
+def _fresh(sizes: Mapping[str, Any], modalities: Sequence[Modality], spec: LatentSpec, seed: int) -> CopGenTransformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        try:
+            return CopGenTransformer(
+                sample_size=spec.side,
+                in_channels=spec.channels,
+                num_modalities=len(modalities),
+                modalities=[str(modality) for modality in modalities],
+                **sizes,
+            )
+        except ValueError as error:
+            raise UsageError(
+                f"No network can be made of these sizes: {error}.", hint="Change train.model in the settings."
+            ) from error
+
+
+def _modality_index(key: str) -> int | None:
+    """Which modality a tensor belongs to; None for those of the trunk."""
+    head, _, rest = key.partition(".")
+    return int(rest.partition(".")[0]) if head in ("patch_embeds", "decoder_preds", "time_img_embeds") else None
+
+
+def _copy_positions(target: Tensor, source: Tensor, pairs: Sequence[tuple[int, int]], patches: int, known: int) -> None:
+    """Positions are one row per modality's time token, then `patches` rows per modality."""
+    modalities = target.shape[1] // (1 + patches)
+    for new, old in pairs:
+        target[:, new] = source[:, old]
+        begin, end = modalities + new * patches, modalities + (new + 1) * patches
+        target[:, begin:end] = source[:, known + old * patches : known + (old + 1) * patches]
