@@ -1,0 +1,269 @@
+"""How fast the transformer runs as the published script runs it, and as this package does, in one run.
+
+    python benchmarks/transformer.py                     # both sizes
+    python benchmarks/transformer.py --size small --repeats 9
+
+The published manner: queries, keys and values are cast to float32 before attention, every block is checkpointed in
+training, nothing is compiled, the optimiser and the average take one tensor after the other, and sampling takes 50
+steps of the reference solver. Manners take turns, so that whatever else the machine does hits all of them; figures are
+medians over the turns. On a CPU that others use as well, `--threads 1 --clock cpu` counts the time spent computing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from copgen_cli.model import CopGenTransformer, denoising_loss, sample_latents
+from copgen_cli.model.transformer import Attention
+from copgen_cli.records import Solver
+
+SIZES = {
+    "small": {"hidden_size": 256, "depth": 8, "num_heads": 8},
+    "published": {"hidden_size": 1024, "depth": 20, "num_heads": 16},
+}
+BATCHES = {"cpu": {"small": 4, "published": 1}, "cuda": {"small": 256, "published": 64}}
+SIDE, CHANNELS, MODALITIES = 32, 4, 4
+Run = Callable[[], None]
+
+
+class Float32Attention(Attention):
+    """Attention as the published network computes it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+@dataclass(frozen=True)
+class Manner:
+    """One way of running the same network."""
+
+    name: str
+    published: bool
+    autocast: bool
+    """bfloat16 where autocast takes it; ours samples with weights in bfloat16 instead."""
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and on what."""
+
+    device: torch.device
+    size: str
+    batch: int
+    repeats: int
+    clock: Callable[[], float] = time.perf_counter
+
+    def build(self, manner: Manner) -> CopGenTransformer:
+        torch.manual_seed(0)
+        net = CopGenTransformer(**SIZES[self.size]).to(self.device)
+        if manner.published:
+            net.enable_gradient_checkpointing()
+            for module in net.modules():
+                if type(module) is Attention:
+                    module.__class__ = Float32Attention
+        return net
+
+    def training_step(self, manner: Manner) -> Run:
+        """Loss, gradients, AdamW and the moving average, on latents that stay the same."""
+        net = self.build(manner).train()
+        parameters = list(net.parameters())
+        average = [parameter.detach().clone() for parameter in parameters]
+        kind = {"foreach": False} if manner.published else {"fused": True}
+        optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.03, betas=(0.99, 0.99), **kind)
+        model = torch.compile(net) if manner.compiled else net
+        latents = list(torch.randn(MODALITIES, self.batch, CHANNELS, SIDE, SIDE, device=self.device))
+
+        def step() -> None:
+            with arithmetic(self.device, manner.autocast):
+                loss = denoising_loss(model, latents).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                if manner.published:
+                    for mean, parameter in zip(average, parameters, strict=True):
+                        mean.lerp_(parameter, 1e-4)
+                else:
+                    torch._foreach_lerp_(average, parameters, 1e-4)
+
+        step()  # compiles, and makes the optimiser's state
+        return step
+
+    def forward(self, manner: Manner) -> Run:
+        net = self._to_sample_with(manner)
+        latents = list(torch.randn(MODALITIES, self.batch, CHANNELS, SIDE, SIDE, device=self.device))
+        timesteps = list(torch.rand(MODALITIES, self.batch, device=self.device) * 1000)
+
+        @torch.no_grad()
+        def run() -> None:
+            with arithmetic(self.device, manner.autocast and manner.published):
+                net(latents, timesteps)
+
+        run()
+        return run
+
+    def sampling(self, manner: Manner, steps: int, solver: Solver = Solver.REFERENCE) -> Run:
+        """All modalities from noise."""
+        net = self._to_sample_with(manner)
+        noise = torch.randn(MODALITIES, self.batch, CHANNELS, SIDE, SIDE, device=self.device)
+
+        def run(steps: int = steps) -> None:
+            with arithmetic(self.device, manner.autocast and manner.published):
+                sample_latents(net, range(MODALITIES), noise=noise, steps=steps, solver=solver)
+
+        run(steps=1)
+        return run
+
+    def _to_sample_with(self, manner: Manner) -> nn.Module:
+        net = self.build(manner).eval()
+        if manner.autocast and not manner.published:
+            net = net.bfloat16()
+        return torch.compile(net) if manner.compiled else net
+
+    def take_turns(self, runs: dict[str, Run]) -> dict[str, float]:
+        """Median seconds of every run, one after the other."""
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(self.repeats):
+            for name, run in runs.items():
+                self._wait()
+                start = self.clock()
+                run()
+                self._wait()
+                seconds[name].append(self.clock() - start)
+        return {name: statistics.median(values) for name, values in seconds.items()}
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+@contextmanager
+def arithmetic(device: torch.device, autocast: bool) -> Iterator[None]:
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        yield
+
+
+def floating_point_operations(size: str, batch: int) -> float:
+    """Of the matrix products in one forward pass: two per weight and token, and the two products of attention."""
+    with torch.device("meta"):
+        net = CopGenTransformer(**SIZES[size])
+    tokens = net.pos_embed.shape[1]
+    linear = sum(m.weight.numel() for name, m in net.named_modules() if isinstance(m, nn.Linear) and "blocks" in name)
+    linear += sum(m.weight.numel() for m in net.mid_block.modules() if isinstance(m, nn.Linear))
+    attentions = sum(isinstance(m, Attention) for m in net.modules())
+    return batch * tokens * (2 * linear + attentions * 4 * tokens * net.hidden_size)
+
+
+def matrix_product_rate(device: torch.device, side: int = 8192) -> float:
+    """FLOP/s of a large bfloat16 matrix product on this device: what utilisation is measured against."""
+    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16).unbind()
+    times = []
+    for _ in range(30):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        left @ right
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / statistics.median(times[5:])
+
+
+def peak_memory(bench: Bench, manner: Manner) -> float:
+    """MiB of a training step: allocated on a GPU, else the whole of a process of its own."""
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        bench.training_step(manner)()
+        return torch.cuda.max_memory_allocated() / 2**20
+    options = ["--size", bench.size, "--batch", str(bench.batch), "--memory-of", manner.name]
+    child = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
+    return float(child.stdout.split()[-1])
+
+
+def print_row(label: str, seconds: dict[str, float], width: int) -> None:
+    """Seconds of every manner, and how many times as fast ours, the last, is as each other."""
+    *others, ours = seconds.values()
+    cells = "".join(f"{value:>{width - 2}.3f} s" for value in seconds.values())
+    print(f"{label:36}{cells}   {' / '.join(f'{other / ours:.2f}' for other in others)}", flush=True)
+
+
+def report(bench: Bench, manners: list[Manner], calls: int) -> None:
+    """Print one size's table: a row per task and a column per manner, ours last."""
+    width = max(len(manner.name) for manner in manners) + 2
+    print(f"\n{bench.size} size, batch {bench.batch}, {bench.repeats} turns")
+    print(f"{'':36}" + "".join(f"{manner.name:>{width}}" for manner in manners) + "   times as fast")
+
+    print_row("forward", bench.take_turns({m.name: bench.forward(m) for m in manners}), width)
+    training = bench.take_turns({m.name: bench.training_step(m) for m in manners})
+    print_row("training step", training, width)
+
+    rarely = dataclasses.replace(bench, repeats=max(bench.repeats // 3, 1))
+    equal = {m.name: rarely.sampling(m, calls) for m in manners}
+    print_row(f"sampling, {calls} calls each", rarely.take_turns(equal), width)
+    usual = {m.name: rarely.sampling(m, 50) if m.published else rarely.sampling(m, 20, Solver.DPM_2M) for m in manners}
+    print_row("sampling, 50 reference : 20 dpm++2m", rarely.take_turns(usual), width)
+
+    memory = [peak_memory(bench, manner) for manner in manners]
+    print(f"{'peak memory of training':36}" + "".join(f"{value:>{width - 4}.0f} MiB" for value in memory))
+    if bench.device.type == "cuda":
+        rate = matrix_product_rate(bench.device)
+        work = 3 * floating_point_operations(bench.size, bench.batch)  # the backward pass takes twice the forward
+        shares = "".join(f"{work / seconds / rate:>{width}.1%}" for seconds in training.values())
+        print(f"{'utilisation while training':36}{shares}   of {rate / 1e12:.0f} TFLOP/s of a matrix product")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--size", choices=[*SIZES, "both"], default="both")
+    parser.add_argument("--batch", type=int, help="samples per step")
+    parser.add_argument("--repeats", type=int, default=9, help="turns of forward and training; sampling takes a third")
+    parser.add_argument("--calls", type=int, help="network calls of sampling; 50 on a GPU, 20 on a CPU")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda, help="compile ours")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="what counts on a CPU")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.set_num_threads(options.threads)
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    manners = [
+        Manner("published, float32", published=True, autocast=False),
+        Manner("published, autocast", published=True, autocast=True),
+        Manner("ours", published=False, autocast=True, compiled=options.compile),
+    ]
+    if options.memory_of:
+        manner = next(m for m in manners if m.name == options.memory_of)
+        Bench(device, options.size, options.batch, 1).training_step(manner)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{where}, {options.threads} threads, torch {torch.__version__}, {options.clock} clock, load average {load}")
+    for size in SIZES if options.size == "both" else [options.size]:
+        batch = options.batch or BATCHES[device.type][size]
+        report(Bench(device, size, batch, options.repeats, clock), manners, options.calls or (50 if cuda else 20))
+
+
+if __name__ == "__main__":
+    main()
