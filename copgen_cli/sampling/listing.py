@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from copgen_cli import __version__
-from copgen_cli.data.atomic import write_atomically
 from copgen_cli.data.driver import StageRun, Summary
 from copgen_cli.data.manifest import Outcome, Status, read_outcomes
 from copgen_cli.errors import CopgenError
@@ -51,26 +51,19 @@ def finish(job: Job, run: StageRun, drawn: Iterable[Step | Outcome]) -> Report:
         raise CopgenError(f"{several}{first.key}: {first.reason}", hint=first.facts.get("hint", "Mend the input."))
     listing = run.output / NAME
     if summary.done or not listing.is_file():
-        write_atomically(listing, _list(job, run, samples, seconds))
+        with run.place.writing(NAME) as beside, beside.open("w", encoding="utf-8") as stream:
+            stream.writelines(_list(job, run, samples, seconds))
     return Report(summary, samples, seconds, listing)
 
 
-def _list(job: Job, run: StageRun, samples: int, seconds: float) -> bytes:
-    records: dict[str, Any] = {}
-    files: dict[str, Any] = {}
-    missing: dict[str, str | None] = {}
-    for outcome in read_outcomes(run.output, run.header.stage):
-        if outcome.status is Status.DONE:
-            records |= outcome.facts["records"]
-            files |= {file.path: {"sha256": file.sha256, "bytes": file.size} for file in outcome.files}
-        else:
-            missing[outcome.key] = outcome.reason
-    values: dict[str, Any] = {
+def _list(job: Job, run: StageRun, samples: int, seconds: float) -> Iterator[str]:
+    """The JSON document in pieces, so that a list of a hundred thousand pictures costs no memory."""
+    head: dict[str, Any] = {
         "format": FORMAT,
         "synthetic": True,
         "software": f"copgen {__version__}",
         "settings": job.recipe.as_dict() | {"save_as": str(job.save_as), "spread": job.spread},
-        "noise": "a sample's noise is a function of its seed, its id and the modality's",
+        "noise": "a sample's noise is a function of its seed, its id and the modality's name",
         "timing": {
             "samples": samples,
             "seconds": round(seconds, 3),
@@ -78,8 +71,31 @@ def _list(job: Job, run: StageRun, samples: int, seconds: float) -> bytes:
             "batch_size": job.batch_size,
             "device": job.recipe.device,
         },
-        "records": records,
-        "files": files,
-        "missing": missing,
     }
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    yield "{\n"
+    for name, value in head.items():
+        yield f"{json.dumps(name)}: {json.dumps(value)},\n"
+    outcomes = functools.partial(read_outcomes, run.output, run.header.stage)
+    yield from _object("records", (item for outcome in outcomes() for item in outcome.facts.get("records", {}).items()))
+    yield ",\n"
+    yield from _object(
+        "files",
+        (
+            (file.path, {"sha256": file.sha256, "bytes": file.size})
+            for outcome in outcomes()
+            if outcome.status is Status.DONE
+            for file in outcome.files
+        ),
+    )
+    yield ",\n"
+    missing = (outcome for outcome in outcomes() if outcome.status is not Status.DONE)
+    yield from _object("missing", ((outcome.key, outcome.reason) for outcome in missing))
+    yield "\n}\n"
+
+
+def _object(name: str, items: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """One member of the document that is an object of many members, a line each."""
+    yield f"{json.dumps(name)}: {{"
+    for number, (key, value) in enumerate(items):
+        yield f"{',' if number else ''}\n  {json.dumps(key)}: {json.dumps(value)}"
+    yield "\n}"
