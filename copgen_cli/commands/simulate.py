@@ -50,7 +50,7 @@ def simulate(
         )
         for _ in console.track(written, total=len(chosen), label="Simulating", unit="cells"):
             pass
-    facts = {"cells": chosen, "seed": seed, "output": str(output), "endpoint": f"file://{output.absolute()}"}
+    facts = {"cells": chosen, "seed": seed, "output": str(output), "endpoint": output.resolve().as_uri()}
     if json:
         console.result_json(facts)
     else:
