@@ -162,7 +162,7 @@ def _soil_moisture(
     near_river = np.exp(-np.square(terrain.trunk / 700))
     hollow = ndimage.gaussian_filter(np.clip(wetness, -3, 4), 1.2)
     patches = fractal_noise(coarse, 3_000, key, octaves=6, persistence=0.7)
-    rain = climate.at("moisture", coarse.size) + 0.00009 * np.clip(terrain.height, 0, 1500)
+    rain = np.minimum(climate.at("moisture", coarse.size), 0.85) + 0.00009 * np.clip(terrain.height, 0, 1500)
     height = np.maximum(terrain.height, 0)
     above = height - ndimage.gaussian_filter(height, 7, mode="nearest")  # half a kilometre around
     crest = np.clip(above / (above.std() + 0.5), -2, 2)

@@ -94,7 +94,7 @@ def surface_reflectance(
     size = land.cover.shape[0]
     now = land.warmth + land.swing * np.float32(math.cos(2 * math.pi * (season - 0.55)))
     moist, dry = _tables(float(now.mean()), float(land.moisture.mean()), abs(lat), season, *words)
-    thirst = resized(np.clip(0.95 - 1.75 * land.moisture + 0.012 * (now - 15), 0, 1).astype(np.float32), size)
+    thirst = resized((1 / (1 + np.exp(5.5 * land.moisture - 2.3 - 0.04 * (now - 15)))).astype(np.float32), size)
     light = resized(sunlight(height, pixel, sun), size)
     light = light * (1 + _texture_table().take(land.surface) * land.grain)
     murky = np.float32(0.012 + 0.05 * generator_of("murk", when.isoformat(), *words).random() ** 2)

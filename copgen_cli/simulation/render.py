@@ -68,7 +68,7 @@ def hillshade(height: Float32) -> Picture:
     """Elevation: light from the north-west, 45 degrees high, on a surface whose pixels count as one metre wide,
     stretched from the darkest to the brightest.
 
-    Horn-free: gradients are central differences, and slopes that turn away go on getting darker below zero, so that
+    Gradients are central differences, and slopes that turn away go on getting darker below zero, so that
     a plain is about 205 in a picture with steep slopes.
 
     Returns:
