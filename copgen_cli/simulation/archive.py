@@ -26,7 +26,7 @@ from copgen_cli.data.grid import parse_cell
 from copgen_cli.data.manifest import Status
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.products import OPTICAL_BANDS, REAL_GAPS, Gaps, Row, rows_of_cell
-from copgen_cli.simulation.world import SIZE
+from copgen_cli.simulation.world import SIZE, WORLD_VERSION
 
 CELLS_PER_PART = 8
 STAGE = "simulate"
@@ -98,7 +98,13 @@ def write_archive(
     """
     ordered = [cell.name for cell in sorted({parse_cell(cell) for cell in cells})]
     batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
-    settings = {"seed": seed, "size": size, "gaps": asdict(gaps) if gaps else None, "bands": bands}
+    settings = {
+        "world": WORLD_VERSION,
+        "seed": seed,
+        "size": size,
+        "gaps": asdict(gaps) if gaps else None,
+        "bands": bands,
+    }
     inputs = {"cells": ordered, "cells_per_part": cells_per_part}
     units = [Unit(f"{number:05}", (number, batch)) for number, batch in enumerate(batches, start=1)]
     cells_of = {unit.key: unit.item[1] for unit in units}

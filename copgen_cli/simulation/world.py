@@ -25,6 +25,8 @@ from copgen_cli.simulation.radar import RadarPass, backscatter
 from copgen_cli.simulation.render import Picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.terrain import EROSION_PIXEL, Terrain, terrain_of, with_detail
 
+WORLD_VERSION = 1
+"""Rises when a seed begins to give another world, so that no archive mixes two of them."""
 SIZE = 1068
 """Pixels a side of a radar or optical thumbnail; elevation has a third of them."""
 _FIRST_DAY = datetime(2017, 1, 3)
