@@ -205,9 +205,10 @@ def test_a_broken_picture_is_set_aside_and_made_good_later(sample, tmp_path):
     arguments = ("--input", f"s1_rtc={folder}", "--generate", "dem", "--output", "o")
 
     for save_as in ("grid", "pngs"):
-        call = sample(*arguments, "--save-as", save_as)
-        assert call.code == 3
-        assert "b.png" in call.err
+        for _ in range(2):  # it is tried again, and does not count as done
+            call = sample(*arguments, "--save-as", save_as)
+            assert call.code == 3
+            assert "b.png" in call.err
     height = pixels_of(Path("o/grid_0001.png")).shape[0]
     (folder / "b.png").write_bytes(whole)
 

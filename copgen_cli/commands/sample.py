@@ -156,6 +156,11 @@ def sample(
 ) -> None:
     """Generate pictures of some modalities, given others or nothing.
 
+    From a picture of your own, and how sure the model is:  copgen sample --input s1_rtc=radar.png --generate s2_l2a
+    --n-samples 4 --spread
+
+    Places that do not exist:  copgen sample --generate dem,s2_l2a --n-samples 8
+
     Example:  copgen sample --condition s1_rtc --generate dem,s2_l2a
     """
     if like is not None:
