@@ -49,7 +49,7 @@ def builder(folder: Path, names=NAMES, dtype: str = "float32", source: str = "so
 def append_units(building: StoreBuilder, names=NAMES, dtype: str = "float32", until: int | None = None) -> None:
     units = [names[i : i + UNIT] for i in range(0, len(names), UNIT)]
     for unit in units[building.units_done : until]:
-        building.append(unit, [record(name, dtype) for name in unit])
+        building.append(unit, np.stack([record(name, dtype) for name in unit]))
 
 
 def build(folder: Path, names=NAMES, dtype: str = "float32") -> Path:
@@ -132,7 +132,7 @@ def test_modalities_are_chosen_by_name_and_never_by_position(stored):
 def test_a_modality_that_the_store_lacks_is_named(tmp_path):
     two = StoreMetadata((Modality.DEM, Modality.S1RTC), (2, 8, 4, 4), "float32", 0, FACTS, "x")
     building = StoreBuilder(tmp_path / "b", source="x", unit_records=1, records=1, record_bytes=two.record_bytes)
-    building.append(["464U_102R_0"], [record("x")[:2].copy()])
+    building.append(["464U_102R_0"], record("x")[None, :2].copy())
     building.finish(lambda count: StoreMetadata(two.modalities, two.shape, two.dtype, count, FACTS, "x"))
     building.move_to(tmp_path / "train")
 
@@ -377,13 +377,19 @@ def test_two_builders_at_once_do_not_mix_their_units(stored, tmp_path):
 
 def test_records_out_of_order_are_a_bug(tmp_path):
     building = builder(tmp_path / "b")
-    building.append(NAMES[5:10], [record(name) for name in NAMES[5:10]])
+    building.append(NAMES[5:10], np.stack([record(name) for name in NAMES[5:10]]))
 
     with pytest.raises(ValueError, match="does not come after"):
-        building.append(NAMES[:1], [record(NAMES[0])])
+        building.append(NAMES[:1], record(NAMES[0])[None])
 
 
 # -- the published database ------------------------------------------------------------------------------------------
+
+
+def read(store: PublishedStore, split: Split, name: str) -> np.ndarray:
+    out = np.empty((len(store.modalities), *store.shape), np.float32)
+    store.read_into(out, split, name)
+    return out
 
 
 def test_the_published_database_is_read_as_recorded(shared):
@@ -394,7 +400,7 @@ def test_the_published_database_is_read_as_recorded(shared):
     assert store.names(Split.TRAIN) == list(expected["names"])
     assert [modality.facts.folder for modality in store.modalities] == list(expected["modalities"])
     for name, moments in zip(expected["names"], expected["moments"], strict=True):
-        np.testing.assert_array_equal(store.read(Split.TRAIN, str(name)), moments)
+        np.testing.assert_array_equal(read(store, Split.TRAIN, str(name)), moments)
 
 
 def published(folder: Path, records: dict[str, object]) -> Path:
@@ -417,9 +423,8 @@ def test_modalities_of_a_published_database_are_told_by_folder_and_not_by_positi
 
     assert store.modalities == (Modality.DEM, Modality.S2L2A)
     assert (store.names(Split.TRAIN), store.names(Split.TEST)) == ([], ["464U_102R_0"])
-    np.testing.assert_array_equal(
-        store.read(Split.TEST, "464U_102R_0")[1], moments_of("a S2L2A_thumbnail", (8, 32, 32))
-    )
+    got = read(store, Split.TEST, "464U_102R_0")
+    np.testing.assert_array_equal(got[1], moments_of("a S2L2A_thumbnail", (8, 32, 32)))
 
 
 class Malicious:
@@ -476,15 +481,14 @@ def test_mutated_values_raise_nothing_else(noise, at):
     [
         ({"DEM_thumbnail": value_of("a")["DEM_thumbnail"]}, "has DEM_thumbnail"),
         (value_of("a") | {"DEM_thumbnail": b"short"}, "32,768 bytes"),
-        (value_of("a") | {"DEM_thumbnail": np.full(8192, np.nan, "<f4").tobytes()}, "not finite"),
     ],
 )
 def test_a_record_that_differs_from_the_first_is_refused_alone(tmp_path, bad, reason):
     store = PublishedStore(published(tmp_path / "db", {"1.npy": value_of("a"), "2.npy": bad, "3.npy": value_of("b")}))
 
-    assert store.read(Split.TRAIN, "3").shape == (2, 8, 32, 32)
+    np.testing.assert_array_equal(read(store, Split.TRAIN, "3")[0], moments_of("b DEM_thumbnail", (8, 32, 32)))
     with pytest.raises(BrokenInputError, match=reason):
-        store.read(Split.TRAIN, "2")
+        read(store, Split.TRAIN, "2")
 
 
 def test_a_database_with_a_damaged_tree_is_refused_before_it_is_mapped(tmp_path):

@@ -27,6 +27,7 @@ class WrittenFile:
     size: int
     """Bytes."""
     sha256: str
+    """Empty where hashing the file would take as long as making it."""
 
 
 @dataclass(frozen=True, slots=True)

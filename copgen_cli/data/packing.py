@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from copgen_cli.data.atomic import require_free_space
+from copgen_cli.data.atomic import WrittenFile, require_free_space
 from copgen_cli.data.autoencoder_facts import AutoencoderFacts
 from copgen_cli.data.driver import StageRun, Summary, Unit
 from copgen_cli.data.executors import Threads
@@ -28,9 +28,9 @@ from copgen_cli.modalities import Modality, Split
 
 STAGE = "pack"
 """Also of `copgen encode --to lmdb`: one record for one store, whichever command made it."""
-RECORDS_PER_UNIT = 128
-"""In one transaction: 16 MB of float32 for four modalities."""
-READERS = 4
+RECORDS_PER_UNIT = 256
+"""In one transaction: 32 MB of float32 for four modalities."""
+READERS = 2
 
 
 class Packing(Protocol):
@@ -44,7 +44,7 @@ class Packing(Protocol):
         """The stores that are wanted."""
         ...
 
-    def check(self, split: Split, name: str) -> None:
+    def check(self, plan: SplitPlan, name: str) -> None:
         """Raises BrokenInputError where the record can not be made."""
         ...
 
@@ -95,8 +95,8 @@ class MomentSource(Protocol):
 
     def fingerprint(self, split: Split) -> str: ...
 
-    def read(self, split: Split, name: str) -> np.ndarray:
-        """(M, 2 C, H, W) float32; raises BrokenInputError."""
+    def read_into(self, out: np.ndarray, split: Split, name: str) -> None:
+        """Fill (M, 2 C, H, W) float32 with one record; raises BrokenInputError."""
         ...
 
 
@@ -174,8 +174,9 @@ class MomentPacking:
         ]
         return [plan for plan in plans if plan.names or plan.incomplete]
 
-    def check(self, split: Split, name: str) -> None:
-        self.source.read(split, name)
+    def check(self, plan: SplitPlan, name: str) -> None:
+        for reason in read_unit([name], plan, self.source).failed.values():
+            raise BrokenInputError(reason, hint="Encode the patch again.")
 
     def build(self, run: StageRun, plans: Sequence[SplitPlan]) -> Iterator[int]:
         for plan in plans:
@@ -231,7 +232,7 @@ def can_be_mended(run: StageRun, plan: SplitPlan, packing: Packing) -> bool:
         known = run.recorded(plan.key(name))
         if known is not None and known.status is Status.FAILED:
             try:
-                packing.check(plan.split, name)
+                packing.check(plan, name)
             except BrokenInputError:
                 continue
             return True
@@ -257,11 +258,11 @@ def pack_split(run: StageRun, plan: SplitPlan, source: MomentSource) -> Iterator
         require_free_space(run.output, plan.bytes - builder.size)
         units = [plan.names[i : i + RECORDS_PER_UNIT] for i in range(0, len(plan.names), RECORDS_PER_UNIT)]
         yield sum(map(len, units[: builder.units_done]))
-        read = functools.partial(_read_unit, plan=plan, source=source)
-        for unit, kept, failed in Threads(READERS).map(read, units[builder.units_done :], ordered=True):
-            note_failures(run, plan, failed)
-            builder.append(list(kept), list(kept.values()))
-            yield len(unit)
+        read = functools.partial(read_unit, plan=plan, source=source)
+        for unit in Threads(READERS).map(read, units[builder.units_done :], ordered=True):
+            note_failures(run, plan, unit.failed)
+            builder.append(unit.names, unit.values)
+            yield len(unit.names) + len(unit.failed)
     finish_store(run, plan, builder)
 
 
@@ -295,7 +296,8 @@ def record_store(run: StageRun, plan: SplitPlan, packing: Packing) -> int:
         note_failures(run, plan, {name: _why_broken(run, plan, packing, name)})
     known = run.recorded(plan.split)
     if known is None or known.status is not Status.DONE or known.fingerprint != plan.source:
-        file = run.place.describe(f"{plan.split}/{DATA_FILE}")
+        size = (split_store(run.output, plan.split) / DATA_FILE).stat().st_size
+        file = WrittenFile(f"{plan.split}/{DATA_FILE}", size, sha256="")  # hashing it would take as long as packing it
         run.record(Outcome(plan.split, Status.DONE, (file,), facts={"records": len(names)}, fingerprint=plan.source))
     return len(names)
 
@@ -303,35 +305,54 @@ def record_store(run: StageRun, plan: SplitPlan, packing: Packing) -> int:
 def _why_broken(run: StageRun, plan: SplitPlan, packing: Packing, name: str) -> str:
     """What is wrong with a record now, or else was when the store was built."""
     try:
-        packing.check(plan.split, name)
+        packing.check(plan, name)
     except BrokenInputError as error:
         return str(error)
     known = run.recorded(plan.key(name))
     return (known.reason if known is not None else None) or "it could not be read"
 
 
-def as_stored(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """A record in the type of the store.
+@dataclass(frozen=True, slots=True)
+class StoredUnit:
+    """Records as a store takes them in, in one transaction."""
 
-    Raises:
-        BrokenInputError: a value is beyond what float16 can hold.
-    """
-    if dtype == "float32":
-        return np.ascontiguousarray(values, "<f4")
-    halved = torch.from_numpy(values).half()  # fifty times as fast as NumPy's conversion
-    if not halved.isfinite().all():
-        raise BrokenInputError(f"{name} holds values beyond the range of float16", hint="Pack with --dtype float32.")
-    return halved.numpy()
+    names: Sequence[str]
+    values: np.ndarray
+    """(N, M, 2 C, H, W) in the type of the store."""
+    failed: Mapping[str, str]
+    """Record that is left out to reason."""
 
 
-def _read_unit(
-    names: Sequence[str], plan: SplitPlan, source: MomentSource
-) -> tuple[Sequence[str], dict[str, np.ndarray], dict[str, str]]:
-    """The records of a unit that can be read, and why the others can not."""
-    kept, failed = {}, {}
-    for name in names:
+def read_unit(names: Sequence[str], plan: SplitPlan, source: MomentSource) -> StoredUnit:
+    """Read some records, each once into its place."""
+    values = np.empty((len(names), len(plan.modalities), *plan.shape), np.float32)
+    failed = {}
+    for out, name in zip(values, names, strict=True):
         try:
-            kept[name] = as_stored(source.read(plan.split, name), plan.dtype, name)
+            source.read_into(out, plan.split, name)
         except BrokenInputError as error:
             failed[name] = str(error)
-    return names, kept, failed
+    return as_stored(names, values, plan.dtype, failed)
+
+
+def as_stored(names: Sequence[str], values: np.ndarray, dtype: str, failed: Mapping[str, str]) -> StoredUnit:
+    """Leave out records that failed, are not finite, or are beyond what float16 can hold; convert the others.
+
+    Args:
+        values: (N, M, 2 C, H, W) float32; of records that failed, anything.
+    """
+    limit = np.finfo(dtype).max
+    flat = values.reshape(len(names), -1)
+    peaks = np.maximum(flat.max(axis=1), -flat.min(axis=1))  # not a number where one value is none
+    unfit = {
+        name: "it holds values that are not finite" if not peak < np.inf else f"it holds values beyond {dtype}"
+        for name, peak in zip(names, peaks, strict=True)
+        if name not in failed and not peak <= limit
+    }
+    failed = {**failed, **unfit}
+    kept = [place for place, name in enumerate(names) if name not in failed]
+    if failed:
+        values = values[kept]
+    if dtype == "float16":
+        values = torch.from_numpy(values).half().numpy()  # fifty times as fast as NumPy's conversion
+    return StoredUnit([names[place] for place in kept], values, failed)

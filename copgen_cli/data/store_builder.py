@@ -62,12 +62,12 @@ class StoreBuilder:
         """Bytes of the file so far."""
         return self.file.stat().st_size if self.file.is_file() else 0
 
-    def append(self, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
+    def append(self, names: Sequence[str], values: np.ndarray) -> None:
         """Add the next unit in one transaction.
 
         Args:
             names: sorted by their UTF-8 bytes, all after those of the units before.
-            values: one contiguous array for each.
+            values: (N, ...) their records, contiguous.
 
         Raises:
             DiskFullError: there is no room for it; the store is as before.

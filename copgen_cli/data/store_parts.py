@@ -22,7 +22,6 @@ from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.packing import SplitPlan, as_stored, finish_store, note_failures, open_builder
 from copgen_cli.data.patch_tree import PatchTree, fingerprint
 from copgen_cli.data.store_builder import StoreBuilder
-from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.parallel import World
 
@@ -56,9 +55,9 @@ class PatchPacking:
         ]
         return [plan for plan in plans if plan.names or plan.incomplete]
 
-    def check(self, split: Split, name: str) -> None:
+    def check(self, plan: SplitPlan, name: str) -> None:
         for modality in self.tree.modalities:
-            read_patch(self.tree, split, modality, name)
+            read_patch(self.tree, plan.split, modality, name)
 
     def build(self, run: StageRun, plans: Sequence[SplitPlan]) -> Iterator[int]:
         """The part of the main process; the others call `help_encoding`."""
@@ -88,17 +87,11 @@ class StoreParts:
     dtype: str
 
     def write(self, encoded: EncodedBatch) -> tuple[Outcome, ...]:
-        records: dict[str, np.ndarray] = {}
-        failed = dict(encoded.failed)
-        for name, moments in encoded.moments.items():
-            try:
-                stacked = np.stack([moments[modality] for modality in self.modalities])
-                records[name] = as_stored(stacked, self.dtype, name)
-            except BrokenInputError as error:
-                failed[name] = str(error)
-        head = json.dumps({"names": list(records), "failed": failed}).encode()
-        raw = b"".join(record.tobytes() for record in records.values())
-        self.place.write(_part_path(encoded.batch), head + b"\n" + raw)
+        names = list(encoded.moments)
+        stacked = [[encoded.moments[name][modality] for modality in self.modalities] for name in names]
+        unit = as_stored(names, np.array(stacked, np.float32), self.dtype, {})
+        head = json.dumps({"names": unit.names, "failed": {**encoded.failed, **unit.failed}}).encode()
+        self.place.write(_part_path(encoded.batch), head + b"\n" + unit.values.tobytes())
         return ()
 
 
@@ -132,7 +125,7 @@ class _SplitInParts:
             known = json.loads(head)
             note_failures(self._run, self.plan, known["failed"])
             records = np.frombuffer(raw, np.uint8).reshape(len(known["names"]), self.plan.record_bytes)
-            self.builder.append(known["names"], list(records))
+            self.builder.append(known["names"], records)
             part.unlink()
             yield len(batch.names)
 
