@@ -118,6 +118,14 @@ def test_a_source_added_later_is_all_that_is_fetched(run, hub, archive):
     assert len(thumbnails(ROME)) == 9
 
 
+def test_a_source_left_out_later_leaves_the_subset_but_need_not_be_fetched_again(run, hub):
+    run("download", "--endpoint", hub.endpoint)
+    assert "Nothing to do" in run("download", "--endpoint", hub.endpoint, "--sources", "dem,s1_rtc,s2_l2a")[2]
+    assert not (ROME / "Core-S2L1C/metadata.parquet").exists()
+    assert "Nothing to do" in run("download", "--endpoint", hub.endpoint)[2]
+    assert len(list(ROME.glob("*/metadata.parquet"))) == 4
+
+
 def test_bands_added_later_are_all_that_is_fetched(run, hub, archive):
     run("download", "--endpoint", hub.endpoint)
     before = {file: file.stat().st_mtime_ns for file in ROME.rglob("thumbnail.png")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 from dataclasses import replace
@@ -12,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_archive, write_part
 
 from copgen_cli.data.archives import FolderArchive, FolderFile
 from copgen_cli.data.atomic import Place
 from copgen_cli.data.majortom import Bands, Order, Shelf, fetch_product, part_path, plan_orders
-from copgen_cli.data.parquet_ranges import PartReader, merge_ranges
+from copgen_cli.data.parquet_pages import PageError, unpacked_size
+from copgen_cli.data.parquet_ranges import LARGEST_CHUNK, PartReader, merge_ranges
 from copgen_cli.data.remote import Traffic
 from copgen_cli.data.selection import NoCommonCellsError, compact_times, select, take_rows
 from copgen_cli.data.thumbnails import check_thumbnail
@@ -300,6 +304,31 @@ def test_a_row_that_is_not_there_and_a_row_group_of_two_are_refused(archive, tmp
         reader_of(file)[0].read_row(0, ["thumbnail"])
 
 
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_a_page_that_would_unpack_to_more_than_any_picture_has_is_refused_unopened(tmp_path, compression):
+    file = tmp_path / "bomb.parquet"
+    values = {"grid_cell": ["a"], "thumbnail": [bytes(LARGEST_CHUNK + 1)]}
+    pq.write_table(pa.table(values), file, compression=compression)
+    part, _ = reader_of(file)
+    with pytest.raises(BrokenInputError, match="over"):
+        part.read_row(0, ["thumbnail"])
+
+    small = tmp_path / "small.parquet"  # whose footer says nothing of the kind
+    pq.write_table(pa.table(values | {"thumbnail": [bytes(1000)]}), small, compression=compression)
+    chunk = pq.ParquetFile(small).metadata.row_group(0).column(1)
+    start = chunk.dictionary_page_offset
+    whole = small.read_bytes()[start : start + chunk.total_compressed_size]
+    assert 1000 < unpacked_size(whole) < 1100
+    with pytest.raises(PageError):
+        unpacked_size(whole[:-1])
+
+
+@given(st.binary(max_size=200))
+def test_noise_in_the_place_of_pages_is_an_error_or_a_size(noise):
+    with contextlib.suppress(PageError):
+        assert unpacked_size(noise) >= 0
+
+
 def test_where_pages_have_checksums_no_flipped_bit_passes(tmp_path):
     archive = write_archive(tmp_path, [Row("464U_102R", Modality.S2L2A)], parts=1, checksums=True)
     file = archive.part(Modality.S2L2A)
@@ -414,6 +443,17 @@ def test_what_is_there_already_is_not_fetched_again(tmp_path):
 
     assert [Path(file.path).name for file in result.files] == ["thumbnail.png", "vh.tif"]
     assert source.traffic.bytes < 40_000 + 5_000
+
+
+def test_a_column_whose_name_is_more_than_a_word_is_no_band(tmp_path):
+    row = Row("464U_102R", Modality.DEM)
+    archive = write_archive(tmp_path / "archive", [row], parts=1)
+    file = archive.part(row.modality)
+    table = pq.read_table(file).append_column("../../escaped", pa.array([b"II*\0 and more"]))
+    pq.write_table(table, file)
+    result = fetch(archive, order_of(archive, row, bands="all"), tmp_path / "out")
+    assert {Path(file.path).name for file in result.files} == {"thumbnail.png", "compressed.tif", "DEM.tif"}
+    assert result.facts == {"all_bands": True}
 
 
 def test_band_names_are_checked_with_a_suggestion():

@@ -11,13 +11,10 @@ import pytest
 from tiny_hub import REVISION, Fault, TinyHub, scripted, status
 
 from copgen_cli.data.archives import open_archive
+from copgen_cli.data.connections import Connections
+from copgen_cli.data.http_archive import HttpArchive
 from copgen_cli.data.patience import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
-from copgen_cli.data.remote import (
-    AccessDeniedError,
-    HttpArchive,
-    NotThereError,
-    UnreachableError,
-)
+from copgen_cli.data.remote import AccessDeniedError, NotThereError, UnreachableError
 from copgen_cli.errors import BrokenInputError, DiskFullError, UnavailableError, UsageError
 
 PATH = "/datasets/Org/Name/resolve/main/file.bin"
@@ -70,7 +67,7 @@ def archive_of(hub: TinyHub, tmp_path: Path, time: FakeTime, **options) -> HttpA
     spool.mkdir(exist_ok=True)
     patience = Patience(seed=0, clock=time.clock, sleep=time.sleep)
     options = {"retries": 4, "timeout": 5.0} | options
-    return HttpArchive(hub.endpoint, spool=spool, patience=patience, **options)
+    return HttpArchive(Connections(hub.endpoint, patience=patience, **options), spool=spool)
 
 
 # -- ranges and redirects ----------------------------------------------------------------------------------------------
@@ -115,9 +112,10 @@ def test_a_server_that_answers_with_the_file_itself_works_too(root, tmp_path, ti
         assert (file.size, file.read(7, 9)) == (len(CONTENT), CONTENT[7:9])
 
 
-def test_a_redirect_away_from_http_is_not_followed(archive, hub):
-    hub.faults = scripted("resolve", [status(302, {"Location": "file:///etc/passwd"})])
-    with pytest.raises(BrokenInputError, match="is not followed"):
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://host/", "http://host:port/", "http://["])
+def test_a_redirect_away_from_http_is_not_followed(archive, hub, place):
+    hub.faults = scripted("resolve", [status(302, {"Location": place})])
+    with pytest.raises(BrokenInputError, match=r"is not followed|redirects to none"):
         archive.open(PATH)
 
 
@@ -249,6 +247,7 @@ def test_headers_of_waiting_are_read_and_nonsense_in_them_is_not():
     assert stated_wait({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert quota_left_for({"RateLimit": '"resolvers";r=0;t=42'}) == 42
     assert quota_left_for({"RateLimit": '"resolvers";r=3;t=42'}) == 0
+    assert quota_left_for({"RateLimit": '"resolvers";r=0;t=nan'}) == 0
     assert quota_left_for({}) == 0
 
 
@@ -344,7 +343,7 @@ def test_a_folder_is_read_through_the_same_interface(root, tmp_path):
 
 
 def test_what_is_no_endpoint_is_refused(tmp_path):
-    for endpoint in ("ftp://host", "host.org", "http://", ""):
+    for endpoint in ("ftp://host", "host.org", "http://", "http://host:port", "http://[", ""):
         with pytest.raises(UsageError):
             open_archive(endpoint, spool=tmp_path, token=None, connections=1, retries=0, timeout=1)
     with pytest.raises(UnreachableError):

@@ -7,7 +7,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from copgen_cli.data.atomic import disk_full_is_an_error, require_free_space, safe_path
-from copgen_cli.data.remote import Archive, HttpArchive, NotThereError, RemoteFile, Traffic, UnreachableError
+from copgen_cli.data.connections import Connections
+from copgen_cli.data.http_archive import HttpArchive
+from copgen_cli.data.remote import Archive, NotThereError, RemoteFile, Traffic, UnreachableError
 from copgen_cli.errors import BrokenInputError, UsageError
 
 
@@ -20,15 +22,20 @@ def open_archive(
         UsageError: another scheme, or no host.
         UnreachableError: the folder of a `file://` endpoint does not exist.
     """
-    parts = urlsplit(endpoint)
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets without end
+        parts, usable = urlsplit(""), False
     if parts.scheme == "file":
         return FolderArchive(Path(unquote(parts.path)))
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not usable:
         raise UsageError(
             f"{endpoint!r} is no endpoint.",
             hint="Give https://HOST, http://HOST:PORT or file:///FOLDER after --endpoint.",
         )
-    return HttpArchive(endpoint, spool=spool, token=token, connections=connections, retries=retries, timeout=timeout)
+    way = Connections(endpoint, token=token, connections=connections, retries=retries, timeout=timeout)
+    return HttpArchive(way, spool=spool)
 
 
 class FolderArchive:

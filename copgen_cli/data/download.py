@@ -26,10 +26,11 @@ from copgen_cli.data.majortom import (
     plan_orders,
     write_indices,
 )
-from copgen_cli.data.manifest import Outcome, Status
+from copgen_cli.data.manifest import Outcome, Status, read_header
 from copgen_cli.data.selection import Funnel, Selection, select
 from copgen_cli.data.world_index import WorldIndex, refresh_index
 from copgen_cli.errors import UsageError
+from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, in_index_order
 from copgen_cli.settings import Settings
 
@@ -115,6 +116,7 @@ class Download:
     def fetch(self) -> Iterator[Outcome]:
         """Fetch what is missing, after looking whether there is room for it."""
         require_free_space(self._subset, self.estimate.bytes_on_disk)
+        self._drop_indices_of_other_sources()
         write_indices(self._subset, self._plan.tables, self._run.place)
         for key, reason in self._plan.refused.items():
             refusal = Outcome(key, Status.FAILED, reason=reason)
@@ -182,6 +184,14 @@ class Download:
         files = known.files if known is not None else ()
         intact = tuple(file for file in files if self._run.is_intact(file, verify=self._verify))
         return replace(unit.item, kept=intact)
+
+    def _drop_indices_of_other_sources(self) -> None:
+        """The subset is what this run selects; later stages take the sources whose index is there."""
+        before = read_header(self._subset, STAGE)
+        for source in before.settings.get("sources", []) if before is not None else []:
+            modality = Modality.of_source(source)
+            if modality not in self.sources:
+                subset_index(self._subset, modality).unlink(missing_ok=True)
 
     def _recorded_settings(self) -> dict[str, Any]:
         return {

@@ -227,7 +227,7 @@ class StageRun:
         """Whether a recorded file is there with its size and, if asked, its hash."""
         path = self.output / safe_path(file.path)
         try:
-            return path.stat().st_size == file.size and (not verify or hash_file(path) == file.sha256)
+            return path.stat().st_size == file.size and (not verify or file.sha256 in ("", hash_file(path)))
         except OSError:
             return False
 
@@ -273,7 +273,7 @@ class StageRun:
 
         Call it when all pending units have an outcome; a run that stops before can be continued.
         """
-        self._lines = {key: self._lines[key] for key in sorted(self._wanted) if key in self._lines}
+        self._lines = {key: line for key, line in sorted(self._lines.items()) if self._stays(key)}
         summary = self._sum_up()
         if self._dry_run:
             return summary
@@ -353,6 +353,13 @@ class StageRun:
         with suppress(OSError):  # a run that made nothing leaves no empty folder
             self.output.rmdir()
 
+    def _stays(self, key: str) -> bool:
+        """Whether a unit stays in the manifest. Where its key says all, it may be wanted again, and its files stay."""
+        if key in self._wanted:
+            return True
+        known = self.recorded(key)
+        return not (self._fixed or self._prune) and known is not None and known.status is Status.DONE
+
     def _superseded(self) -> set[str]:
         """Files that earlier runs made of units which were made anew since or, where the run says so, not wanted."""
         everything = self._prune or self._afresh
@@ -426,7 +433,7 @@ class StageRun:
 
     def _sum_up(self) -> Summary:
         skipped, failed, files, size = [], [], 0, 0
-        for outcome in map(Outcome.from_line, self._lines.values()):
+        for outcome in (Outcome.from_line(self._lines[key]) for key in self._wanted if key in self._lines):
             if outcome.status is Status.SKIPPED:
                 skipped.append(outcome)
             elif outcome.status is Status.FAILED:

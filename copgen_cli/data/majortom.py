@@ -215,14 +215,19 @@ def fetch_product(order: Order, *, shelf: Shelf, place: Place) -> Result:
         for column, data in pictures.items()
     }
     everything = kept | files
-    facts = {"all_bands": True} if set(columns) >= {*part.binary_columns} else {}
+    facts = {"all_bands": True} if set(columns) >= {*_pictures_of(part)} else {}
     return Result(tuple(everything[name] for name in sorted(everything)), facts)
 
 
 def _wanted_columns(order: Order, part: PartReader) -> list[str]:
     if order.bands.everything:
-        return list(dict.fromkeys((THUMBNAIL, *part.binary_columns)))
+        return list(dict.fromkeys((THUMBNAIL, *_pictures_of(part))))
     return [THUMBNAIL, *order.bands.of(order.product.modality)]
+
+
+def _pictures_of(part: PartReader) -> list[str]:
+    """Its columns of pictures; a name that is more than a word could leave the product's folder."""
+    return [column for column in part.binary_columns if re.fullmatch(r"[A-Za-z0-9_]+", column)]
 
 
 def _must_be(product: Product, values: Mapping[str, Any], part: str) -> None:

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from copgen_cli.data.parquet_pages import unpacked_size
 from copgen_cli.data.remote import RemoteFile
 from copgen_cli.errors import BrokenInputError
 
 MAGIC = b"PAR1"
 TAIL_END = 8
 """Bytes after the footer: its length and the magic."""
-LARGEST_FOOTER = 64 << 20
-LARGEST_CHUNK = 256 << 20
+LARGEST_FOOTER = 16 << 20
+"""Bytes; those of the archive have up to 1.4 million."""
+LARGEST_CHUNK = 32 << 20
 """Bytes of one column chunk, packed or unpacked; the largest bands have 5 MB."""
 LARGEST_GAP = 4 << 10
 """Bytes between two chunks that are cheaper to fetch along than to ask twice."""
@@ -56,8 +58,8 @@ class PartReader:
     @property
     def binary_columns(self) -> tuple[str, ...]:
         """Columns of raw bytes: thumbnails and bands, but no text."""
-        schema = self._metadata.schema.to_arrow_schema()
-        return tuple(name for name in self._columns if _is_bytes(schema.field(name).type))
+        fields = self._metadata.schema.to_arrow_schema()
+        return tuple(field.name for field in fields if field.name in self._columns and _is_bytes(field.type))
 
     def read_row(self, row_group: int, columns: Sequence[str]) -> dict[str, bytes | str | None]:
         """The values of some columns in the one row of a row group; chunks that lie together come in one request.
@@ -71,9 +73,13 @@ class PartReader:
             raise self._broken(
                 f"its row group {row_group} has {self._metadata.row_group(row_group).num_rows} rows, not 1"
             )
-        ranges = merge_ranges([self._chunk(row_group, column) for column in columns], LARGEST_GAP)
+        chunks = {column: self._chunk(row_group, column) for column in columns}
+        ranges = merge_ranges(list(chunks.values()), LARGEST_GAP)
         sparse = _SparseFile(self._file.size, {r.start: self._file.read(r.start, r.stop) for r in ranges})
         try:
+            for column, chunk in chunks.items():
+                if unpacked_size(sparse.piece(chunk)) > LARGEST_CHUNK:
+                    raise self._broken(f"{column} of row {row_group} would unpack to over {LARGEST_CHUNK:,} bytes")
             source = pq.ParquetFile(
                 pa.PythonFile(sparse, mode="r"),
                 metadata=self._metadata,
@@ -153,12 +159,15 @@ class _SparseFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         stop = self.size if size < 0 else min(self.position + size, self.size)
+        data = self.piece(range(self.position, stop))
+        self.position = stop
+        return data
+
+    def piece(self, wanted: range) -> bytes:
         for start, data in self.pieces.items():
-            if start <= self.position and stop <= start + len(data):
-                piece = data[self.position - start : stop - start]
-                self.position = stop
-                return piece
-        raise OSError(f"bytes {self.position} to {stop} are outside of the column chunks that the footer names")
+            if start <= wanted.start and wanted.stop <= start + len(data):
+                return data[wanted.start - start : wanted.stop - start]
+        raise OSError(f"bytes {wanted.start} to {wanted.stop} are outside of the column chunks that the footer names")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ LONGEST_PAUSE = 60.0
 LONGEST_STATED_WAIT = 900.0
 """Seconds; a server that asks for more is given up on. The hub's windows are of 300."""
 
+_NUMBER = re.compile(r";\s*(\w+)=\s*(\d+(?:\.\d+)?)\s*(?=;|$)")
 _RATE_LIMIT = re.compile(r'"(?P<name>[^"]*)"(?P<parameters>(?:\s*;\s*\w+=[^;,]*)*)')
 
 
@@ -88,11 +89,7 @@ def _exhausted(value: str) -> list[float]:
     """The reset times of those quotas of a RateLimit header of which nothing is left."""
     times = [0.0]
     for quota in _RATE_LIMIT.finditer(value):
-        pairs = (part.partition("=") for part in quota["parameters"].split(";") if "=" in part)
-        numbers = {name.strip(): text.strip() for name, _, text in pairs}
-        try:
-            if float(numbers.get("r", "1")) <= 0:
-                times.append(float(numbers.get("t", "0")))
-        except ValueError:
-            continue
+        numbers = dict(_NUMBER.findall(quota["parameters"]))
+        if float(numbers.get("r", "1")) <= 0:
+            times.append(float(numbers.get("t", "0")))
     return times

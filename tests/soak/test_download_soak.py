@@ -228,8 +228,8 @@ def test_f4_a_disk_that_is_full_at_any_point(archive, small_disk, tmp_path):
 WITHOUT_LOOKING_AHEAD = """
 import sys
 from copgen_cli.app import main
-from copgen_cli.data import atomic, download, remote
-atomic.require_free_space = download.require_free_space = remote.require_free_space = lambda *_: None
+from copgen_cli.data import atomic, download, http_archive
+atomic.require_free_space = download.require_free_space = http_archive.require_free_space = lambda *_: None
 endpoint, data = sys.argv[1:]
 sys.argv = ["copgen", "download", "--endpoint", endpoint, "--data-dir", data, "--n-samples", "1000"]
 main()
