@@ -237,6 +237,7 @@ def test_one_picture_that_can_not_be_used_is_a_failure_with_advice(sample, tmp_p
     small = save_picture(tmp_path / "radar.png", size=(40, 40))
 
     refused = sample("--input", f"s1_rtc={small}", "--generate", "dem", "--output", "o")
+    assert not Path("o").exists()  # so that the next command, with other settings, has a clean slate
     padded = sample("--input", f"s1_rtc={small}", "--generate", "dem", "--output", "p", "--resolution", 40,
                     "--save-as", "pngs")  # fmt: skip
 

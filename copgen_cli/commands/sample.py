@@ -233,7 +233,8 @@ def sample(
             return
         steps = steps_of(plan.job, pending)
         told = launching.until_asked_to_stop(draw(plan.job, run, units, pending, world))
-        report = finish(plan.job, run, console.track(told, total=steps, label="Sampling", unit="steps"))
+        shown = console.track(told, total=steps, label="Sampling", unit="steps")
+        report = finish(plan.job, run, shown, done_before=len(units) - len(pending))
     world.leave()
     console.report("Sampled", report.summary, json=json, samples=report.samples, listing=report.listing)
     raise typer.Exit(report.summary.exit_code)

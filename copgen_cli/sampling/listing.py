@@ -32,23 +32,33 @@ class Report:
     listing: Path
 
 
-def finish(job: Job, run: StageRun, drawn: Iterable[Step | Outcome]) -> Report:
+def finish(job: Job, run: StageRun, drawn: Iterable[Step | Outcome], *, done_before: int) -> Report:
     """Draw all, close the manifest, and write `samples.json`.
 
+    Args:
+        drawn: what `draw` yields.
+        done_before: how many groups of pictures earlier runs had finished.
+
     Raises:
-        CopgenError: of several records not one could be read.
+        CopgenError: not one record could be used.
     """
-    started = time.monotonic()
-    outcomes = (told for told in drawn if isinstance(told, Outcome))
-    samples = sum(
-        len(record["samples"]) for outcome in outcomes for record in outcome.facts.get("records", {}).values()
-    )
+    started, samples, done = time.monotonic(), 0, done_before
+    failed: list[Outcome] = []
+    for told in drawn:
+        if isinstance(told, Outcome) and told.status is Status.DONE:
+            done += 1
+            samples += sum(len(record["samples"]) for record in told.facts["records"].values())
+        elif isinstance(told, Outcome):
+            failed.append(told)
     seconds = time.monotonic() - started
+    if failed and not done:
+        several = f"None of {len(failed):,} records could be used. " if len(failed) > 1 else ""
+        raise CopgenError(
+            f"{several}{failed[0].key}: {failed[0].reason}", hint=failed[0].facts.get("hint", "Mend the input.")
+        )
+    for outcome in failed:
+        run.record(outcome)
     summary = run.finish()
-    if summary.failed and not (summary.done or summary.already):
-        first = summary.failed[0]
-        several = f"None of {len(summary.failed):,} records could be used. " if len(summary.failed) > 1 else ""
-        raise CopgenError(f"{several}{first.key}: {first.reason}", hint=first.facts.get("hint", "Mend the input."))
     listing = run.output / NAME
     if summary.done or not listing.is_file():
         with run.place.writing(NAME) as beside, beside.open("w", encoding="utf-8") as stream:

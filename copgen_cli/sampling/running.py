@@ -148,17 +148,19 @@ def draw(
     """Draw and write the pending ones of all units; with several processes, the part of the main one.
 
     Yields:
-        Every step of every sample, and what became of each group once its files are in place.
+        Every step of every sample, what became of each group once its files are in place, and what was set aside. The
+        latter is for the caller to record: a run that makes nothing leaves nothing.
     """
     for name, reason in job.source.lacking.items():
-        run.record(Outcome(name, Status.FAILED, reason=reason))
+        yield Outcome(name, Status.FAILED, reason=reason)
     share = Share(run.place, run.journal, frozenset(unit.key for unit in pending), job.batch_size)
     for told in _draw_share(job, _told_to_all(share, world), world):
-        if isinstance(told, Outcome):
+        if isinstance(told, Outcome) and told.status is Status.DONE:
             run.record(told)
         yield told
     for outcome in _of_others([], world):
-        run.record(outcome)
+        if outcome.status is Status.DONE:
+            run.record(outcome)
         yield outcome
 
 
@@ -168,8 +170,9 @@ def help_drawing(job: Job, world: World) -> Iterator[Step | Outcome]:
     outcomes = []
     for told in _draw_share(job, share, world):
         if isinstance(told, Outcome):
-            share.journal.append(told)  # the run's own record, should the main process not come so far
             outcomes.append(told)
+            if told.status is Status.DONE:
+                share.journal.append(told)  # should the main process not come so far
         yield told
     _of_others(outcomes, world)
 
