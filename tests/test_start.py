@@ -10,10 +10,11 @@ import typer
 
 from copgen_cli.app import app
 
-HEAVY = {
-    "torch", "diffusers", "accelerate", "transformers", "huggingface_hub", "numpy", "scipy", "pandas", "pyarrow", "PIL",
-    "lmdb", "requests", "pydantic_settings", "rich", "matplotlib",
-}  # fmt: skip  (pydantic itself is what typer reads option values with)
+# pydantic is not among them: typer reads the values of options with it.
+HEAVY = set(
+    "torch diffusers accelerate transformers huggingface_hub numpy scipy pandas pyarrow PIL lmdb requests "
+    "pydantic_settings rich matplotlib".split()
+)
 
 
 def paths_of(group: typer.Typer) -> list[list[str]]:
