@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from copgen_processes import copgen, places, running
+from safetensors.torch import load_file
 from tiny_stores import tiny_store
+from torch.testing import assert_close
+
+from copgen_cli.model.checkpoint import WEIGHTS_NAME
 
 STEPS = 6
 
@@ -19,7 +25,38 @@ def store(tmp_path_factory) -> Path:
     return tiny_store(tmp_path_factory.mktemp("data") / "store")
 
 
-def take_steps(store: Path, folder: Path) -> None:
+class Sharding:
+    """As accelerate shards a network with `fsdp_version: 2`; it does so on accelerators only, and this on the CPU."""
+
+    distributed_type = "FSDP"
+
+    def prepare(self, net, optimizer):
+        import torch
+        from torch.distributed.fsdp import fully_shard
+
+        for block in (*net.in_blocks, net.mid_block, *net.out_blocks):
+            fully_shard(block)
+        fully_shard(net)
+        kept = ("lr", "betas", "eps", "weight_decay", "fused", "foreach")
+        return net, torch.optim.AdamW(net.parameters(), **{name: optimizer.param_groups[0][name] for name in kept})
+
+    def no_sync(self, model):
+        from contextlib import nullcontext
+
+        return nullcontext()  # gradients are summed over micro-batches after they are exchanged: the same sum
+
+    def wait_for_everyone(self):
+        import torch
+
+        torch.distributed.barrier()
+
+    def end_training(self):
+        import torch
+
+        torch.distributed.destroy_process_group()
+
+
+def take_steps(store: Path, folder: Path, sharded: bool = False) -> None:
     """Train for a few steps in this process, one of several perhaps, and write down samples and losses."""
     import torch
 
@@ -33,14 +70,21 @@ def take_steps(store: Path, folder: Path) -> None:
     from copgen_cli.settings import NetworkSettings, TrainSettings
 
     world = join_world(torch.device("cpu")) if was_launched() else World(torch.device("cpu"))
+    if sharded:
+        world = replace(world, accelerator=Sharding())
     settings = TrainSettings(
         model=NetworkSettings(patch_size=4, hidden_size=32, depth=2, num_heads=2),
         steps=STEPS, batch_size=4, micro_batch=1, warmup=0, lr=1e-3, ema_decay=0.9, mixed_precision="no", save_every=3,
+        validate_every=2, clip=0.5,
     )  # fmt: skip
     data = LatentStore(store / Split.TRAIN)
     spec = LatentSpec(data.modalities, 4, 8, "absent", None, 0.5)
-    prepared = prepare_run(data, None, spec, settings, folder / "checkpoints", world)
-    told = [(r.names, r.loss, r.grad_norm) for r in train(prepared.run, prepared.state, lambda: None)]
+    test = LatentStore(store / Split.TEST)
+    prepared = prepare_run(data, test, spec, settings, folder / "checkpoints", world)
+    told = [
+        (r.names, r.loss, r.validation.loss if r.validation else 0, r.grad_norm)
+        for r in train(prepared.run, prepared.state, lambda: None)
+    ]
     world.leave()
     (folder / f"told-{world.rank}.json").write_text(json.dumps(told))
 
@@ -53,39 +97,43 @@ def alone(store, tmp_path_factory) -> Path:
     return folder
 
 
-def test_two_processes_see_the_same_samples_and_losses_as_one(store, tmp_path, alone):
+def take_steps_together(store: Path, folder: Path, *, sharded: bool) -> list[list]:
+    """What each of two processes wrote down."""
     first, second = places(2)
     with (
-        running(take_steps, store, tmp_path, environment=first) as one,
-        running(take_steps, store, tmp_path, environment=second) as other,
+        running(take_steps, store, folder, sharded, environment=first) as one,
+        running(take_steps, store, folder, sharded, environment=second) as other,
     ):
         assert (one.end(), other.end()) == (0, 0), one.said + other.said
-
-    expected, *told = (
-        json.loads((folder / f"told-{rank}.json").read_text())
-        for folder, rank in ((alone, 0), (tmp_path, 0), (tmp_path, 1))
-    )
-    for run in told:
-        assert [names for names, _, _ in run] == [names for names, _, _ in expected]
-        assert [loss for _, loss, _ in run] == pytest.approx([loss for _, loss, _ in expected], rel=1e-5)
-        assert [norm for _, _, norm in run] == pytest.approx([norm for _, _, norm in expected], rel=1e-4)
+    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_two_processes_go_on_from_the_checkpoint_of_one(store, tmp_path, alone):
-    import shutil
+def assert_same_course(told: list, expected: list) -> None:
+    assert [step[0] for step in told] == [step[0] for step in expected]
+    for number in (1, 2):  # the loss, and that of the average on the test split
+        assert [step[number] for step in told] == pytest.approx([step[number] for step in expected], rel=1e-5)
+    assert [step[3] for step in told] == pytest.approx([step[3] for step in expected], rel=1e-4)
 
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["a copy each", "a shard each"])
+def test_two_processes_see_the_same_samples_and_losses_as_one(store, tmp_path, alone, sharded):
+    expected = json.loads((alone / "told-0.json").read_text())
+    for told in take_steps_together(store, tmp_path, sharded=sharded):
+        assert_same_course(told, expected)
+    mine, theirs = (folder / "checkpoints" / "step-00000006" for folder in (tmp_path, alone))
+    for weights in ("transformer", "ema"):
+        assert_close(
+            load_file(mine / weights / WEIGHTS_NAME), load_file(theirs / weights / WEIGHTS_NAME), rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["a copy each", "a shard each"])
+def test_two_processes_go_on_from_the_checkpoint_of_one(store, tmp_path, alone, sharded):
     shutil.copytree(alone / "checkpoints" / "step-00000003", tmp_path / "checkpoints" / "step-00000003")
-    first, second = places(2)
-    with (
-        running(take_steps, store, tmp_path, environment=first) as one,
-        running(take_steps, store, tmp_path, environment=second) as other,
-    ):
-        assert (one.end(), other.end()) == (0, 0), one.said + other.said
-
-    told = json.loads((tmp_path / "told-1.json").read_text())
     expected = json.loads((alone / "told-0.json").read_text())[3:]
-    assert [names for names, _, _ in told] == [names for names, _, _ in expected]
-    assert [loss for _, loss, _ in told] == pytest.approx([loss for _, loss, _ in expected], rel=1e-5)
+
+    for told in take_steps_together(store, tmp_path, sharded=sharded):
+        assert_same_course(told, expected)
 
 
 def test_one_command_starts_two_processes_which_a_signal_stops_and_it_exits_with_their_code(store, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,28 +50,30 @@ class AveragedWeights:
     """
 
     def __init__(self, net: nn.Module) -> None:
-        self.of = list(net.parameters())
-        self.values = [parameter.detach().clone() for parameter in self.of]
+        self.net = net
+        self.values = [tensor.clone() for tensor in self._here()]
 
-    @torch.no_grad()
     def update(self, decay: float) -> None:
         """values = decay values + (1 - decay) parameters, all tensors at once."""
-        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self.of], 1 - decay)
+        torch._foreach_lerp_(self.values, self._here(), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The network has the averaged weights inside the block, and its own again afterwards, bit for bit."""
-        own = [parameter.detach().clone() for parameter in self.of]
-        _copy(self.values, self.of)
+        own = [tensor.clone() for tensor in self._here()]
+        torch._foreach_copy_(self._here(), self.values)
         try:
             yield
         finally:
-            _copy(own, self.of)
+            torch._foreach_copy_(self._here(), own)
 
-
-@torch.no_grad()
-def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    torch._foreach_copy_([target.detach() for target in targets], list(sources))
+    @torch.no_grad()
+    def _here(self) -> list[Tensor]:
+        """The parameters, or what this process holds of them."""
+        for module in self.net.modules():
+            if hasattr(module, "reshard"):  # after a forward pass it may still hold the whole of its parameters
+                module.reshard()
+        return [p.to_local() if hasattr(p, "to_local") else p.detach() for p in self.net.parameters()]
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from copgen_cli.errors import CopgenError
+from copgen_cli.errors import CopgenError, UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -87,6 +87,9 @@ def join_world(device: torch.device) -> World:
 
     Args:
         device: what was asked for; the CPU means gloo.
+
+    Raises:
+        UsageError: accelerate's configuration spreads the network in a way that is not supported.
     """
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
@@ -96,6 +99,12 @@ def join_world(device: torch.device) -> World:
         mixed_precision="no",  # autocast and loss scale are those of the step, the same with one process and many
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    kind = accelerator.distributed_type.value
+    if kind in ("DEEPSPEED", "MEGATRON_LM", "TP") or (kind == "FSDP" and not accelerator.is_fsdp2):
+        raise UsageError(
+            f"This run can not be spread by {kind}{' version 1' if kind == 'FSDP' else ''}.",
+            hint="Use DDP, or shard with FSDP: `distributed_type: FSDP` and `fsdp_version: 2` in accelerate's file.",
+        )
     return World(accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator)
 
 
