@@ -27,29 +27,21 @@ undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
-from uuid import uuid4
 
-from filelock import FileLock, Timeout
-
-from copgen_cli.data.atomic import Place, WrittenFile, disk_full_is_an_error, hash_file, safe_path
+from copgen_cli.data.atomic import Place, WrittenFile, hash_file, safe_path
 from copgen_cli.data.executors import Executor, Inline
 from copgen_cli.data.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
-from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, ItemError, MismatchError
+from copgen_cli.data.private_folder import PRIVATE_FOLDER, PrivateFolder
+from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, ItemError, MismatchError
 
 I = TypeVar("I")  # noqa: E741
 
-PRIVATE_FOLDER = ".copgen"
-SECONDS_FOR_LOCK = 0.5
 MADE_ANEW = "to be made anew"
 """The reason in the record of a unit that only says which files it had."""
 
@@ -141,10 +133,9 @@ class StageRun:
         self.header = Header(stage, _as_json(settings), _as_json(inputs or {}))
         self.output = output
         self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
-        self._private = output / PRIVATE_FOLDER
-        self._lock = FileLock(self._private / "lock")
-        self._journal = Journal(self._private / f"{stage}.journal")
-        self.place = Place(output, self._private / "tmp" / f"{socket.gethostname()}_{os.getpid()}_{uuid4().hex[:8]}")
+        self._private = PrivateFolder(output, stage)
+        self._journal = Journal(self._private.folder / f"{stage}.journal")
+        self.place = Place(output, self._private.temporary)
         self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
         self._wanted: dict[str, None] = {}
         self._afresh = overwrite
@@ -155,7 +146,7 @@ class StageRun:
 
     def __enter__(self) -> StageRun:
         if not self._dry_run:
-            self._take_lock()
+            self._private.take()
         try:
             self._read_records()
         except BaseException:
@@ -171,7 +162,7 @@ class StageRun:
     @property
     def building(self) -> Path:
         """A folder for what is built over several runs and renamed into place in the end, such as a database."""
-        folder = self._private / "build"
+        folder = self._private.folder / "build"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -198,7 +189,7 @@ class StageRun:
 
         Args:
             units: all that the output is to hold.
-            verify: also compare the hash of every file.
+            verify: also compare the hash of every file that has one recorded.
             is_done: a further condition on a unit that is recorded as done.
         """
         todo = []
@@ -289,69 +280,17 @@ class StageRun:
         }
         write_manifest(self.place, self.header, self._lines.values(), totals)
         self._journal.file.unlink(missing_ok=True)
-        shutil.rmtree(self._private / "build", ignore_errors=True)
+        shutil.rmtree(self._private.folder / "build", ignore_errors=True)
         return summary
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _take_lock(self) -> None:
-        for _ in range(10):  # a run that ends may remove the folder between these two lines
-            with disk_full_is_an_error(self._private):
-                self._private.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(timeout=SECONDS_FOR_LOCK, poll_interval=0.05)
-                break
-            except FileNotFoundError:
-                continue
-            except Timeout:
-                raise BusyError(
-                    f"Another process is writing to {self.output}: {self._owner()}.",
-                    hint="Wait for it to end, or stop it; then run again, which continues.",
-                ) from None
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
-        with disk_full_is_an_error(self._private):
-            self._owner_file.write_text(json.dumps(owner))
-        self._clear_temporaries()
-        with disk_full_is_an_error(self._private):
-            self.place.temporary.mkdir(parents=True)
-
-    @property
-    def _owner_file(self) -> Path:
-        return self._private / "owner.json"
-
-    def _owner(self) -> str:
-        try:
-            owner = json.loads(self._owner_file.read_text())
-            return f"`{owner['command']}`, process {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "it has not said which"
-
-    def _clear_temporaries(self) -> None:
-        """Remove what killed runs left. A folder of a living process stays, in case the lock itself does not work."""
-        for folder in (self._private / "tmp").glob("*"):
-            host, _, rest = folder.name.rpartition("_")[0].rpartition("_")
-            alive = (
-                host == socket.gethostname() and rest.isdigit() and int(rest) != os.getpid() and _is_alive(int(rest))
-            )
-            if not alive:
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _leave(self) -> None:
         if self._dry_run:
             return
         if next(self._journal.read(), None) is None:  # nothing was finished that a next run could build on
             self._journal.file.unlink(missing_ok=True)
-        shutil.rmtree(self.place.temporary, ignore_errors=True)
-        with suppress(OSError):
-            self.place.temporary.parent.rmdir()
-        self._owner_file.unlink(missing_ok=True)
-        with suppress(OSError):  # nobody waits on an unlinked lock: filelock looks at its link count
-            (self._private / "lock").unlink(missing_ok=True)
-        self._lock.release()
-        with suppress(OSError):
-            self._private.rmdir()
-        with suppress(OSError):  # a run that made nothing leaves no empty folder
-            self.output.rmdir()
+        self._private.leave()
 
     def _stays(self, key: str) -> bool:
         """Whether a unit stays in the manifest. Where its key says all, it may be wanted again, and its files stay."""
@@ -489,16 +428,6 @@ class _Attempt(Generic[I]):
 def _forgotten(line: bytes) -> bytes:
     """The record of a unit that is to be done again: only which files it had."""
     return replace(Outcome.from_line(line), status=Status.FAILED, reason=MADE_ANEW).as_line()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
