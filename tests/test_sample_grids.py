@@ -64,7 +64,7 @@ def test_blocks_stand_further_apart_than_the_columns_of_one():
 
 
 def test_titles_captions_names_and_footer_leave_ink_where_they_belong():
-    bare = draw([Block("", ("",))], [Line("", (plain(10),))])
+    bare = draw([Block("", (" ",))], [Line("", (plain(10),))])
     page = draw([Block("Title", ("caption",))], [Line("name", (plain(10),))])
     changed = (np.asarray(bare) != np.asarray(page)).any(axis=-1)
     (left, top), _ = places_of(page, plain(10))[0], None

@@ -54,13 +54,14 @@ def draw_grid(blocks: Sequence[Block], lines: Sequence[Line], *, side: int, foot
     columns = sum(len(block.captions) for block in blocks)
     text = max(13, side // 13)
     left = _MARGIN + round(1.5 * text) + (round(1.4 * text) if any(line.sublabel for line in lines) else 0)
-    top = _MARGIN + round(3.2 * text)
+    captioned = any(caption for block in blocks for caption in block.captions)
+    top = _MARGIN + round((3.2 if captioned else 1.7) * text)
     lefts = _left_edges(blocks, left, side)
     width = lefts[-1] + side + _MARGIN
     height = top + len(lines) * (side + _GAP) + round(1.4 * text) + _MARGIN
     page = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(page)
-    _draw_headers(draw, blocks, lefts, top, side, text)
+    _draw_headers(draw, blocks, lefts, (top, top - round((2.1 if captioned else 0.55) * text)), side, text)
     for number, line in enumerate(lines):
         if len(line.cells) != columns:
             raise ValueError(f"{len(line.cells)} cells in a line of {columns} columns")
@@ -85,17 +86,24 @@ def _left_edges(blocks: Sequence[Block], left: int, side: int) -> list[int]:
 
 
 def _draw_headers(
-    draw: ImageDraw.ImageDraw, blocks: Sequence[Block], lefts: Sequence[int], top: int, side: int, text: int
+    draw: ImageDraw.ImageDraw,
+    blocks: Sequence[Block],
+    lefts: Sequence[int],
+    edges: tuple[int, int],
+    side: int,
+    text: int,
 ) -> None:
+    """Titles, rules and captions; `edges` are the upper edge of the pictures and the line that titles stand on."""
+    top, title_line = edges
     first = 0
     for block in blocks:
         last = first + len(block.captions) - 1
         room = lefts[last] + side - lefts[first]
         title = _fitting(draw, block.title, text, room)
         middle = (lefts[first] + lefts[last] + side) / 2
-        draw.text((middle, top - round(2.1 * text)), block.title, fill=_INK, font=title, anchor="ms")
+        draw.text((middle, title_line), block.title, fill=_INK, font=title, anchor="ms")
         if len(block.captions) > 1:
-            rule = top - round(1.75 * text)
+            rule = title_line + round(0.35 * text)
             draw.line([(lefts[first], rule), (lefts[last] + side - 1, rule)], fill=_FAINT, width=1)
         for x, caption in zip(lefts[first : last + 1], block.captions, strict=True):
             font = _fitting(draw, caption, round(0.8 * text), side)
