@@ -11,10 +11,8 @@ import typer
 from copgen_cli.app import app
 
 # pydantic is not among them: typer reads the values of options with it.
-HEAVY = set(
-    "torch diffusers accelerate transformers huggingface_hub numpy scipy pandas pyarrow PIL lmdb requests "
-    "pydantic_settings rich matplotlib".split()
-)
+HEAVY = {"torch", "diffusers", "accelerate", "transformers", "huggingface_hub", "numpy", "scipy", "pandas", "pyarrow"}
+HEAVY |= {"PIL", "lmdb", "requests", "pydantic_settings", "rich", "matplotlib"}
 
 
 def paths_of(group: typer.Typer) -> list[list[str]]:
