@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["accelerate", "torch.utils.tensorboard", "copgen_cli.app", "copgen_cli.training_run", "copgen_cli.model.pipeline"]
@@ -94,7 +96,8 @@ def _enter(
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
-    os.environ.update({"OMP_NUM_THREADS": "1"} | environment)
+    os.environ.update({"OMP_NUM_THREADS": "1"} | environment)  # for processes that this one starts
+    torch.set_num_threads(1)
     function(*arguments)
 
 
