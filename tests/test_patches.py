@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from tiny_subsets import CELLS, picture_bytes, thumbnail_file, write_subset
 
+from copgen_cli.data.footprints import footprint_of
 from copgen_cli.data.grid import Cell, columns_of_row, footprint, from_utm, parse_cell, to_utm
 from copgen_cli.data.patch_table import patch_table
 from copgen_cli.data.patches import Window, cut, shift, windows
-from copgen_cli.data.scenes import choose, footprint_of, is_plain_name, read_subset
+from copgen_cli.data.scenes import choose, is_plain_name, read_subset
 from copgen_cli.errors import BrokenInputError, MissingInputError
 from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, Split

@@ -298,8 +298,10 @@ def test_without_matplotlib_the_map_is_refused_before_any_work(prepare, monkeypa
     assert not Path("out").exists()
 
 
-def test_workers_do_not_import_torch():
-    program = "import sys, copgen_cli.data.patches; sys.exit('torch' in sys.modules)"
+def test_workers_start_light():
+    program = (
+        "import sys, copgen_cli.data.patches; sys.exit(len({'torch', 'pyarrow', 'pydantic'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 

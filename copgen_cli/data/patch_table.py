@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from copgen_cli.data.footprints import footprint_of, utm_of
 from copgen_cli.data.grid import from_utm
 from copgen_cli.data.patches import PATCH, PER_SIDE, Window, shift, windows
-from copgen_cli.data.scenes import footprint_of, utm_of
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Footprint, Scene, patch_name
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from copgen_cli.data.atomic import Place
 from copgen_cli.data.driver import Result
+from copgen_cli.data.footprints import footprint_of
 from copgen_cli.data.images import encode_png, read_colour, read_grey
-from copgen_cli.data.scenes import footprint_of
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split

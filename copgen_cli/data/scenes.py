@@ -1,4 +1,4 @@
-"""Which cells a downloaded subset holds: one product and one thumbnail per source, and where they lie on the ground."""
+"""Which cells a downloaded subset holds: one product and one thumbnail per source."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
-from copgen_cli.data.grid import FOOTPRINT_METRES, parse_cell, to_utm
+from copgen_cli.data.footprints import footprint_of
+from copgen_cli.data.grid import parse_cell
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
 from copgen_cli.layout import product_folder, subset_index
 from copgen_cli.modalities import Modality
-from copgen_cli.records import Footprint, Product, Scene
-
-PIXEL_METRES = 10.0
-"""Ground size of a pixel once every modality is brought to the size of the optical ones."""
+from copgen_cli.records import Product, Scene
 
 _COLUMNS = ("grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row")
 _NO_PRODUCT = "id"
-_FIRST_NORTH, _FIRST_SOUTH = 32601, 32701  # EPSG codes of UTM zone 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +97,6 @@ def choose(products: Iterable[Product]) -> dict[str, Product]:
     return chosen
 
 
-def footprint_of(product: Product) -> Footprint:
-    """Where a thumbnail lies: a square of 10 680 m around the centre that the index gives, in the image's projection.
-
-    The transform is that of the whole thumbnail at 10 m per pixel.
-
-    Raises:
-        BrokenInputError: the projection is not UTM, or the centre is nowhere on Earth.
-    """
-    zone, south = utm_of(product.crs)
-    if not (abs(product.centre_lat) <= 90 and abs(product.centre_lon) <= 180):
-        raise BrokenInputError(
-            f"the centre {product.centre_lon}, {product.centre_lat} lies nowhere on Earth", hint="Download it again."
-        )
-    east, north = to_utm(np.array(product.centre_lat), np.array(product.centre_lon), zone=zone, south=south)
-    half = FOOTPRINT_METRES / 2
-    return Footprint(product.crs, (PIXEL_METRES, 0.0, float(east) - half, 0.0, -PIXEL_METRES, float(north) + half))
-
-
 def is_plain_name(name: str) -> bool:
     """Whether a name can be that of a file or folder and nothing else."""
     return name not in {"", ".", ".."} and not set(name) & set("/\\") and name.isprintable() and len(name) <= 200
@@ -134,19 +112,6 @@ def _problem(products: Iterable[Product]) -> str | None:
         except (UsageError, BrokenInputError) as error:
             return f"{product.modality}: {error}"
     return None
-
-
-def utm_of(crs: str) -> tuple[int, bool]:
-    """Zone of a UTM projection, and whether it is the southern one.
-
-    Raises:
-        BrokenInputError: it is another projection.
-    """
-    code = int(crs.removeprefix("EPSG:")) if crs.removeprefix("EPSG:").isdecimal() else 0
-    for first, south in ((_FIRST_NORTH, False), (_FIRST_SOUTH, True)):
-        if 0 <= code - first < 60:
-            return code - first + 1, south
-    raise BrokenInputError(f"the projection {crs!r} is not UTM", hint="Download it again.")
 
 
 def _product(row: Mapping[str, Any], modality: Modality) -> Product:
