@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -206,6 +206,14 @@ def print_row(label: str, seconds: dict[str, float], width: int) -> None:
     print(f"{label:36}{cells}   {' / '.join(f'{other / ours:.2f}' for other in others)}", flush=True)
 
 
+def report_sampling(bench: Bench, manners: list[Manner], calls: int, width: int) -> None:
+    """Two rows: at equal calls, and as each manner usually samples."""
+    equal = {m.name: bench.sampling(m, calls) for m in manners}
+    print_row(f"sampling, {calls} calls each", bench.take_turns(equal), width)
+    usual = {m.name: bench.sampling(m, 50) if m.published else bench.sampling(m, 20, Solver.DPM_2M) for m in manners}
+    print_row("sampling, 50 reference : 20 dpm++2m", bench.take_turns(usual), width)
+
+
 def report(bench: Bench, manners: list[Manner], calls: int) -> None:
     """Print one size's table: a row per task and a column per manner, ours last."""
     width = max(len(manner.name) for manner in manners) + 2
@@ -216,12 +224,8 @@ def report(bench: Bench, manners: list[Manner], calls: int) -> None:
     training = bench.take_turns({m.name: bench.training_step(m) for m in manners})
     print_row("training step", training, width)
 
-    rarely = dataclasses.replace(bench, repeats=max(bench.repeats // 3, 1))
-    equal = {m.name: rarely.sampling(m, calls) for m in manners}
-    print_row(f"sampling, {calls} calls each", rarely.take_turns(equal), width)
-    usual = {m.name: rarely.sampling(m, 50) if m.published else rarely.sampling(m, 20, Solver.DPM_2M) for m in manners}
-    print_row("sampling, 50 reference : 20 dpm++2m", rarely.take_turns(usual), width)
-
+    if calls:
+        report_sampling(dataclasses.replace(bench, repeats=max(bench.repeats // 3, 1)), manners, calls, width)
     memory = [peak_memory(bench, manner) for manner in manners]
     print(f"{'peak memory of training':36}" + "".join(f"{value:>{width - 4}.0f} MiB" for value in memory))
     if bench.device.type == "cuda":
@@ -238,7 +242,11 @@ def main() -> None:
     parser.add_argument("--size", choices=[*SIZES, "both"], default="both")
     parser.add_argument("--batch", type=int, help="samples per step")
     parser.add_argument("--repeats", type=int, default=9, help="turns of forward and training; sampling takes a third")
-    parser.add_argument("--calls", type=int, help="network calls of sampling; 50 on a GPU, 20 on a CPU")
+    parser.add_argument(
+        "--calls",
+        type=int,
+        help="network calls of sampling, 0 for none; 50 on a GPU, 20 on a CPU (published size: none)",
+    )
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda, help="compile ours")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="what counts on a CPU")
@@ -255,14 +263,18 @@ def main() -> None:
     if options.memory_of:
         manner = next(m for m in manners if m.name == options.memory_of)
         Bench(device, options.size, options.batch, 1).training_step(manner)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # not getrusage, whose peak a process inherits from the one that starts it
+        status = Path("/proc/self/status").read_text()
+        print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
         return
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{where}, {options.threads} threads, torch {torch.__version__}, {options.clock} clock, load average {load}")
     for size in SIZES if options.size == "both" else [options.size]:
         batch = options.batch or BATCHES[device.type][size]
-        report(Bench(device, size, batch, options.repeats, clock), manners, options.calls or (50 if cuda else 20))
+        calls = 50 if device.type == "cuda" else 20 if size == "small" else 0  # an hour, at that size on a CPU
+        calls = calls if options.calls is None else options.calls
+        report(Bench(device, size, batch, options.repeats, clock), manners, calls)
 
 
 if __name__ == "__main__":
