@@ -53,8 +53,13 @@ def subset_index(subset: Path, modality: Modality) -> Path:
 
 
 def product_folder(subset: Path, modality: Modality, cell: str, product_id: str) -> Path:
-    """Where a product's thumbnail and bands go; the grid row is the part of the cell's name before the underscore."""
-    return subset / modality.facts.source / cell.partition("_")[0] / cell / product_id
+    """Where a product's thumbnail and bands go."""
+    return subset / product_path(modality, cell, product_id)
+
+
+def product_path(modality: Modality, cell: str, product_id: str) -> str:
+    """That folder below its subset; the grid row is the part of the cell's name before the underscore."""
+    return f"{modality.facts.source}/{cell.partition('_')[0]}/{cell}/{product_id}"
 
 
 def patch_file(folder: Path, split: Split, modality: Modality, name: str, suffix: str) -> Path:
@@ -75,6 +80,11 @@ def moments_beside(patches: Path) -> Path:
 def store_beside(folder: Path) -> Path:
     """Where a store goes that is packed from a folder of patches or moments."""
     return folder.with_name(f"{folder.name.removesuffix('_png').removesuffix('_npy')}_npy_lmdb")
+
+
+def patches_beside(folder: Path) -> Path:
+    """Where the patches lie that a folder of moments, or a store, was made from."""
+    return folder.with_name(f"{folder.name.removesuffix('_lmdb').removesuffix('_npy')}_png")
 
 
 def split_store(store: Path, split: Split) -> Path:

@@ -13,6 +13,7 @@ from PIL import Image
 from sample_commands import SIDE, call_copgen, one_thread, pixels_of, save_folder, save_picture, small_model
 from tiny_stores import tiny_store
 
+from copgen_cli.data.driver import StageRun
 from copgen_cli.modalities import Modality
 
 NAMES = ["a", "b", "c"]
@@ -330,6 +331,20 @@ def test_a_store_of_another_autoencoder_or_without_the_condition_is_refused(samp
     assert "autoencoder" in encoded.err
     assert lacking.code == 2
     assert "has no s1_rtc" in lacking.err
+
+
+def test_moments_of_another_autoencoder_are_refused(sample, tmp_path):
+    folder = tmp_path / "x_npy" / "test" / Modality.S1RTC.facts.folder
+    folder.mkdir(parents=True)
+    np.save(folder / "a.npy", np.zeros((8, 8, 8), np.float32))
+    facts = {"id": "elsewhere", "fingerprint": "e" * 64, "scale_factor": 0.7}
+    with StageRun("encode", tmp_path / "x_npy", settings={"autoencoder": facts}) as run:
+        run.finish()
+
+    call = sample("--data", "x_npy", "--condition", "s1_rtc", "--generate", "dem")
+
+    assert call.code == 1
+    assert "encoded by the autoencoder elsewhere" in call.err
 
 
 def test_latents_of_another_size_than_the_model_takes_are_refused(sample, tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,16 @@ from typing import Any
 import numpy as np
 
 from copgen_cli.data.atomic import hash_file
+from copgen_cli.data.autoencoder_facts import facts_of_tree
 from copgen_cli.data.store import LatentStore
 from copgen_cli.data.store_format import DATA_FILE
-from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
-from copgen_cli.layout import Workspace, split_index
+from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError, UsageError
+from copgen_cli.layout import Workspace, patches_beside, split_index
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.sampling.images import Frame, read_picture
-from copgen_cli.sampling.inputs import Pictures, Record, Source, View, match_names, read_moments, stamp_of
+from copgen_cli.sampling.inputs import Files, Record, Source, View, match_names, read_moments, view_picture
 from copgen_cli.sampling.provenance import InputFile
-
-_PICTURES_OF = ("_thumbnail_npy_lmdb", "_thumbnail_npy")
-_PICTURES = "_thumbnail_png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,40 +31,6 @@ class DataChoice:
 
     folder: Path
     note: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """npy moments by modality and name, with the patches that they were encoded from where these are at hand."""
-
-    conditions: Mapping[Modality, Mapping[str, Path]]
-    truth: Mapping[Modality, Path]
-    """Folders with `<name>.npy` of what is generated."""
-    pictures: Path | None
-    """Folder with the same records as PNG."""
-    frame: Frame
-    origin: Mapping[str, Any]
-    names: Sequence[str]
-    lacking: Mapping[str, str] = field(default_factory=dict)
-
-    def read(self, name: str) -> Record:
-        conditions = {modality: self._view(files[name], modality) for modality, files in self.conditions.items()}
-        truth = {
-            modality: self._view(folder / f"{name}.npy", modality)
-            for modality, folder in self.truth.items()
-            if (folder / f"{name}.npy").is_file()
-        }
-        return Record(name, conditions, truth)
-
-    def stamp(self, name: str) -> str:
-        return stamp_of(files[name] for files in self.conditions.values())
-
-    def describe(self) -> dict[str, Any]:
-        return dict(self.origin)
-
-    def _view(self, path: Path, modality: Modality) -> View:
-        pixels = picture_beside(self.pictures, modality, path.stem, self.frame)
-        return View(pixels, read_moments(path), InputFile(path.as_posix(), hash_file(path)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +74,7 @@ class Stored:
 
     def _view(self, name: str, modality: Modality, values: np.ndarray) -> View:
         digest = hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()
-        pixels = picture_beside(self.pictures, modality, name, self.frame)
+        pixels = _picture_beside(self.pictures, modality, name, self.frame)
         return View(pixels, values, InputFile(self.store.folder.as_posix(), digest))
 
 
@@ -150,14 +115,12 @@ def open_data(
     """The records of one split's folder, whichever kind it is; `truths` are read as well where the data has them.
 
     Raises:
-        MismatchError: another autoencoder encoded the store.
+        MismatchError: another autoencoder encoded it.
         UsageError: the data has no such modality, or a resolution other than the model's is asked of moments.
     """
-    kind, origin = _kind_of(folder), {"data": folder.as_posix()}
+    kind = _kind_of(folder)
     if kind == "png":
-        listed = {m: _list_files(folder / m.facts.folder, ".png", m, folder) for m in conditions}
-        names, lacking = match_names(listed)
-        return Pictures(listed, frame, origin, names, lacking, _folders(folder, truths))
+        return _open_files(folder, conditions, truths, functools.partial(view_picture, frame), ".png")
     if frame.resolution != frame.side:
         raise UsageError(
             f"--resolution {frame.resolution} can not be asked of {folder}, which holds encoded pictures.",
@@ -171,9 +134,14 @@ def open_data(
         known = [modality for modality in truths if modality in there]
         return Stored(store.select([*conditions, *known]), conditions, known, pictures_of(folder), frame)
     if kind == "npy":
-        listed = {m: _list_files(folder / m.facts.folder, ".npy", m, folder) for m in conditions}
-        names, lacking = match_names(listed)
-        return Moments(listed, _folders(folder, truths), pictures_of(folder), frame, origin, names, lacking)
+        facts = facts_of_tree(folder.parent, None)
+        if facts.fingerprint not in (None, autoencoder.fingerprint):
+            raise MismatchError(
+                f"The moments in {folder} were encoded by the autoencoder {facts.id}, not by the model's.",
+                hint="Use a model that was trained with that autoencoder, or encode again with --overwrite.",
+            )
+        view = functools.partial(_view_moments, pictures_of(folder), frame)
+        return _open_files(folder, conditions, truths, view, ".npy")
     raise UsageError(f"{folder} holds no records.", hint="Give a folder that `copgen pack`, encode or prepare wrote.")
 
 
@@ -185,14 +153,14 @@ def table_of(folder: Path) -> Path:
 
 def pictures_of(folder: Path) -> Path | None:
     """Where the PNG patches of a split's moments or store lie, by the names of the workspace; None if not there."""
-    for suffix in _PICTURES_OF:
-        if folder.parent.name.endswith(suffix):
-            pictures = folder.parent.with_name(folder.parent.name.removesuffix(suffix) + _PICTURES) / folder.name
-            return pictures if pictures.is_dir() else None
-    return None
+    tree = folder.absolute().parent
+    if not tree.name:  # a split in the root of a disk
+        return None
+    pictures = patches_beside(tree) / folder.name
+    return pictures if pictures.is_dir() else None
 
 
-def picture_beside(pictures: Path | None, modality: Modality, name: str, frame: Frame) -> Any:
+def _picture_beside(pictures: Path | None, modality: Modality, name: str, frame: Frame) -> np.ndarray | None:
     """(S, S, 3) uint8 of a record's PNG, or None."""
     file = pictures / modality.facts.folder / f"{name}.png" if pictures else None
     return read_picture(file, modality, frame) if file is not None and file.is_file() else None
@@ -203,7 +171,9 @@ def _split_of(folder: Path) -> DataChoice | None:
     if _kind_of(folder / Split.TEST):
         return DataChoice(folder / Split.TEST)
     if _kind_of(folder / Split.TRAIN):
-        return DataChoice(folder / Split.TRAIN, f"The test split of {folder} is empty; the train split is used.")
+        return DataChoice(
+            folder / Split.TRAIN, f"There is nothing in the test split of {folder}; the train split is used."
+        )
     return None
 
 
@@ -222,19 +192,33 @@ def _kind_of(folder: Path) -> str | None:
     return None
 
 
-def _list_files(folder: Path, suffix: str, modality: Modality, data: Path) -> dict[str, Path]:
-    _require(data, [modality], [m for m in Modality if (data / m.facts.folder).is_dir()])
+def _view_moments(pictures: Path | None, frame: Frame, path: Path, modality: Modality) -> View:
+    pixels = _picture_beside(pictures, modality, path.stem, frame)
+    return View(pixels, read_moments(path), InputFile(path.as_posix(), hash_file(path)))
+
+
+def _open_files(
+    folder: Path,
+    conditions: Sequence[Modality],
+    truths: Sequence[Modality],
+    view: Callable[[Path, Modality], View],
+    suffix: str,
+) -> Files:
+    there = [modality for modality in Modality if (folder / modality.facts.folder).is_dir()]
+    _require(folder, conditions, there)
+    listed = {modality: _list_files(folder / modality.facts.folder, suffix) for modality in conditions}
+    names, lacking = match_names(listed)
+    true = {modality: folder / modality.facts.folder for modality in truths if modality in there}
+    return Files(listed, view, {"data": folder.as_posix()}, names, lacking, true, suffix)
+
+
+def _list_files(folder: Path, suffix: str) -> dict[str, Path]:
     with os.scandir(folder) as entries:
-        return {
-            entry.name.removesuffix(suffix): folder / entry.name for entry in entries if entry.name.endswith(suffix)
-        }
+        names = [entry.name for entry in entries if entry.name.endswith(suffix)]
+    return {name.removesuffix(suffix): folder / name for name in names}
 
 
 def _require(data: Path, wanted: Sequence[Modality], there: Sequence[Modality]) -> None:
     lacking = [str(modality) for modality in wanted if modality not in there]
     if lacking:
         raise UsageError(f"{data} has no {', '.join(lacking)}.", hint=f"It has {', '.join(there)}.")
-
-
-def _folders(folder: Path, modalities: Sequence[Modality]) -> dict[Modality, Path]:
-    return {m: folder / m.facts.folder for m in modalities if (folder / m.facts.folder).is_dir()}

@@ -5,9 +5,10 @@ Every source lists the names of its records and reads one at a time, so that a f
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,43 +107,43 @@ class _Numbered(Sequence[str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures by modality and name."""
+class Files:
+    """One file per modality and name."""
 
     conditions: Mapping[Modality, Mapping[str, Path]]
-    frame: Frame
+    view: Callable[[Path, Modality], View]
+    """How one is read."""
     origin: Mapping[str, Any]
     names: Sequence[str]
     lacking: Mapping[str, str]
     truth: Mapping[Modality, Path] = field(default_factory=dict)
-    """Folders with `<name>.png` of what is generated."""
+    """Folders with files of what is generated, of the same names."""
+    suffix: str = ".png"
+    """Of the files in these folders."""
 
     def read(self, name: str) -> Record:
-        conditions = {modality: self._view(files[name], modality) for modality, files in self.conditions.items()}
-        truth = {
-            modality: self._view(folder / f"{name}.png", modality)
-            for modality, folder in self.truth.items()
-            if (folder / f"{name}.png").is_file()
-        }
-        return Record(name, conditions, truth)
+        true = {modality: folder / f"{name}{self.suffix}" for modality, folder in self.truth.items()}
+        return Record(
+            name,
+            {modality: self.view(files[name], modality) for modality, files in self.conditions.items()},
+            {modality: self.view(file, modality) for modality, file in true.items() if file.is_file()},
+        )
 
     def stamp(self, name: str) -> str:
-        return stamp_of(files[name] for files in self.conditions.values())
+        """Sizes and times of change of the files, shortened."""
+        states = [os.stat(files[name]) for files in self.conditions.values()]
+        return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in states]).encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
         return dict(self.origin)
 
-    def _view(self, path: Path, modality: Modality) -> View:
-        return View(read_picture(path, modality, self.frame), None, InputFile(path.as_posix(), hash_file(path)))
+
+def view_picture(frame: Frame, path: Path, modality: Modality) -> View:
+    """A picture, fitted to the frame."""
+    return View(read_picture(path, modality, frame), None, InputFile(path.as_posix(), hash_file(path)))
 
 
-def stamp_of(files: Any) -> str:
-    """Sizes and times of change of some files, shortened."""
-    states = [os.stat(file) for file in files]
-    return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in states]).encode()).hexdigest()[:16]
-
-
-def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Pictures:
+def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:
     """The pictures that a user names, a file or a folder for each modality; those of a name belong together.
 
     Files alone make one record, whatever their names. In a folder that mixes modalities, names tell them apart.
@@ -151,12 +152,13 @@ def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Pictures:
         UsageError: a folder has no pictures, or a name is there twice.
     """
     origin = {"input": {str(modality): path.as_posix() for modality, path in inputs.items()}}
+    view = functools.partial(view_picture, frame)
     if all(path.is_file() for path in inputs.values()):
         name = place_of(next(iter(inputs.values())))
-        return Pictures({m: {name: path} for m, path in inputs.items()}, frame, origin, [name], {})
+        return Files({m: {name: path} for m, path in inputs.items()}, view, origin, [name], {})
     listed = {modality: _list_pictures(path, modality) for modality, path in inputs.items()}
     names, lacking = match_names(listed)
-    return Pictures(listed, frame, origin, names, lacking)
+    return Files(listed, view, origin, names, lacking)
 
 
 def parse_inputs(texts: Sequence[str]) -> dict[Modality, Path]:
