@@ -209,6 +209,17 @@ def test_a_cell_that_is_not_the_one_of_its_row_and_column_is_refused(tmp_path, r
     assert list(plan.refused) == ["Core-DEM/464U_102R"]
 
 
+@pytest.mark.parametrize(("column", "value"), [("parquet_row", None), ("parquet_row", -1), ("crs", None)])
+def test_a_row_that_says_nothing_usable_is_refused(tmp_path, rome, column, value):
+    file = write_archive(tmp_path, [Row("464U_102R", Modality.DEM)]).table(Modality.DEM)
+    table = pq.read_table(file)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array([value], table.schema.field(column).type)), file)
+    index = WorldIndex(Modality.DEM, file, None, current=True)
+    plan = plan_orders({Modality.DEM: index}, select({Modality.DEM: file}, rome), NO_BANDS)
+    assert (plan.units, list(plan.refused)) == ((), ["Core-DEM/464U_102R"])
+
+
 def test_a_part_is_looked_for_below_the_endpoint_in_use_at_the_pinned_revision():
     url = "https://huggingface.co/datasets/Major-TOM/Core-DEM/resolve/main/images/part_00001.parquet?download=true"
     assert part_path(url, None) == "/datasets/Major-TOM/Core-DEM/resolve/main/images/part_00001.parquet"

@@ -5,7 +5,9 @@ Of each Parquet part only the tail and the column chunks of chosen rows are read
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,6 @@ import pyarrow.parquet as pq
 
 from copgen_cli.data.atomic import Place, WrittenFile
 from copgen_cli.data.driver import Result, Unit
-from copgen_cli.data.grid import parse_cell
 from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.parquet_ranges import PartReader
 from copgen_cli.data.remote import Archive
@@ -29,7 +30,7 @@ from copgen_cli.data.selection import Selection, compact_times, take_rows
 from copgen_cli.data.thumbnails import check_band, check_thumbnail
 from copgen_cli.data.world_index import WorldIndex
 from copgen_cli.errors import BrokenInputError, UnknownNameError, UsageError
-from copgen_cli.layout import product_folder, subset_index
+from copgen_cli.layout import product_path, subset_index
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Product
 
@@ -44,6 +45,7 @@ BANDS: Mapping[Modality, tuple[str, ...]] = {
     Modality.S2L2A: (*_OPTICAL, "B11", "B12", "cloud_mask"),
 }
 """Columns of whole GeoTIFF files (`compressed` is a PNG)."""
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PART_PATH = re.compile(r"/datasets/[\w.-]+/[\w.-]+/resolve/(?P<revision>[\w.-]+)/(?:[\w.-]+/)*[\w.-]+\.parquet")
 
 
@@ -107,14 +109,12 @@ def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, ba
     for modality, index in indices.items():
         table = take_rows(index.file, selection.rows[modality])
         good = []
-        for number, row in enumerate(_rows_of(table, modality)):
+        for number, (cell, row) in enumerate(zip(selection.cells, _rows_of(table, modality), strict=True)):
             try:
-                if row["grid_cell"] != selection.cells[number]:
-                    raise _bad_row(modality, f"is called {row['grid_cell']!r}, but lies in {selection.cells[number]}")
-                product = _product(row, modality)
+                product = _product(row, modality, cell)
                 order = Order(product, part_path(product.part_url, index.revision), bands)
             except BrokenInputError as error:
-                refused[f"{modality.facts.source}/{selection.cells[number]}"] = str(error)
+                refused[f"{modality.facts.source}/{cell}"] = str(error)
             else:
                 good.append(number)
                 units.append(Unit(folder_of(product), order))
@@ -125,9 +125,10 @@ def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, ba
 
 def folder_of(product: Product) -> str:
     """Where a product goes, relative to its subset; its key, too."""
-    return product_folder(Path(), product.modality, product.cell, product.product_id).as_posix()
+    return product_path(product.modality, product.cell, product.product_id)
 
 
+@functools.cache  # hundreds of products share a part, and so one text in memory
 def part_path(url: str, revision: str | None) -> str:
     """The path of a part below any endpoint, pinned to a revision: the index names the public host and `main`.
 
@@ -247,36 +248,39 @@ def _picture(value: Any, name: str) -> bytes:
     return value
 
 
-def _rows_of(table: pa.Table, modality: Modality) -> list[dict[str, Any]]:
+def _rows_of(table: pa.Table, modality: Modality) -> Iterator[dict[str, Any]]:
     columns = ["grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row"]
     columns += ["product_id"] if modality.facts.has_product else []
     columns += ["cloud_cover"] if modality.facts.has_clouds else []
     chosen = table.select(columns)
     if modality.facts.has_product:
         chosen = chosen.append_column("timestamp", compact_times(table["timestamp"]))
-    rows: list[dict[str, Any]] = chosen.to_pylist()
-    return rows
+    for batch in chosen.to_batches(max_chunksize=10_000):
+        yield from batch.to_pylist()
 
 
-def _product(row: Mapping[str, Any], modality: Modality) -> Product:
+def _product(row: Mapping[str, Any], modality: Modality, cell: str) -> Product:
+    """The product of a row, whose cell must be called as its grid row and column say."""
+    if row["grid_cell"] != cell:
+        raise _bad_row(modality, f"is called {row['grid_cell']!r}, but lies in {cell}")
     product_id = row.get("product_id", NO_PRODUCT)
-    try:
-        parse_cell(row["grid_cell"])
-    except UsageError as error:
-        raise _bad_row(modality, str(error)) from None
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", str(product_id)):
+    if not (isinstance(product_id, str) and _FOLDER_NAME.fullmatch(product_id)):
         raise _bad_row(modality, f"has the product id {product_id!r}, which can not be the name of a folder")
+    if not (isinstance(row["crs"], str) and isinstance(row["parquet_url"], str)):
+        raise _bad_row(modality, "has no projection or no address")
+    if not (isinstance(row["parquet_row"], int) and row["parquet_row"] >= 0):
+        raise _bad_row(modality, f"is in row {row['parquet_row']!r} of its part")
     time = row.get("timestamp")
     return Product(
         modality=modality,
-        cell=row["grid_cell"],
+        cell=cell,
         product_id=product_id,
         timestamp=f"{time[:4]}-{time[4:6]}-{time[6:8]}T{time[9:11]}:{time[11:13]}:{time[13:15]}Z" if time else None,
         cloud_cover=row.get("cloud_cover"),
         centre_lon=row["centre_lon"],
         centre_lat=row["centre_lat"],
-        crs=row["crs"],
-        part_url=row["parquet_url"],
+        crs=sys.intern(row["crs"]),
+        part_url=sys.intern(row["parquet_url"]),
         part_row=row["parquet_row"],
     )
 
