@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from copgen_cli.modalities import Modality
+from copgen_cli.records import Ignored, Solver
 from copgen_cli.regions import known_regions
 
 
@@ -103,6 +104,46 @@ DtypeOption = Annotated[
 VaeOption = Annotated[
     str | None,
     typer.Option("--vae", metavar="ID_OR_PATH", help="The frozen image autoencoder.", show_default="from settings"),
+]
+StepsOption = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Network calls per sample.", show_default="from settings")
+]
+SolverOption = Annotated[
+    str | None,
+    typer.Option(
+        "--solver",
+        metavar="SOLVER",
+        help=f"{', '.join(Solver)}; the published setting is reference with --steps 50.",
+        autocompletion=complete_names(lambda: list(Solver)),
+        show_default="from settings",
+    ),
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-scale",
+        min=0,
+        help="How much to insist on the condition; 0 is off.",
+        show_default="from settings: 0",
+    ),
+]
+IgnoredOption = Annotated[
+    Ignored,
+    typer.Option(
+        "--ignored",
+        help="How modalities that are neither given nor generated enter; published is for comparison.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Samples at a time.", show_default="by the device's memory"),
+]
+GpusOption = Annotated[
+    int | None, typer.Option("--gpus", min=1, help="GPUs of this machine.", show_default="one, if any")
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--num-processes", min=1, help="Processes; one per GPU, or on the CPU.", show_default="1"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with totals; write nothing.")]

@@ -11,17 +11,22 @@ from copgen_cli import console
 from copgen_cli.evaluation.metrics import Metric
 from copgen_cli.evaluation.pairs import GROUPS
 from copgen_cli.options import (
+    BatchSizeOption,
     DataDirOption,
     DeviceOption,
     DtypeOption,
+    GuidanceOption,
+    IgnoredOption,
     JsonOption,
     RegionOption,
     SeedOption,
+    SolverOption,
+    StepsOption,
     complete_lists,
     complete_names,
     config_file,
 )
-from copgen_cli.records import Ignored, Solver
+from copgen_cli.records import Ignored
 
 FROM_SETTINGS = "from settings"
 
@@ -68,25 +73,10 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Use so many places, spread over cells.", show_default="from settings: 16"),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Network calls per sample.", show_default=FROM_SETTINGS)
-    ] = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOLVER",
-            help=f"{', '.join(Solver)}.",
-            autocompletion=complete_names(lambda: list(Solver)),
-            show_default=FROM_SETTINGS,
-        ),
-    ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(min=0, help="How much to insist on the condition; 0 is off.", show_default="0")
-    ] = None,
-    ignored: Annotated[
-        Ignored,
-        typer.Option(help="How modalities that are neither given nor generated enter; published is for comparison."),
-    ] = Ignored.MARGINALISE,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    guidance_scale: GuidanceOption = None,
+    ignored: IgnoredOption = Ignored.MARGINALISE,
     translations: Annotated[
         int | None,
         typer.Option(min=2, help="Length of the cycles, with --metrics cycle.", show_default="from settings: 4"),
@@ -108,9 +98,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for report.html and metrics.json.", show_default="none is written")
     ] = None,
     seed: SeedOption = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples at a time.", show_default="by the device's memory")
-    ] = None,
+    batch_size: BatchSizeOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     data_dir: DataDirOption = None,

@@ -10,21 +10,28 @@ import typer
 from copgen_cli import console
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.options import (
+    BatchSizeOption,
     DataDirOption,
     DeviceOption,
     DryRunOption,
     DtypeOption,
+    GpusOption,
+    GuidanceOption,
+    IgnoredOption,
     JsonOption,
     OverwriteOption,
+    ProcessesOption,
     RegionOption,
     SeedOption,
+    SolverOption,
+    StepsOption,
     complete_assignments,
     complete_lists,
     complete_names,
     config_file,
     modality_names,
 )
-from copgen_cli.records import Ignored, Solver
+from copgen_cli.records import Ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,21 +94,9 @@ def sample(
         int | None, typer.Option("--n-samples", min=1, help="Samples per record.", show_default=FROM_SETTINGS)
     ] = None,
     spread: Annotated[bool, typer.Option("--spread", help="Add mean and deviation over the samples.")] = False,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Network calls per sample.", show_default=FROM_SETTINGS)
-    ] = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOLVER",
-            help=f"{', '.join(Solver)}; the published setting is reference with --steps 50.",
-            autocompletion=complete_names(lambda: list(Solver)),
-            show_default=FROM_SETTINGS,
-        ),
-    ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(min=0, help="How much to insist on the condition; 0 is off.", show_default="0")
-    ] = None,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    guidance_scale: GuidanceOption = None,
     seed: SeedOption = None,
     save_as: Annotated[
         str | None,
@@ -116,13 +111,9 @@ def sample(
         Path | None, typer.Option(help="Folder to write to.", show_default="outputs/<region>/<given>-to-<generated>")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many records.", show_default="all")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples at a time.", show_default="by the device's memory")
-    ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of this machine.", show_default="one, if any")] = None,
-    num_processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one per GPU, or on the CPU.", show_default="1")
-    ] = None,
+    batch_size: BatchSizeOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     compile: Annotated[
@@ -137,10 +128,7 @@ def sample(
             show_default=False,
         ),
     ] = None,
-    ignored: Annotated[
-        Ignored,
-        typer.Option(help="How modalities that are neither given nor generated enter; published is for comparison."),
-    ] = Ignored.MARGINALISE,
+    ignored: IgnoredOption = Ignored.MARGINALISE,
     data_dir: DataDirOption = None,
     like: Annotated[
         Path | None,

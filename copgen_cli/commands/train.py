@@ -12,8 +12,10 @@ from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     OverwriteOption,
+    ProcessesOption,
     RegionOption,
     SeedOption,
     VaeOption,
@@ -44,10 +46,8 @@ def train(
             autocompletion=complete_names(lambda: list(Preset)),
         ),
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of this machine.", show_default="one, if any")] = None,
-    num_processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one per GPU, or on the CPU.", show_default="1")
-    ] = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
     mixed_precision: Annotated[
         str | None,
         typer.Option(
