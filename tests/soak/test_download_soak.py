@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_archive import Archive, Row, write_archive
 from tiny_hub import Fault, Request, TinyHub, status
 
-from copgen_cli.errors import DiskFullError
+from copgen_cli.errors import EXIT_PARTLY, DiskFullError
 from copgen_cli.modalities import Modality
 
 SCALE = float(os.environ.get("SOAK_SCALE", "1"))
@@ -168,25 +168,26 @@ def test_f2_a_hub_that_limits_fails_cuts_and_forgets(hub, archive, tmp_path):
 
 def test_f3_a_flipped_bit_in_one_of_a_thousand_answers(archive, tmp_path):
     """Pages of this archive carry checksums; a JPEG without one can change unseen, where TLS does not protect it."""
-    draw, flips = random.Random(3), 0
+    draw, flips, runs = random.Random(3), 0, 0
     with TinyHub(archive.root) as hub:
         finish(start(hub.endpoint, tmp_path / "right"))
-        right = tree(tmp_path / "right")
+        right = tree(tmp_path / "right/rome")
 
         def faults(request: Request) -> Fault | None:
             nonlocal flips
-            if request.kind == "cdn" and draw.random() < 0.05:
+            if request.kind == "cdn" and draw.random() < 0.2:
                 flips += 1
                 return Fault(flip=draw.randrange(1 << 30))
             return None
 
         hub.faults = faults
         while flips < 1000 * SCALE:
-            assert finish(start(hub.endpoint, tmp_path / "flipped")) == 0
-            got = tree(tmp_path / "flipped")
-            assert {name: data for name, data in got.items() if data != right.get(name)} == {}
-            shutil.rmtree(tmp_path / "flipped")
-    print(f"{flips} flipped bits, none of them stored")
+            runs += 1
+            assert finish(start(hub.endpoint, tmp_path / "flipped")) in (0, EXIT_PARTLY)  # three flips in one product
+            got = tree(tmp_path / "flipped/rome")
+            assert {name for name, data in got.items() if data != right.get(name) and "copgen_" not in name} == set()
+            shutil.rmtree(tmp_path / "flipped/rome")
+    print(f"{flips} flipped bits in {runs} runs, none of them stored")
 
 
 @pytest.fixture
