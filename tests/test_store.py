@@ -296,6 +296,41 @@ def test_a_store_that_was_cut_short_is_refused_before_it_is_mapped(stored, tmp_p
             LatentStore(folder)
 
 
+def leaf_nodes(data: bytes) -> list[int]:
+    """Where the nodes of the tree's leaves lie in a database."""
+    nodes = []
+    for page in range(2, len(data) // PAGE):
+        start = page * PAGE
+        if struct.unpack_from("<Q", data, start)[0] == page and struct.unpack_from("<H", data, start + 10)[0] == 2:
+            end = struct.unpack_from("<H", data, start + 12)[0]
+            nodes += [start + place for (place,) in struct.iter_unpack("<H", data[start + 16 : start + end])]
+    return nodes
+
+
+@pytest.mark.parametrize("damage", ["size", "page", "zeros"])
+def test_a_tree_that_leads_out_of_the_file_is_refused_instead_of_killing_the_process(tmp_path, damage):
+    names = [f"{i:05}" for i in range(9)]
+    shape = (4, 8, 32, 32)  # records that have pages of their own
+    large = StoreMetadata(tuple(Modality), shape, "float32", 9, FACTS, "x")
+    building = StoreBuilder(tmp_path / "b", source="x", unit_records=9, records=9, record_bytes=large.record_bytes)
+    building.append(names, np.zeros((9, *shape), np.float32))
+    building.finish(lambda _: large)
+    building.move_to(tmp_path / "train")
+    data = bytearray((tmp_path / "train/data.mdb").read_bytes())
+    node = leaf_nodes(data)[-1]
+    key = struct.unpack_from("<H", data, node + 6)[0]
+    if damage == "size":
+        struct.pack_into("<HH", data, node, 0xFFFF, 0x7FFF)
+    elif damage == "page":
+        struct.pack_into("<Q", data, node + 8 + key, len(data) // PAGE - 1)
+    else:
+        data[node // PAGE * PAGE : (node // PAGE + 1) * PAGE] = bytes(PAGE)
+    (tmp_path / "train/data.mdb").write_bytes(data)
+
+    with pytest.raises(BrokenInputError, match=r"train/data\.mdb is damaged"):
+        LatentStore(tmp_path / "train")
+
+
 def test_no_store_says_what_to_run(tmp_path):
     with pytest.raises(MissingInputError) as caught:
         LatentStore(tmp_path)
@@ -494,12 +529,9 @@ def test_a_record_that_differs_from_the_first_is_refused_alone(tmp_path, bad, re
 def test_a_database_with_a_damaged_tree_is_refused_before_it_is_mapped(tmp_path):
     folder = published(tmp_path / "db", {f"{i}.npy": value_of(str(i)) for i in range(3)})
     data = bytearray((folder / "data.mdb").read_bytes())
-    for page in range(2, len(data) // PAGE):
-        flags = struct.unpack_from("<H", data, page * PAGE + 10)[0]
-        if struct.unpack_from("<Q", data, page * PAGE)[0] == page and flags == 2:  # a leaf: send it to another page
-            node = page * PAGE + struct.unpack_from("<H", data, page * PAGE + 16)[0]
-            key = struct.unpack_from("<H", data, node + 6)[0]
-            struct.pack_into("<Q", data, node + 8 + key, 1 << 40)
+    node = leaf_nodes(data)[0]
+    key = struct.unpack_from("<H", data, node + 6)[0]
+    struct.pack_into("<Q", data, node + 8 + key, 1 << 40)
     (folder / "data.mdb").write_bytes(data)
 
     with pytest.raises(BrokenInputError, match="no sound LMDB"):

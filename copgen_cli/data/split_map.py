@@ -32,14 +32,16 @@ def draw_split_map(cells: Mapping[str, Split | None], title: str) -> bytes:
     for split, label in _LABELS.items():
         squares = [_square(cell) for cell, its in cells.items() if its is split]
         if squares:
-            named = f"{label} ({len(squares):,} cells)"
+            named = f"{label}: {len(squares):,}"
             axes.add_collection(PolyCollection(squares, facecolors=_COLOURS[split], edgecolors="white", label=named))
     axes.autoscale_view()
     if cells:
         axes.set_aspect(1 / _shrinking(sum(axes.get_ylim()) / 2))
-        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(_LABELS))
+        axes.legend(
+            title=f"Cells of {title}", frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(_LABELS)
+        )
     axes.ticklabel_format(useOffset=False)
-    axes.set(xlabel=f"{title}: longitude (degrees)", ylabel="latitude (degrees)")
+    axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     return drawn.getvalue()

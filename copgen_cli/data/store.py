@@ -11,7 +11,8 @@ M modalities, C latent channels, H and W latent pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from copgen_cli.data.store_check import check_tree
 from copgen_cli.data.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
 from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError
 from copgen_cli.modalities import Modality
@@ -79,6 +81,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             MismatchError: it is of another version.
         """
         self.folder = folder
+        check_store(folder)
         self.metadata = self._read_metadata()
         self.modalities = self.metadata.modalities
         """Those of every record that is read, in this order."""
@@ -136,7 +139,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         shape = (len(self.modalities), *self.metadata.shape[1:])
         moments = np.empty((len(indices), *shape), self.metadata.dtype)  # NumPy asks for huge pages, torch does not
         keys = self.names.block
-        with self._environment().begin(buffers=True) as transaction:
+        with self._reading() as transaction:
             for place, index in enumerate(indices):
                 record = self._as_array(transaction.get(bytes(keys[index])), index)
                 moments[place] = record if self._rows is None else record[self._rows]
@@ -159,16 +162,25 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         self._opened = (os.getpid(), environment)
         return environment
 
-    def _as_array(self, value: memoryview | None, index: int) -> np.ndarray:
+    @contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        """A transaction whose values are views of the mapped file."""
+        try:
+            with self._environment().begin(buffers=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise _broken(self.folder, str(error)) from error
+
+    def _as_array(self, value: bytes | memoryview | None, index: int) -> np.ndarray:
         if value is None or len(value) != self.metadata.record_bytes:
             size = "missing" if value is None else f"{len(value):,} bytes long, not {self.metadata.record_bytes:,}"
             raise _broken(self.folder, f"the record {self.names[index]} is {size}")
         return np.frombuffer(value, self.metadata.dtype).reshape(self.metadata.shape)
 
     def _read_metadata(self) -> StoreMetadata:
-        with self._environment().begin() as transaction:
-            data = transaction.get(METADATA_KEY)
-        if data is None:
+        with self._reading() as transaction:
+            data = bytes(transaction.get(METADATA_KEY) or b"")
+        if not data:
             raise BrokenInputError(
                 f"{self.folder} holds a database, but not one that copgen packed.",
                 hint="If the published workflow made it, import it: `copgen pack --input-type lmdb`.",
@@ -177,11 +189,14 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
 
     def _read_names(self) -> Names:
         count = self.metadata.count
-        with self._environment().begin() as transaction:
-            data = transaction.get(NAMES_KEY)
-        if data is None or count < 0 or (len(data) % count if count else data):
+        with self._reading() as transaction:
+            data = bytes(transaction.get(NAMES_KEY) or b"")
+        if count < 0 or bool(data) != bool(count) or (count and len(data) % count):
             raise _broken(self.folder, f"it does not list the names of its {count:,} records")
-        return Names(np.frombuffer(data, f"S{max(len(data) // count, 1)}" if count else "S1"))
+        block = np.frombuffer(data, f"S{len(data) // count}" if count else "S1")
+        if not _is_text(data):
+            raise _broken(self.folder, "its names are no text")
+        return Names(block)
 
 
 def keep_batch(batch: MomentsBatch) -> MomentsBatch:
@@ -189,33 +204,46 @@ def keep_batch(batch: MomentsBatch) -> MomentsBatch:
     return batch
 
 
+def check_store(folder: Path) -> None:
+    """Make sure that a database can be mapped.
+
+    Raises:
+        MissingInputError: there is none.
+        BrokenInputError: it is no LMDB database, cut short, or its tree leads astray.
+    """
+    try:
+        check_tree(folder / DATA_FILE)
+    except OSError:
+        raise MissingInputError("packed store", folder, written_by="pack") from None
+    except ValueError as error:
+        raise _broken(folder, str(error)) from error
+
+
 def open_environment(folder: Path) -> lmdb.Environment:
     """Open a database for reading, without a lock and without writing anything.
 
     Raises:
-        MissingInputError: there is none.
-        BrokenInputError: it is no LMDB database, or cut short.
+        BrokenInputError: LMDB does not take it.
     """
-    file = folder / DATA_FILE
-    try:
-        status = file.stat()
-    except OSError:
-        raise MissingInputError("packed store", folder, written_by="pack") from None
+    status = (folder / DATA_FILE).stat()
     key = (os.getpid(), status.st_dev, status.st_ino)
     environment = _environments.get(key)
     if environment is not None:
         return environment
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, create=False)
-        pages = environment.info()["last_pgno"] + 1
-        size = pages * environment.stat()["psize"]
     except lmdb.Error as error:
         raise _broken(folder, str(error)) from error
-    if size > status.st_size:  # reading beyond the end of a mapped file kills the process
-        environment.close()
-        raise _broken(folder, f"it has {status.st_size:,} of {size:,} bytes")
     _environments[key] = environment
     return environment
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _broken(folder: Path, reason: str) -> BrokenInputError:
