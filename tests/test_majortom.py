@@ -20,7 +20,8 @@ from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_arc
 
 from copgen_cli.data.archives import FolderArchive, FolderFile
 from copgen_cli.data.atomic import Place
-from copgen_cli.data.majortom import Bands, Order, Shelf, fetch_product, part_path, plan_orders
+from copgen_cli.data.driver import Unit
+from copgen_cli.data.majortom import Bands, Order, Shelf, fetch_product, interleave, part_path, plan_orders
 from copgen_cli.data.parquet_pages import PageError, unpacked_size
 from copgen_cli.data.parquet_ranges import LARGEST_CHUNK, PartReader, merge_ranges
 from copgen_cli.data.remote import Traffic
@@ -390,6 +391,14 @@ def test_a_thumbnail_is_written_byte_for_byte_and_bands_beside_it(tmp_path):
     assert [file.path for file in result.files] == [f"{row.folder}/thumbnail.png", f"{row.folder}/vv.tif"]
     assert (tmp_path / "out" / row.folder / "thumbnail.png").read_bytes() == archive.thumbnails[row]
     assert (tmp_path / "out" / row.folder / "vv.tif").read_bytes()[:4] == b"II*\0"
+
+
+def test_several_parts_are_read_side_by_side_and_never_more_than_that(archive):
+    def order(part: str, row: int) -> Unit[Order]:
+        return Unit(f"{part}{row}", replace(order_of(archive, archive.rows[0], part_row=row), path=part))
+
+    units = [order(part, row) for part in "abc" for row in range(3 if part == "a" else 2)]
+    assert [unit.key for unit in interleave(units, 2)] == ["a0", "b0", "a1", "b1", "a2", "c0", "c1"]
 
 
 @pytest.mark.parametrize("column", ["product_id", "grid_cell"])

@@ -22,6 +22,7 @@ from copgen_cli.data.majortom import (
     Plan,
     Shelf,
     fetch_product,
+    interleave,
     is_fetched,
     plan_orders,
     write_indices,
@@ -125,8 +126,9 @@ class Download:
         shelf = Shelf(self._archive, [unit.item for unit in self._todo])
         paths = {unit.key: unit.item.path for unit in self._todo}
         work = functools.partial(fetch_product, shelf=shelf, place=self._run.place)
-        executor = local_executor(self._settings.download.workers, processes=False)
-        for outcome in self._run.run(self._todo, work, executor=executor, retries=TRIES_OF_BROKEN):
+        workers = self._settings.download.workers
+        executor = local_executor(workers, processes=False)
+        for outcome in self._run.run(interleave(self._todo, workers), work, executor=executor, retries=TRIES_OF_BROKEN):
             shelf.done(paths[outcome.key])
             yield outcome
 

@@ -6,6 +6,7 @@ Of each Parquet part only the tail and the column chunks of chosen rows are read
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 import threading
@@ -158,6 +159,18 @@ def is_fetched(unit: Unit[Order], known: Outcome) -> bool:
         return bool(known.facts.get("all_bands"))
     there = {Path(file.path).stem for file in known.files}
     return {THUMBNAIL, *unit.item.bands.of(unit.item.product.modality)} <= there
+
+
+def interleave(units: Sequence[Unit[Order]], parts: int) -> list[Unit[Order]]:
+    """An order in which so many parts are read side by side: while the tail of one is on its way, others are used."""
+    by_part = [list(group) for _, group in itertools.groupby(units, key=lambda unit: unit.item.path)]
+    return [
+        unit
+        for first in range(0, len(by_part), parts)
+        for row in itertools.zip_longest(*by_part[first : first + parts])
+        for unit in row
+        if unit is not None
+    ]
 
 
 class Shelf:
