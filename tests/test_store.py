@@ -297,7 +297,7 @@ def test_a_store_that_was_cut_short_is_refused_before_it_is_mapped(stored, tmp_p
 
 
 def leaf_nodes(data: bytes) -> list[int]:
-    """Where the nodes of the tree's leaves lie in a database."""
+    """Where nodes of leaves lie in a database, of those too that a later transaction gave up."""
     nodes = []
     for page in range(2, len(data) // PAGE):
         start = page * PAGE
@@ -317,14 +317,14 @@ def test_a_tree_that_leads_out_of_the_file_is_refused_instead_of_killing_the_pro
     building.finish(lambda _: large)
     building.move_to(tmp_path / "train")
     data = bytearray((tmp_path / "train/data.mdb").read_bytes())
-    node = leaf_nodes(data)[-1]
-    key = struct.unpack_from("<H", data, node + 6)[0]
-    if damage == "size":
-        struct.pack_into("<HH", data, node, 0xFFFF, 0x7FFF)
-    elif damage == "page":
-        struct.pack_into("<Q", data, node + 8 + key, len(data) // PAGE - 1)
-    else:
-        data[node // PAGE * PAGE : (node // PAGE + 1) * PAGE] = bytes(PAGE)
+    for node in leaf_nodes(data):
+        key = struct.unpack_from("<H", data, node + 6)[0]
+        if damage == "size":
+            struct.pack_into("<HH", data, node, 0xFFFF, 0x7FFF)
+        elif damage == "page":
+            struct.pack_into("<Q", data, node + 8 + key, len(data) // PAGE - 1)
+        else:
+            data[node // PAGE * PAGE : (node // PAGE + 1) * PAGE] = bytes(PAGE)
     (tmp_path / "train/data.mdb").write_bytes(data)
 
     with pytest.raises(BrokenInputError, match=r"train/data\.mdb is damaged"):
