@@ -71,8 +71,9 @@ class AveragedWeights:
     def _here(self) -> list[Tensor]:
         """The parameters, or what this process holds of them."""
         for module in self.net.modules():
-            if hasattr(module, "reshard"):  # after a forward pass it may still hold the whole of its parameters
-                module.reshard()
+            reshard = getattr(module, "reshard", None)
+            if callable(reshard):  # after a forward pass it may still hold the whole of its parameters
+                reshard()
         return [p.to_local() if hasattr(p, "to_local") else p.detach() for p in self.net.parameters()]
 
 
