@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_models import tiny_autoencoder, tiny_pipeline, tiny_transformer
 from tiny_stores import tiny_store
 
+from copgen_cli.data.autoencoder_facts import AutoencoderFacts
 from copgen_cli.data.store import LatentStore
-from copgen_cli.data.store_format import AutoencoderFacts
 from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, fingerprint

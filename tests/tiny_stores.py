@@ -8,7 +8,8 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, AutoencoderFacts, StoreMetadata
+from copgen_cli.data.autoencoder_facts import AutoencoderFacts
+from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
 from copgen_cli.modalities import Modality, Split
 
 

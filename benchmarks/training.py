@@ -1,0 +1,330 @@
+"""Training as the published script trains, and as this package does, from the store to the average, in one run.
+
+    python benchmarks/training.py                            # the small preset on a CPU, the published size on a GPU
+    python benchmarks/training.py --preset base --batch 64 --repeats 20
+    python benchmarks/training.py --threads 1 --clock cpu    # on a CPU that others use as well
+
+The published manner: a database of pickled dicts of float32 read record by record in eight processes, latents and noise
+drawn in the step, queries, keys and values cast to float32, every block checkpointed, the average updated tensor by
+tensor. Ours is `training_step` on what `load_batches` reads. Manners take turns, a step each, so that whatever else the
+machine does hits all of them; figures are medians over the turns. The rates of the loaders alone, and the share of the
+average in a step, stand below. `--clock cpu` counts the time that this process computes, without its loaders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import pickle
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from copgen_cli.data.autoencoder_facts import AutoencoderFacts
+from copgen_cli.data.store import LatentStore
+from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
+from copgen_cli.modalities import Modality
+from copgen_cli.model.data_order import DrawnSamples, Plan, load_batches
+from copgen_cli.model.diffusion import denoising_loss
+from copgen_cli.model.new_network import make_network
+from copgen_cli.model.optimisation import AveragedWeights
+from copgen_cli.model.training import autocast, training_step
+from copgen_cli.model.training_state import TrainState
+from copgen_cli.model.transformer import Attention, CopGenTransformer
+from copgen_cli.records import LatentSpec
+from copgen_cli.settings import TrainSettings, load_settings
+
+MODALITIES = tuple(Modality)
+SHAPE = (len(MODALITIES), 8, 32, 32)
+SCALE = 0.18215
+SPEC = LatentSpec(MODALITIES, 4, 32, "random", None, SCALE)
+WORKERS = 8  # of the published loader
+LOADED = 64  # batches by which loaders alone are measured
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """One way of training the same network on the same records."""
+
+    name: str
+    published: bool
+    precision: str
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and on what."""
+
+    device: torch.device
+    settings: TrainSettings
+    stores: Path
+    workers: int
+    """Of our loader."""
+
+    def network(self, manner: Manner) -> CopGenTransformer:
+        net = make_network(SPEC, self.settings).to(self.device)
+        if manner.published:
+            net.enable_gradient_checkpointing()
+            for module in net.modules():
+                if type(module) is Attention:
+                    module.__class__ = Float32Attention
+        elif manner.compiled:
+            net.compile()
+        return net
+
+    def steps(self, manner: Manner) -> Callable[[], None]:
+        """A function that takes one step of training."""
+        settings = self.settings.model_copy(update={"mixed_precision": manner.precision})
+        if manner.published:
+            return published_steps(self.network(manner), self.batches(manner), settings, self.device)
+        state, batches = TrainState.begin(self.network(manner), settings), self.batches(manner)
+        micro_batches = -(-settings.batch_size // (settings.micro_batch or settings.batch_size))
+        return lambda: training_step(state, itertools.islice(batches, micro_batches), settings) and None
+
+    def batches(self, manner: Manner) -> Iterator:
+        """Batches without end, as the manner's loader reads them."""
+        size, pin = self.settings.batch_size, self.device.type == "cuda"
+        if manner.published:
+            data = PickledRecords(self.stores / "pickled")
+            options = {"batch_size": size, "shuffle": True, "drop_last": True, "pin_memory": pin}
+            loader = DataLoader(data, num_workers=WORKERS, persistent_workers=True, **options)
+            return (batch for _ in itertools.count() for batch in loader)
+        store = LatentStore(self.stores / "packed")
+        plan = Plan(0, len(store), size, self.settings.micro_batch or size)
+        slots = plan.slots(1, 10**9, position=0)
+        return load_batches(DrawnSamples(store, SCALE, seed=0), slots, workers=self.workers, pin_memory=pin)
+
+
+class Float32Attention(Attention):
+    """Attention as the published network computes it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class PickledRecords(Dataset):
+    """Records as the published exporter writes them: folder name to raw float32 bytes, pickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.environment = folder, None
+        with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+            self.keys = list(transaction.cursor().iternext(values=False))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        if self.environment is None:
+            self.environment = lmdb.open(str(self.folder), readonly=True, lock=False)
+        with self.environment.begin() as transaction:
+            record = pickle.loads(transaction.get(self.keys[index]))  # noqa: S301 - what we wrote ourselves
+        arrays = (np.frombuffer(record[name], np.float32) for name in sorted(record))
+        return [torch.from_numpy(array.reshape(SHAPE[1:]).copy()) for array in arrays]
+
+
+def published_steps(
+    net: CopGenTransformer, batches: Iterator, settings: TrainSettings, device: torch.device
+) -> Callable[[], None]:
+    average = [parameter.detach().clone() for parameter in net.parameters()]
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+
+    def step() -> None:
+        moments = [part.to(device, non_blocking=True) for part in next(batches)]
+        latents = []
+        for part in moments:
+            mean, log_variance = part.chunk(2, dim=1)
+            latents.append(SCALE * (mean + (log_variance.clamp(-30, 20) / 2).exp() * torch.randn_like(mean)))
+        optimizer.zero_grad()
+        with autocast(settings, device):
+            loss = denoising_loss(net, latents).mean()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(average, net.parameters(), strict=True):
+                mean.mul_(0.9999).add_(parameter, alpha=1e-4)
+
+    return step
+
+
+def write_stores(folder: Path, records: int) -> None:
+    """The same random records as a packed store and as the published exporter's."""
+    rng = np.random.default_rng(0)
+    names = [f"{index:06}".encode() for index in range(records)]
+    facts = AutoencoderFacts("random", None, SCALE)
+    with (
+        lmdb.open(str(folder / "packed"), map_size=1 << 33) as ours,
+        lmdb.open(str(folder / "pickled"), map_size=1 << 33) as theirs,
+        ours.begin(write=True) as mine,
+        theirs.begin(write=True) as published,
+    ):
+        for name in names:
+            values = rng.standard_normal(SHAPE, dtype=np.float32)
+            mine.put(name, values.tobytes())
+            record = {m.facts.folder: values[m.order].tobytes() for m in MODALITIES}
+            published.put(name + b".npy", pickle.dumps(record))
+        mine.put(NAMES_KEY, b"".join(names))
+        mine.put(METADATA_KEY, StoreMetadata(MODALITIES, SHAPE, "float32", records, facts, source="random").as_json())
+
+
+def take_turns(
+    runs: dict[str, Callable[[], None]], repeats: int, clock: Clock, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of every run, one after the other, after a first turn that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            wait(device)
+            start = clock()
+            run()
+            wait(device)
+            if turn:
+                seconds[name].append(clock() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def loader_rate(bench: Bench, manner: Manner) -> float:
+    """Samples per second of a loader that nobody waits for, by the wall clock."""
+    batches = bench.batches(manner)
+    next(batches)  # starts the workers
+    start = time.perf_counter()
+    for _ in range(LOADED):
+        next(batches)
+    return LOADED * (bench.settings.micro_batch or bench.settings.batch_size) / (time.perf_counter() - start)
+
+
+def average_seconds(bench: Bench, manner: Manner, repeats: int, clock: Clock) -> float:
+    average = AveragedWeights(bench.network(manner))
+    return take_turns({"average": lambda: average.update(0.9999)}, repeats, clock, bench.device)["average"]
+
+
+def peak_memory(bench: Bench, manner: Manner) -> float:
+    """MiB of two steps: allocated on a GPU, else the whole of a process of its own without its loaders."""
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        step = bench.steps(manner)
+        step(), step()
+        return torch.cuda.max_memory_allocated() / 2**20
+    program = [sys.executable, __file__, *sys.argv[1:], "--stores", str(bench.stores), "--memory-of", manner.name]
+    return float(subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def matrix_product_rate(device: torch.device, side: int = 8192) -> float:
+    """FLOP/s of a large bfloat16 matrix product on this device: what utilisation is measured against."""
+    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16).unbind()
+    seconds = take_turns({"product": lambda: left @ right and None}, 30, time.perf_counter, device)["product"]
+    return 2 * side**3 / seconds
+
+
+def floating_point_operations(net: CopGenTransformer) -> float:
+    """Of a training step's matrix products per sample; the backward pass takes twice the forward."""
+    tokens = net.pos_embed.shape[1]
+    linear = sum(p.numel() for name, p in net.named_parameters() if "blocks" in name or "mid_block" in name)
+    attentions = sum(isinstance(module, Attention) for module in net.modules())
+    return 3 * tokens * (2 * linear + attentions * 4 * tokens * net.hidden_size)
+
+
+def print_row(label: str, values: dict[str, float], form: str, *, ratios: bool = False) -> None:
+    """One value per manner, and how many times ours, the last, is as fast as each other."""
+    cells = "".join(f"{value:>{max(len(name), 9) + 2}{form}}" for name, value in values.items())
+    *others, ours = values.values()
+    told = "   " + " / ".join(f"{ours / other:.2f}" for other in others) if ratios else ""
+    print(f"{label:34}{cells}{told}", flush=True)
+
+
+def report(bench: Bench, manners: list[Manner], repeats: int, clock: Clock) -> None:
+    """Print the table: a row per figure and a column per manner, ours last."""
+    names = "".join(f"{manner.name:>{max(len(manner.name), 9) + 2}}" for manner in manners)
+    print(f"{'':34}{names}   times as fast")
+    seconds = take_turns({m.name: bench.steps(m) for m in manners}, repeats, clock, bench.device)
+    size = bench.settings.batch_size
+    print_row("training, samples/s", {name: size / value for name, value in seconds.items()}, ".2f", ratios=True)
+    print_row("loader alone, samples/s", {m.name: loader_rate(bench, m) for m in manners}, ".0f", ratios=True)
+    print_row("peak memory, MiB", {m.name: peak_memory(bench, m) for m in manners}, ".0f")
+    ours = manners[-1]
+    share = average_seconds(bench, ours, 10 * repeats, clock) / seconds[ours.name]
+    print(f"the average takes {share:.2%} of our step")
+    if bench.device.type == "cuda":
+        rate = matrix_product_rate(bench.device)
+        work = size * floating_point_operations(bench.network(ours))
+        used = ", ".join(f"{name} {work / value / rate:.1%}" for name, value in seconds.items())
+        print(f"utilisation, of {rate / 1e12:.0f} TFLOP/s of a matrix product: {used}")
+
+
+def read_options() -> argparse.Namespace:
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--preset", default="base" if cuda else "small")
+    parser.add_argument("--batch", type=int, help="samples per step, at a time; 64 on a GPU, else the preset's")
+    parser.add_argument("--repeats", type=int, default=20 if cuda else 5, help="turns")
+    parser.add_argument("--records", type=int, default=4096 if cuda else 512, help="in the stores")
+    parser.add_argument("--workers", type=int, default=4 if cuda else 0, help="of our loader")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda, help="compile ours")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="what counts for training")
+    parser.add_argument("--stores", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = read_options()
+    device = torch.device(options.device)
+    torch.set_num_threads(options.threads)
+    settings = load_settings(train={"preset": options.preset}).train
+    batch = options.batch or (64 if device.type == "cuda" else settings.batch_size)
+    settings = settings.model_copy(update={"batch_size": batch, "micro_batch": batch, "warmup": 0})
+    manners = [
+        Manner("published, float32", published=True, precision="no"),
+        Manner("published, autocast", published=True, precision="bf16"),
+        Manner("ours, float32", published=False, precision="no", compiled=options.compile),
+        Manner("ours, bf16", published=False, precision="bf16", compiled=options.compile),
+    ]
+    if options.memory_of:
+        step = Bench(device, settings, options.stores, 0).steps(next(m for m in manners if m.name == options.memory_of))
+        step()
+        step()
+        # not getrusage, whose peak a process inherits from the one that starts it
+        print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024)
+        return
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{where}, {options.threads} threads, torch {torch.__version__}, {options.clock} clock, load average {load}")
+    print(f"preset {options.preset}, {batch} samples per step, {options.repeats} turns")
+    with tempfile.TemporaryDirectory() as folder:
+        write_stores(Path(folder), max(options.records, 2 * batch))
+        clock = time.process_time if options.clock == "cpu" else time.perf_counter
+        bench = Bench(device, settings, Path(folder), options.workers)
+        report(bench, manners, options.repeats, clock)
+
+
+if __name__ == "__main__":
+    main()
