@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import multiprocessing
-import resource
 import subprocess
 import sys
 import tempfile
@@ -125,13 +124,14 @@ def signed_in_box(row: Row) -> bool:
 # -- the planet --------------------------------------------------------------------------------------------------------
 
 
-def measure_selection() -> None:
+def measure_selection(keep: Path | None) -> None:
     """Select from tables as large as the public ones, each query in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         tables: dict[Modality, Path] = {}
         for modality, rows in PLANET_ROWS.items():
-            tables[modality] = Path(folder) / f"{modality}.parquet"
-            write_planet_table(tables[modality], modality, rows)
+            tables[modality] = (keep or Path(folder)) / f"{modality}.parquet"
+            if not tables[modality].is_file():
+                write_planet_table(tables[modality], modality, rows)
             print(f"{modality.facts.source}: {rows:,} rows, {tables[modality].stat().st_size / MEGABYTE:.0f} MB")
         regions = {
             "rome": RegionSettings(bbox=(12.2, 41.6, 13.0, 42.2), n_samples=10),
@@ -161,7 +161,8 @@ def select_in_a_process(tables: dict[Modality, Path], region: RegionSettings) ->
         for modality, table in tables.items():
             take_rows(table, selection.rows[modality])
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()  # getrusage would tell of the parent's memory as well
+    memory = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     return len(selection.cells), selection.common, seconds, busy, memory
 
 
@@ -222,4 +223,9 @@ def write_planet_table(file: Path, modality: Modality, rows: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("wire", "select"))
-    {"wire": measure_wire, "select": measure_selection}[parser.parse_args().what]()
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the index tables stay for another run")
+    given = parser.parse_args()
+    if given.what == "wire":
+        measure_wire()
+    else:
+        measure_selection(given.keep)

@@ -296,6 +296,8 @@ def _take_from_group(
         if len(inside):
             yield pa.Table.from_batches([batch]).take(pa.array(inside - first))
         first += batch.num_rows
+        if first > wanted[-1]:
+            return
 
 
 def _in_dates(times: Any, region: RegionSettings) -> np.ndarray:
