@@ -130,7 +130,8 @@ class PrepareSettings(Section):
     seed: int = 42
     """Seed of the split, which depends on it and the cell's name alone."""
     split_block: PositiveInt = 1
-    """Side in cells of the blocks that go to one split together; 1 splits cell by cell."""
+    """Side in cells of the blocks that go to one split together; 1 splits cell by cell. With larger ones, test cells
+    beside a train cell are left out, so that the splits do not touch."""
     center_crop: bool = False
     """One 256 px patch from the middle of a cell instead of 16."""
     workers: PositiveInt = os.cpu_count() or 1
