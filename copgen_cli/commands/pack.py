@@ -79,7 +79,10 @@ def pack(
         raise UsageError(
             "An imported database needs a folder of its own to go to.", hint=f"Name one: --output-dir {output}."
         )
-    packing = _open_patches(source, output, settings, overwrite) if kind == "png" else _open_moments(kind, source, vae)
+    if kind == "png":
+        packing = _open_patches(source, output, settings, overwrite=overwrite, dry_run=dry_run)
+    else:
+        packing = _open_moments(kind, source, vae)
     if packing is None:
         return
     packed = pack_all(
@@ -109,7 +112,7 @@ def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
     return MomentPacking(moments, facts_of_tree(source, vae))
 
 
-def _open_patches(source: Path, output: Path, settings: Settings, overwrite: bool) -> Packing | None:
+def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:
     """None in a process that only helped another one, which packs."""
     from copgen_cli.data.encoding import help_encoding, open_encoder
     from copgen_cli.data.packing import STAGE
@@ -120,5 +123,6 @@ def _open_patches(source: Path, output: Path, settings: Settings, overwrite: boo
     encoder, world = open_encoder(settings.encode, output, STAGE, overwrite=overwrite)
     if world.is_main:
         return PatchPacking(tree, encoder, world, settings.encode.batch_size)
-    help_encoding(tree, encoder, world)
+    if not dry_run:
+        help_encoding(tree, encoder, world)
     return None

@@ -30,7 +30,7 @@ from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
 from copgen_cli.model.devices import choose_device, choose_dtype
-from copgen_cli.model.parallel import World, join_world
+from copgen_cli.model.parallel import World, join_world, noticing_a_lost_process
 
 if TYPE_CHECKING:
     from copgen_cli.settings import EncodeSettings
@@ -235,7 +235,8 @@ def share_with_all(job: EncodeJob | None, world: World) -> EncodeJob:
         from torch.distributed import broadcast_object_list
 
         carrier: list[EncodeJob | None] = [job]
-        broadcast_object_list(carrier, src=0)
+        with noticing_a_lost_process():
+            broadcast_object_list(carrier, src=0)
         job = carrier[0]
     assert job is not None
     return job
