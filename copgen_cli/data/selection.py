@@ -280,9 +280,10 @@ def _lies_outside(file: pq.ParquetFile, group: int, bounds: Mapping[str, tuple[f
     described = file.metadata.row_group(group)
     for index in range(described.num_columns):
         column = described.column(index)
-        if column.path_in_schema in bounds and column.statistics is not None and column.statistics.has_min_max:
+        known = column.statistics
+        if column.path_in_schema in bounds and known is not None and isinstance(known.min, float):
             low, high = bounds[column.path_in_schema]
-            if column.statistics.max < low or column.statistics.min > high:
+            if known.max < low or known.min > high:
                 return True
     return False
 
