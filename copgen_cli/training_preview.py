@@ -44,15 +44,14 @@ class Preview:
     """Held-out places, or those of training where there are none."""
     names: Sequence[str]
     modalities: tuple[Modality, ...]
-    autoencoder: ImageAutoencoder
+    autoencoder: ImageAutoencoder | None
+    """None in a process that only helps to sample, because it holds a shard of the network."""
     settings: TrainSettings
     title: str
-    is_main: bool = True
-    """Only the main process decodes and draws; a sharded network needs all of them to sample."""
     _truth: Tensor | None = field(default=None, init=False)
 
     def __call__(self, state: TrainState, interrupted: Callable[[], bool]) -> Path | None:
-        """Draw the state's averaged weights; None where it was interrupted."""
+        """Draw what the averaged weights make; None where it was interrupted, and in processes that only help."""
         truth = self._true_latents(next(state.net.parameters()).device)
         rows = [("truth", dict(enumerate(truth)))]
         state.net.eval()
@@ -67,7 +66,7 @@ class Preview:
             return None
         finally:
             state.net.train()
-        return self._draw(state.step, rows) if self.is_main else None
+        return None if self.autoencoder is None else self._draw(state.step, rows, self.autoencoder)
 
     @property
     def places(self) -> list[str]:
@@ -99,11 +98,11 @@ class Preview:
                 callback=look_up,
             )
 
-    def _draw(self, step: int, rows: Sequence[tuple[str, dict[int, Tensor]]]) -> Path:
+    def _draw(self, step: int, rows: Sequence[tuple[str, dict[int, Tensor]]], autoencoder: ImageAutoencoder) -> Path:
         blocks = [Block(place, tuple(map(str, self.modalities))) for place in self.places]
         lines = []
         for label, latents in rows:
-            pictures = {i: self._decode(values) for i, values in latents.items()}
+            pictures = {i: decode(autoencoder, values) for i, values in latents.items()}
             cells = [
                 pictures[i][b] if i in pictures else None
                 for b in range(len(self.places))
@@ -138,10 +137,11 @@ class Preview:
         text.add_text("copgen", json.dumps(facts, sort_keys=True))
         return text
 
-    def _decode(self, latents: Tensor) -> list[np.ndarray]:
-        """(B, C, H, W) scaled latents to B pictures (SIDE, SIDE, 3) in uint8."""
-        pictures = []
-        for piece in latents.float().split(AT_A_TIME):
-            small = torch.nn.functional.interpolate(self.autoencoder.decode(piece), size=(SIDE, SIDE), mode="area")
-            pictures += [picture.permute(1, 2, 0).cpu().numpy() for picture in to_uint8(small)]
-        return pictures
+
+def decode(autoencoder: ImageAutoencoder, latents: Tensor) -> list[np.ndarray]:
+    """(B, C, H, W) scaled latents to B pictures (SIDE, SIDE, 3) in uint8."""
+    pictures = []
+    for piece in latents.float().split(AT_A_TIME):
+        small = torch.nn.functional.interpolate(autoencoder.decode(piece), size=(SIDE, SIDE), mode="area")
+        pictures += [picture.permute(1, 2, 0).cpu().numpy() for picture in to_uint8(small)]
+    return pictures

@@ -50,9 +50,8 @@ class Metrics:
         beside = file.with_name(f".{file.name}.part")
         beside.write_text("".join(kept), encoding="utf-8")
         os.replace(beside, file)
-        self.trackers = [
-            _start(name, file.parent, settings) for name in trackers if importlib.util.find_spec(_MODULES[name])
-        ]
+        installed = [name for name in trackers if importlib.util.find_spec(_MODULES[name])]
+        self.trackers = [_start(name, file.parent, from_step, settings) for name in installed]
 
     def write(self, values: Mapping[str, Any]) -> None:
         with self.file.open("a", encoding="utf-8") as stream:
@@ -66,18 +65,19 @@ class Metrics:
             tracker.finish()
 
 
-def _start(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
+def _start(name: str, folder: Path, from_step: int, settings: Mapping[str, Any]) -> Any:
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
     flat = {
         key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.items()
     }
     if name == "tensorboard":
-        tracker: Any = TensorBoardTracker(run_name="tensorboard", logging_dir=folder)
+        tracker: Any = TensorBoardTracker(run_name="tensorboard", logging_dir=folder, purge_step=from_step + 1)
     else:
         tracker = WandBTracker(run_name="copgen", dir=str(folder), name=folder.name)
     tracker.start()
-    tracker.store_init_configuration(flat)
+    if from_step == 0:
+        tracker.store_init_configuration(flat)
     return tracker
 
 

@@ -191,8 +191,8 @@ def _between_steps(
     checkpoint = save_checkpoint(run, state) if stopped is not None or due_to_save else None
     hurried = stopped not in (None, StopReason.FINISHED)
 
-    def interrupted() -> bool:
-        return asked_to_stop() is not None
+    def interrupted() -> bool:  # processes that hold shards do all of it together
+        return not run.world.is_sharded and asked_to_stop() is not None
 
     def due(every: int) -> bool:
         return every > 0 and not hurried and (state.step % every == 0 or stopped is StopReason.FINISHED)
