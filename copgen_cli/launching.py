@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 SHARED_FOLDER = "_COPGEN_LAUNCH_FOLDER"
 """Variable that names the folder to the processes."""
-STARTER = "_COPGEN_LAUNCHER"
-"""Variable with the process number of the one that started them; without it, they stop."""
 
 EXIT_CODES = {
     StopReason.FINISHED: 0,
@@ -127,7 +125,6 @@ def launch(processes: int, settings: TrainSettings | SampleSettings) -> int:
     folder = Path(tempfile.mkdtemp(prefix="copgen-"))
     told = {
         SHARED_FOLDER: str(folder),
-        STARTER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // processes, 1)),
     }
     if settings.device == "cpu":

@@ -92,12 +92,15 @@ def join_world(device: torch.device) -> World:
         UsageError: accelerate's configuration spreads the network in a way that is not supported.
     """
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no",  # autocast and loss scale are those of the step, the same with one process and many
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # gradients are not kept twice
+        ],
     )
     kind = accelerator.distributed_type.value
     if kind in ("DEEPSPEED", "MEGATRON_LM", "TP") or (kind == "FSDP" and not accelerator.is_fsdp2):
