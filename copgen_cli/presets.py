@@ -36,6 +36,7 @@ _VALUES: dict[Preset, dict[str, Any]] = {
     },
     Preset.SMALL: {
         "model": {"patch_size": 4, "hidden_size": 256, "depth": 8, "num_heads": 4},
+        "positions": "sine",
         "steps": 2_000,
         "batch_size": 16,
         "lr": 5e-4,

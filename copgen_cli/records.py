@@ -45,6 +45,15 @@ class TimestepDraw(StrEnum):
     """More often the middle steps."""
 
 
+class PositionStart(StrEnum):
+    """What the position embeddings of a new network are before training."""
+
+    NORMAL = "normal"
+    """Small random values, as published."""
+    SINE = "sine"
+    """Sines of row and column, the same in every modality (arXiv:2111.06377)."""
+
+
 class LearningRateDecay(StrEnum):
     """How the learning rate goes on after its warm-up."""
 

@@ -40,7 +40,7 @@ from copgen_cli.errors import UnknownNameError, UsageError, nearest_name
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality
 from copgen_cli.presets import Preset, preset_values
-from copgen_cli.records import LearningRateDecay, Solver, TimestepDraw
+from copgen_cli.records import LearningRateDecay, PositionStart, Solver, TimestepDraw
 from copgen_cli.regions import BUILT_IN_REGIONS
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
@@ -230,6 +230,9 @@ class TrainSettings(Section):
     """Start from these weights: anything that holds a transformer, also one of fewer modalities."""
     modalities: tuple[Modality, ...] | None = None
     """Which of the data's modalities to train on, in the model's order; None is all."""
+
+    positions: PositionStart = PositionStart.NORMAL
+    """How the position embeddings of a new network start; sine finds the same place in another modality sooner."""
 
     steps: PositiveInt = 500_000
     """Steps of the whole run."""

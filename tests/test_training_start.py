@@ -24,7 +24,7 @@ from copgen_cli.model.training import train
 from copgen_cli.model.training_setup import prepare_run
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.validation import validate
-from copgen_cli.records import LatentSpec
+from copgen_cli.records import LatentSpec, PositionStart
 from copgen_cli.settings import NetworkSettings, TrainSettings
 from copgen_cli.training_preview import Preview
 from copgen_cli.training_run import find_autoencoder, open_data
@@ -53,6 +53,18 @@ def test_a_model_in_another_order_of_modalities_computes_what_its_source_compute
     expected = dict(zip(ALL, source(*inputs(*ALL)), strict=True))
     for modality, predicted in zip(order, net(*inputs(*order)), strict=True):
         torch.testing.assert_close(predicted, expected[modality], rtol=0, atol=1e-5)
+
+
+def test_positions_that_start_as_sines_tell_the_same_place_in_another_modality_from_all_others():
+    net = make_network(LatentSpec(ALL, 4, 32, "absent", None, 0.5), SETTINGS.model_copy(
+        update={"model": NetworkSettings(patch_size=4, hidden_size=64, depth=2, num_heads=2),
+                "positions": PositionStart.SINE}))  # fmt: skip
+    modalities, patches = len(ALL), net.grid_size**2
+    of_patches = net.pos_embed[0, modalities:].unflatten(0, (modalities, patches))
+    likeness = torch.nn.functional.cosine_similarity(of_patches[0][:, None], of_patches[3][None], dim=2)
+    assert torch.equal(likeness.argmax(dim=1), torch.arange(patches))
+    assert likeness.diagonal().min() > 0.9
+    assert net.pos_embed[0, :modalities].abs().max() < 0.2, "tokens of timesteps have no place"
 
 
 def test_modalities_that_the_source_does_not_know_start_fresh_and_the_others_as_they_were():

@@ -13,8 +13,11 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import derive_seed
 from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.records import LatentSpec
+from copgen_cli.records import LatentSpec, PositionStart
 from copgen_cli.settings import TrainSettings
+
+_LONGEST = 100.0  # ratio of the longest to the shortest wavelength of starting positions
+_HEIGHT = 0.5  # of their waves: about that of an embedded patch
 
 
 def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer:
@@ -28,7 +31,10 @@ def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer
     if settings.init_from is not None:
         source = load_transformer(settings.init_from)
         return widen(source, modalities, spec, settings.seed, settings.init_from)
-    return _fresh(settings.model.model_dump(), modalities, spec, settings.seed)
+    net = _fresh(settings.model.model_dump(), modalities, spec, settings.seed)
+    if settings.positions is PositionStart.SINE:
+        _start_with_sines(net)
+    return net
 
 
 def widen(
@@ -84,6 +90,25 @@ def _fresh(sizes: Mapping[str, Any], modalities: Sequence[Modality], spec: Laten
             raise UsageError(
                 f"No network can be made of these sizes: {error}.", hint="Change train.model in the settings."
             ) from error
+
+
+@torch.no_grad()
+def _start_with_sines(net: CopGenTransformer) -> None:
+    """Add 2-D sines and cosines to the positions of patches, so that attention can tell from the first step which
+    patches of two modalities lie at the same place (arXiv:2111.06377, section A.1).
+
+    Wavelengths go from about 6 patches to the width of the grid and beyond.
+    """
+    side, width = net.grid_size, int(net.config.hidden_size)
+    count = width // 4
+    rates = _LONGEST ** -(torch.arange(count) / count)
+    angles = torch.arange(side)[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    place = torch.cat([rows, columns], dim=2).reshape(side * side, -1)
+    place = torch.nn.functional.pad(place, (0, width - place.shape[1]))
+    modalities = net.config.num_modalities
+    net.pos_embed[:, modalities:] += _HEIGHT * place.repeat(modalities, 1)
 
 
 def _modality_index(key: str) -> int | None:
