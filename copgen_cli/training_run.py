@@ -28,6 +28,7 @@ from copgen_cli.layout import (
 )
 from copgen_cli.modalities import Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
+from copgen_cli.model.bundled import BUNDLED_NAME
 from copgen_cli.model.checkpoint_folder import remove_leftovers, step_folder
 from copgen_cli.model.devices import choose_device, choose_training_dtype
 from copgen_cli.model.export import export_model
@@ -257,8 +258,10 @@ def find_autoencoder(
 
 def _check_initial_weights(settings: TrainSettings, spec: LatentSpec) -> None:
     """Weights of a whole pipeline tell which autoencoder's latents they know."""
-    source = Path(settings.init_from or "")
-    if settings.init_from is None or spec.fingerprint is None or not (source / "vae").is_dir():
+    source = settings.init_from
+    if source is None or spec.fingerprint is None:
+        return
+    if source != BUNDLED_NAME and not (Path(source) / "vae").is_dir():
         return
     theirs = load_autoencoder(source).fingerprint
     if theirs != spec.fingerprint:

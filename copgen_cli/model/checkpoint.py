@@ -20,6 +20,7 @@ from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError, CopgenError, DiskFullError, MismatchError
 from copgen_cli.modalities import Modality
+from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.transformer import CopGenTransformer
 
 PUBLISHED_ID = "mespinosami/COP-GEN-Beta"
@@ -42,7 +43,7 @@ def load_transformer(
 
     Args:
         source: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file; a diffusers folder; a pipeline's folder; a training
-            checkpoint (its EMA is taken); or a hub id.
+            checkpoint (its EMA is taken); a hub id; or the built-in name of the model in the package.
         num_heads: attention heads, which no tensor tells; None means as configured, else heads of 64.
         modalities: names of the modalities in the order of the weights; None means as configured, else the four of the
             registry where there are four.
@@ -106,6 +107,8 @@ def find_weights(source: str | Path) -> Path:
         CopgenError: there is no such source, or the hub cannot be reached.
         BrokenInputError: a folder has no weights in it.
     """
+    if str(source) == BUNDLED_NAME:
+        return _weights_in(bundled_folder())
     path = Path(source).expanduser()
     if path.is_file():
         return path
@@ -114,7 +117,7 @@ def find_weights(source: str | Path) -> Path:
     if not _HUB_ID.fullmatch(str(source)):
         raise CopgenError(
             f"There is no file or folder {source}.",
-            hint="Give the path of weights or of a model's folder, or a hub id.",
+            hint=f"Give the path of weights or of a model's folder, a hub id, or the built-in {BUNDLED_NAME}.",
         )
     if str(source) == PUBLISHED_ID:
         published = fetch_from_hub(PUBLISHED_ID, [PUBLISHED_FILE]) / PUBLISHED_FILE
