@@ -268,6 +268,16 @@ def test_a_path_that_leaves_the_output_is_refused(tmp_path, path):
         safe_path(path)
 
 
+def test_a_file_is_in_place_only_once_its_hash_is_known_so_that_it_can_be_noted_at_once(tmp_path, monkeypatch):
+    def killed(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hashlib.sha256", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Place(tmp_path, tmp_path).write("a/file", b"long")
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_too_little_room_is_noticed_before_the_work(tmp_path):
     with pytest.raises(DiskFullError, match=r"bytes are needed, .* are free"):
         require_free_space(tmp_path / "not" / "yet", 1 << 62)

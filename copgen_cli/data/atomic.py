@@ -45,12 +45,13 @@ class Place:
             DiskFullError: there is no room for it.
             BrokenInputError: the path leaves the output folder.
         """
+        written = WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
         with self.writing(path, needed=len(data)) as beside, beside.open("wb") as stream:
             stream.write(data)
             if durable:
                 stream.flush()
                 os.fsync(stream.fileno())
-        return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
+        return written  # without delay: a run that is killed before it notes this makes the file again
 
     @contextmanager
     def writing(self, path: str, *, needed: int | None = None) -> Iterator[Path]:
