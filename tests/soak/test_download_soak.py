@@ -90,6 +90,7 @@ def in_place(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def test_f1_killed_at_200_random_moments(hub, tmp_path):
     draw = random.Random(1)
+    assert finish(start(hub.endpoint, tmp_path / "first")) == 0  # what is imported at first is no part of the work
     hub.faults = lambda request: time.sleep(0.01)
     began = time.monotonic()
     assert finish(start(hub.endpoint, tmp_path / "undisturbed")) == 0
