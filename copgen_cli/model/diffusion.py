@@ -121,8 +121,8 @@ def draw_timesteps(
     """(M, B) int64 steps in 1..T, and 0 among `ROLES`, independent for every modality and sample.
 
     `UNIFORM` is the published choice; `LOGIT_NORMAL` draws the fraction of T as the sigmoid of a standard normal, which
-    prefers the middle (arXiv:2403.03206). `ROLES` makes 35 in 100 modalities a condition, at 0, leaves 15 out, at T, and
-    draws the rest uniformly: a short run then sees the questions that sampling asks. What is given has no noise to
+    prefers the middle (arXiv:2403.03206). `ROLES` makes 35 in 100 modalities a condition, at 0, leaves 15 out, at T,
+    and draws the rest uniformly: a short run then sees the questions that sampling asks. What is given has no noise to
     predict, so such a loss must give step 0 no weight, as `min_snr_weight` does. Drawn on the generator's device, then
     moved.
     """
