@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import struct
 from pathlib import Path
@@ -24,7 +25,7 @@ from copgen_cli.data.published_store import PublishedStore, parse_value
 from copgen_cli.data.store import LatentStore, MomentsBatch, keep_batch
 from copgen_cli.data.store_builder import PAGE, StoreBuilder, store_bytes
 from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.errors import BrokenInputError, BusyError, MismatchError, MissingInputError
+from copgen_cli.errors import BrokenInputError, BusyError, DiskFullError, MismatchError, MissingInputError
 from copgen_cli.modalities import Modality, Split
 
 SHAPE = (4, 8, 4, 4)
@@ -393,6 +394,28 @@ def test_another_source_or_other_units_begin_anew(tmp_path, source, unit):
 
     assert other.units_done == 0
     assert not (tmp_path / "b/000000001.part").exists()
+
+
+@pytest.mark.parametrize(("free", "error"), [(100, DiskFullError), (1 << 40, lmdb.Error)])
+def test_a_disk_that_takes_only_part_of_a_unit_is_full_if_it_has_no_room_else_broken(
+    stored, tmp_path, monkeypatch, free, error
+):
+    building = builder(tmp_path / "b")
+    append_units(building, until=2)
+    monkeypatch.setattr("copgen_cli.data.store_builder.free_space", lambda path: free)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # ends a write in the middle, as a disk does that fills up
+    resource.setrlimit(resource.RLIMIT_FSIZE, (building.size + 3 * PAGE // 2, limits[1]))
+    try:
+        with pytest.raises(error):
+            append_units(building)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    again = builder(tmp_path / "b")
+    assert again.units_done == 2
+    append_units(again)
+    again.finish(metadata)
+    assert again.file.read_bytes() == (stored / "data.mdb").read_bytes()
 
 
 def test_two_builders_at_once_do_not_mix_their_units(stored, tmp_path):

@@ -6,6 +6,7 @@ the file gets the same bytes however often the work was interrupted.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from copgen_cli.data.atomic import disk_full_is_an_error
+from copgen_cli.data.atomic import disk_full_is_an_error, free_space
 from copgen_cli.data.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
 from copgen_cli.errors import BusyError, DiskFullError
 
@@ -49,6 +50,7 @@ class StoreBuilder:
         self.folder = folder
         self.source = source
         self.unit_records = unit_records
+        self._unit_bytes = store_bytes(unit_records, record_bytes)
         self._map_size = store_bytes(records, record_bytes) + records * PAGE + _SLACK
         self.units_done, self.finished = self._look()
         """How many units are in the store, and whether it is complete."""
@@ -140,6 +142,12 @@ class StoreBuilder:
                 yield t
         except lmdb.DiskError as error:
             raise DiskFullError(self.file) from error
+        except lmdb.Error as error:
+            # to LMDB it is an input/output error where a disk takes only part of what is written before it is full
+            free = free_space(self.folder)
+            if os.strerror(errno.EIO) in str(error) and free < self._unit_bytes:
+                raise DiskFullError(self.file, needed=self._unit_bytes, free=free) from error
+            raise
 
 
 def _note_in(transaction: lmdb.Transaction) -> dict[str, Any]:
