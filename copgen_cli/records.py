@@ -53,7 +53,7 @@ class PositionStart(StrEnum):
     NORMAL = "normal"
     """Small random values, as published."""
     SINE = "sine"
-    """Sines of row and column, the same in every modality (arXiv:2111.06377), which attention looks for."""
+    """Sines of row and column, the same in every modality (arXiv:2111.06377)."""
 
 
 class LearningRateDecay(StrEnum):

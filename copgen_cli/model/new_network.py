@@ -16,9 +16,8 @@ from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec, PositionStart
 from copgen_cli.settings import TrainSettings
 
-_LONGEST = 10.0  # ratio of the longest to the shortest wavelength of starting positions
-_SHARPNESS = 2.0  # of starting queries and keys
-_PASSES_ON = 0.7  # of starting values and projections: their product brings half of what is looked at
+_LONGEST = 100.0  # ratio of the longest to the shortest wavelength of starting positions
+_HEIGHT = 0.5  # of their waves: about that of an embedded patch
 
 
 def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer:
@@ -34,7 +33,7 @@ def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer
         return widen(source, modalities, spec, settings.seed, settings.init_from)
     net = _fresh(settings.model.model_dump(), modalities, spec, settings.seed)
     if settings.positions is PositionStart.SINE:
-        _start_with_places(net, settings.seed)
+        _start_with_sines(net)
     return net
 
 
@@ -94,38 +93,22 @@ def _fresh(sizes: Mapping[str, Any], modalities: Sequence[Modality], spec: Laten
 
 
 @torch.no_grad()
-def _start_with_places(net: CopGenTransformer, seed: int) -> None:
-    """Let attention look at the same place in all modalities from the first step on, which it else has to discover.
+def _start_with_sines(net: CopGenTransformer) -> None:
+    """Add 2-D sines and cosines to the positions of patches, so that attention can tell from the first step which
+    patches of two modalities lie at the same place (arXiv:2111.06377, section A.1).
 
-    Positions of patches get 2-D sines and cosines (arXiv:2111.06377, section A.1). Queries and keys start as one and
-    the same rotation of what they tell of the place, values and projection as a rotation there and back: products near
-    the identity, as trained transformers have them (arXiv:2305.09828).
+    Wavelengths go from about 6 patches to the width of the grid and beyond.
     """
-    width, modalities = int(net.config.hidden_size), int(net.config.num_modalities)
-    place = _sines(net.grid_size, width)
-    net.pos_embed[:, modalities:] += place.repeat(modalities, 1)
-    _, strengths, directions = torch.linalg.svd(place, full_matrices=False)
-    directions = directions[strengths > 1e-3 * strengths[0]]
-    of_place = directions.T @ directions  # (width, width), takes from a token what tells its place
-    generator = torch.Generator().manual_seed(derive_seed(seed, "attention"))
-    for block in (*net.in_blocks, net.mid_block, *net.out_blocks):
-        rotation = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
-        query, key, value = block.attn.qkv.weight.chunk(3)
-        query.copy_(_SHARPNESS * rotation @ of_place)
-        key.copy_(query)
-        value.copy_(_PASSES_ON * rotation)
-        block.attn.proj.weight.copy_(_PASSES_ON * rotation.T)
-
-
-def _sines(side: int, width: int) -> Tensor:
-    """(side * side, width) sines and cosines of row and column, of mean 0; wavelengths from 6 patches up."""
-    rates = _LONGEST ** -torch.linspace(0, 1, width // 4)
+    side, width = net.grid_size, int(net.config.hidden_size)
+    count = width // 4
+    rates = _LONGEST ** -(torch.arange(count) / count)
     angles = torch.arange(side)[:, None] * rates
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
     rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
-    place = torch.cat([rows, columns], dim=2).flatten(0, 1)
+    place = torch.cat([rows, columns], dim=2).reshape(side * side, -1)
     place = torch.nn.functional.pad(place, (0, width - place.shape[1]))
-    return place - place.mean(dim=0)
+    modalities = net.config.num_modalities
+    net.pos_embed[:, modalities:] += _HEIGHT * place.repeat(modalities, 1)
 
 
 def _modality_index(key: str) -> int | None:
