@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -281,6 +284,36 @@ def test_a_file_is_in_place_only_once_its_hash_is_known_so_that_it_can_be_noted_
 def test_too_little_room_is_noticed_before_the_work(tmp_path):
     with pytest.raises(DiskFullError, match=r"bytes are needed, .* are free"):
         require_free_space(tmp_path / "not" / "yet", 1 << 62)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[1:], ids=lambda executor: type(executor).__name__)
+def test_files_of_one_unit_at_a_time_come_into_place_with_its_line_in_the_journal(tmp_path, executor):
+    with StageRun("shout", tmp_path, settings={}) as run, run.journal.file.open("ab") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)  # as a worker does that is about to note its unit
+        work, todo = functools.partial(shout, place=run.place), run.pending(units_of("one", "two", "three"))
+        runner = threading.Thread(target=lambda: list(run.run(todo, work, executor=executor)))
+        runner.start()
+        deadline = time.monotonic() + 60
+        while len(list(run.place.temporary.iterdir())) < 2 and time.monotonic() < deadline:
+            assert not (tmp_path / "words").exists()
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert not (tmp_path / "words").exists()
+        fcntl.flock(journal, fcntl.LOCK_UN)
+        runner.join()
+        assert run.finish().done == 3
+
+
+def test_of_a_unit_that_fails_nothing_comes_into_place(tmp_path):
+    def half(word: str, place: Place) -> Result:
+        place.write(f"{word}.txt", b"half")
+        raise BrokenInputError("the other half is missing", hint="Fetch it.")
+
+    with StageRun("halve", tmp_path, settings={}) as run:
+        list(run.run(run.pending(units_of("one")), functools.partial(half, place=run.place), retries=1))
+        assert not list(run.place.temporary.iterdir())
+        run.finish()
+    assert sorted(os.listdir(tmp_path)) == ["copgen_halve.json", "copgen_halve.jsonl"]
 
 
 SLOW_STAGE = """

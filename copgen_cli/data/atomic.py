@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,13 +65,55 @@ class Place:
         beside = self.temporary / f"{uuid4().hex}{target.suffix}"
         with disk_full_is_an_error(target, needed), _removed_on_failure(beside):
             yield beside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(beside, target)
+            if _held.files is not None:
+                _held.files[target] = beside
+            else:
+                put_in_place({target: beside})
 
     def describe(self, path: str) -> WrittenFile:
-        """Size and hash of a file that is in place."""
-        file = self.output / safe_path(path)
+        """Size and hash of a file that is in place, or held back by this thread."""
+        target = self.output / safe_path(path)
+        file = (_held.files or {}).get(target, target)
         return WrittenFile(path, file.stat().st_size, hash_file(file))
+
+
+class _Held(threading.local):
+    files: dict[Path, Path] | None = None
+
+
+_held = _Held()
+
+
+@contextmanager
+def held_back() -> Iterator[dict[Path, Path]]:
+    """Hold back what this thread writes in the block: complete, but beside. Yields target and place of each.
+
+    What is not in place when the block ends is removed.
+    """
+    before = _held.files
+    files: dict[Path, Path] = {}
+    _held.files = files
+    try:
+        yield files
+    finally:
+        _held.files = before
+        throw_away(files)
+
+
+def put_in_place(files: dict[Path, Path]) -> None:
+    """Rename each file from where it is to where it goes."""
+    for target, beside in files.items():
+        with disk_full_is_an_error(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(beside, target)
+    files.clear()
+
+
+def throw_away(files: dict[Path, Path]) -> None:
+    for beside in files.values():
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+    files.clear()
 
 
 def write_atomically(file: Path, data: bytes) -> None:

@@ -34,7 +34,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from copgen_cli.data.atomic import Place, WrittenFile, hash_file, safe_path
+from copgen_cli.data.atomic import Place, WrittenFile, hash_file, held_back, safe_path, throw_away
 from copgen_cli.data.executors import Executor, Inline
 from copgen_cli.data.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
 from copgen_cli.data.private_folder import PRIVATE_FOLDER, PrivateFolder
@@ -407,15 +407,17 @@ class _Attempt(Generic[I]):
     retries: int
 
     def __call__(self, unit: Unit[I]) -> Outcome:
-        outcome = self._try(unit)
-        self.journal.append(outcome)
+        with held_back() as files:
+            outcome = self._try(unit, files)
+            self.journal.append(outcome, files)
         return outcome
 
-    def _try(self, unit: Unit[I]) -> Outcome:
+    def _try(self, unit: Unit[I], files: dict[Path, Path]) -> Outcome:
         for left in range(self.retries, -1, -1):
             try:
                 result = self.work(unit.item)
             except ItemError as error:
+                throw_away(files)
                 if not left or not isinstance(error, BrokenInputError):
                     return Outcome(unit.key, Status.FAILED, reason=str(error), fingerprint=unit.fingerprint)
             else:

@@ -11,16 +11,18 @@ A line that a kill cut short is skipped: its unit is done again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from copgen_cli import __version__
-from copgen_cli.data.atomic import Place, WrittenFile, disk_full_is_an_error
+from copgen_cli.data.atomic import Place, WrittenFile, disk_full_is_an_error, put_in_place
 from copgen_cli.errors import BrokenInputError
 
 FORMAT = 1
@@ -149,14 +151,19 @@ class Journal:
         data = b"".join((json.dumps(values, sort_keys=True).encode() + b"\n", *abandoned))
         place.write(self.file.relative_to(place.output).as_posix(), data)
 
-    def append(self, outcome: Outcome) -> None:
-        """One write at the end of the file, which the system does not mix with another's.
+    def append(self, outcome: Outcome, held: dict[Path, Path] | None = None) -> None:
+        """Put files in place that were held back, and note their unit: one unit at a time over all threads and
+        processes, so that a kill leaves at most one that is in place but not noted.
 
-        The leading newline keeps a line that a kill cut short from spoiling this one.
+        One write at the end of the file, which the system does not mix with another's where locks do not work. The
+        leading newline keeps a line that a kill cut short from spoiling this one.
         """
         with disk_full_is_an_error(self.file):
             descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
+                with suppress(OSError):  # a file system without locks: a kill may cost a few units more
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed, also by a kill
+                put_in_place(held or {})
                 os.write(descriptor, b"\n" + outcome.as_line())
             finally:
                 os.close(descriptor)
