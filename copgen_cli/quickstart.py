@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from copgen_cli.model.bundled import BUNDLED_NAME
+
 REGION = "simulated"
 ARCHIVE = "archive"
-UNTRAINED = "untrained-autoencoder"
-UNTRAINED_CHANNELS = (8, 8, 8, 8)
 PICTURES = "pictures"
 REPORT = "report"
 PAGE = "index.html"
@@ -34,41 +34,16 @@ class Step:
         return shlex.join(("copgen", *self.arguments))
 
 
-@dataclass(frozen=True, slots=True)
-class Models:
-    """What a quickstart starts from, as command-line values."""
-
-    vae: str
-    init_from: str | None
-    sampled: str | None
-    """None is the model that the quickstart itself trains."""
-
-
-def choose_models(folder: Path) -> Models:
-    """The model that comes with the package; where it does not, an untrained autoencoder and nothing else."""
-    from copgen_cli.errors import CopgenError
-    from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-
-    try:
-        bundled_folder()
-    except CopgenError:
-        from copgen_cli.model.autoencoder_state import build_autoencoder
-
-        build_autoencoder(UNTRAINED_CHANNELS, seed=0).save_pretrained(folder / UNTRAINED)
-        return Models(vae=UNTRAINED, init_from=None, sampled=None)
-    return Models(vae=BUNDLED_NAME, init_from=BUNDLED_NAME, sampled=BUNDLED_NAME)
-
-
-def steps(models: Models, cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
+def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     """The way from nothing to judged pictures, each step reading what the one before wrote."""
-    model = ("--model", models.sampled) if models.sampled else ()
-    judged = ("--limit", "8", "--steps", "10")
-    start = ("--init-from", models.init_from) if models.init_from else ()
+    model = ("--model", BUNDLED_NAME)
+    quick = ("--steps", "20", "--solver", "dpm++2m")
+    judged = ("--limit", "8", "--n-samples", "1", *quick)
 
     def sample(title: str, given: str, wanted: str) -> Step:
         condition = ("--condition", given) if given else ()
         output = f"{PICTURES}/{given.replace(',', '-') or 'nothing'}"
-        amounts = ("--n-samples", "2", "--limit", "3", "--steps", "20")
+        amounts = ("--n-samples", "2", "--limit", "3", *quick)
         return Step(title, ("sample", *model, *condition, "--generate", wanted, *amounts, "--output", output))
 
     return (
@@ -80,7 +55,7 @@ def steps(models: Models, cells: int, train_steps: int, seed: int) -> tuple[Step
         Step("Align, crop and cut them into patches", ("prepare",)),
         Step("Send the patches through the frozen autoencoder", ("encode",)),
         Step("Pack the result into one store per split", ("pack",)),
-        Step("Train for a few steps", ("train", *start, "--steps", str(train_steps))),
+        Step("Train the model in the package a little further", ("train", "--steps", str(train_steps))),
         sample("Draw places that do not exist", "", "dem,s1_rtc,s2_l1c,s2_l2a"),
         sample("What could lie below this radar image?", "s1_rtc", "dem,s2_l1c,s2_l2a"),
         sample("From elevation and radar to colour", "dem,s1_rtc", "s2_l1c,s2_l2a"),
@@ -91,7 +66,7 @@ def steps(models: Models, cells: int, train_steps: int, seed: int) -> tuple[Step
     )
 
 
-def write_settings(folder: Path, seed: int, vae: str) -> Path:
+def write_settings(folder: Path, seed: int) -> Path:
     """The settings file that makes the command lines short.
 
     Returns:
@@ -105,7 +80,7 @@ data_dir = "data"
 runs_dir = "runs"
 
 [regions.{REGION}]
-bbox = [11.0, 45.0, 13.5, 47.0]
+bbox = [15.5, 48.5, 19.25, 51.0]
 cloud_cover = [0, 10]
 seed = {seed}
 
@@ -116,10 +91,14 @@ endpoint = "{(folder / ARCHIVE).resolve().as_uri()}"
 train_ratio = 0.6
 
 [encode]
-vae = "{vae}"
+vae = "{BUNDLED_NAME}"
 
 [train]
-preset = "tiny"
+preset = "small"
+init_from = "{BUNDLED_NAME}"
+batch_size = 4
+lr = 5e-5
+preview_every = 0
 """,
         encoding="utf-8",
     )

@@ -17,7 +17,7 @@ def quickstart(
     output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = DEFAULT_FOLDER,
     cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 8,
     train_steps: Annotated[int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 7,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 3,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Run the whole way on a simulated region: offline, on a CPU, every step a real command.
@@ -27,7 +27,8 @@ def quickstart(
     import shutil
 
     from copgen_cli.errors import UsageError
-    from copgen_cli.quickstart import choose_models, run_step, steps, write_page, write_settings
+    from copgen_cli.model.bundled import bundled_folder
+    from copgen_cli.quickstart import run_step, steps, write_page, write_settings
 
     if overwrite and output.exists():
         if not (output / "copgen.toml").is_file():
@@ -36,11 +37,9 @@ def quickstart(
             )
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
-    models = choose_models(output)
-    write_settings(output, seed, models.vae)
-    if models.sampled is None:
-        console.warn("There is no trained model in this installation: the pictures will be those of an untrained one.")
-    todo = steps(models, cells, train_steps, seed)
+    bundled_folder()
+    write_settings(output, seed)
+    todo = steps(cells, train_steps, seed)
     console.note(f"Each step is a command that you can run yourself, after\n$ cd {output}")
     for number, step in enumerate(todo, start=1):
         console.note(f"\n[{number}/{len(todo)}] {step.title}\n$ {step.line}")
