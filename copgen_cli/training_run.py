@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -70,8 +70,10 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
         run = replace(prepared.run, preview=_preview(prepared, test_data or train_data, folder, autoencoder))
         if settings.mixed_precision == "auto" and world.is_main:
             _mention_faster_arithmetic(prepared.run)
-        reports = take_steps(run, prepared.state, asked_to_stop)
-        last = _follow(reports, prepared, folder) if world.is_main else _exhaust(reports)
+        if world.is_main:
+            last = _follow(run, prepared, folder, asked_to_stop)
+        else:
+            last = _exhaust(take_steps(run, prepared.state, asked_to_stop))
         reason = last.stopped if last is not None and last.stopped is not None else StopReason.FINISHED
         if world.is_main:
             facts = _finish(prepared, folder, last, autoencoder)
@@ -182,9 +184,11 @@ def tell_plan(settings: TrainSettings, store: Path, folder: Path, processes: int
     console.result_json(facts) if json else console.result("Would train", **facts)
 
 
-def _follow(reports: Iterator[TrainReport], prepared: Prepared, folder: Path) -> TrainReport | None:
+def _follow(
+    run: Run, prepared: Prepared, folder: Path, asked_to_stop: Callable[[], StopReason | None]
+) -> TrainReport | None:
     """Draw the progress and write the metrics of a run; its last report, None where it had nothing left to do."""
-    run, state = prepared.run, prepared.state
+    state = prepared.state
     for passed in prepared.resumption.passed:
         console.warn(f"passed over {passed.folder.name}: {passed.reason}")
     if prepared.resumption.folder is not None:
@@ -197,14 +201,18 @@ def _follow(reports: Iterator[TrainReport], prepared: Prepared, folder: Path) ->
         trackers=run.settings.trackers,
         settings=run.settings.model_dump(mode="json"),
     )
+
+    def record(report: TrainReport) -> None:
+        if report.step % run.settings.log_every == 0 or report.validation or report.checkpoint or report.stopped:
+            metrics.write(metrics_of(report))
+
+    reports = take_steps(replace(run, record=record), state, asked_to_stop)
     last = None
     try:
         shown = console.track(
             reports, total=run.settings.steps, label="Training", done=state.step, unit="steps", describe=_describe
         )
         for last in shown:
-            if last.step % run.settings.log_every == 0 or last.validation or last.checkpoint or last.stopped:
-                metrics.write(metrics_of(last))
             _mention(last)
     finally:
         metrics.close()

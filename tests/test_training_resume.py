@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,33 @@ def test_a_run_that_was_killed_loses_what_came_after_its_last_checkpoint_and_not
     assert [report.loss for report in rest] == [report.loss for report in expected[6:]]
     own = everything(second)
     assert [name for name in final if not torch.equal(own[name], final[name])] == []
+
+
+def test_a_step_is_recorded_before_its_checkpoint_is_written(store, tmp_path):
+    prepared = prepare(store, tmp_path, steps=3, save_every=1)
+    recorded: list[tuple[int, bool]] = []
+
+    def record(report: TrainReport) -> None:
+        assert report.checkpoint is not None
+        recorded.append((report.step, report.checkpoint.exists()))
+
+    for report in train(replace(prepared.run, record=record), prepared.state, lambda: None):
+        assert report.checkpoint is not None
+        assert report.checkpoint.exists()
+
+    assert recorded == [(1, False), (2, False), (3, False)]
+
+
+def test_a_validation_that_fails_does_not_cost_the_checkpoint(store, tmp_path):
+    prepared = prepare(store, tmp_path, save_every=3, validate_every=3)
+
+    def fail(*_):
+        raise ValueError("no memory left")
+
+    with pytest.raises(ValueError, match="no memory left"):
+        list(train(replace(prepared.run, validate=fail), prepared.state, lambda: None))
+
+    assert prepare(store, tmp_path).state.step == 3
 
 
 def test_a_stop_in_mid_accumulation_finishes_the_step(store, tmp_path, unbroken):

@@ -122,6 +122,9 @@ class Run:
     workers: int = 0
     validate: Validate | None = None
     preview: Preview | None = None
+    record: Callable[[TrainReport], None] | None = None
+    """Called with each step's report before its checkpoint is written: whatever was killed when, there is a record of
+    every step up to the newest checkpoint."""
 
 
 def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | None]) -> Iterator[TrainReport]:
@@ -178,7 +181,7 @@ def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | 
 def _between_steps(
     run: Run, state: TrainState, report: TrainReport, asked_to_stop: Callable[[], StopReason | None]
 ) -> TrainReport:
-    """Save, validate and draw a preview when it is time, and stop when anyone is asked to."""
+    """Validate, draw a preview, record and save when it is time, and stop when anyone is asked to."""
     settings = run.settings
     give_up = state.skipped_in_row >= settings.stop_after_skipped
     stopped = _agree(asked_to_stop(), run.world) or (StopReason.FINISHED if state.step == settings.steps else None)
@@ -188,7 +191,7 @@ def _between_steps(
             hint="Lower --lr, set clip, or train with --mixed-precision bf16; the weights were not touched by them.",
         )
     due_to_save = state.step % settings.save_every == 0 and not state.skipped_in_row  # none from a run of bad steps
-    checkpoint = save_checkpoint(run, state) if stopped is not None or due_to_save else None
+    checkpoint = step_folder(run.checkpoints, state.step) if stopped is not None or due_to_save else None
     hurried = stopped not in (None, StopReason.FINISHED)
 
     def interrupted() -> bool:  # processes that hold shards do all of it together
@@ -197,19 +200,24 @@ def _between_steps(
     def due(every: int) -> bool:
         return every > 0 and not hurried and (state.step % every == 0 or stopped is StopReason.FINISHED)
 
-    validation = run.validate(state, interrupted) if run.validate and due(settings.validate_every) else None
-    preview = run.preview(state, interrupted) if run.preview and due(settings.preview_every) else None
-    return replace(report, validation=validation, preview=preview, checkpoint=checkpoint, stopped=stopped)
+    try:
+        validation = run.validate(state, interrupted) if run.validate and due(settings.validate_every) else None
+        preview = run.preview(state, interrupted) if run.preview and due(settings.preview_every) else None
+        report = replace(report, validation=validation, preview=preview, checkpoint=checkpoint, stopped=stopped)
+        if run.record is not None:
+            run.record(report)
+    finally:  # what cannot be looked at, or recorded, is no reason to lose the steps
+        if checkpoint is not None:
+            save_checkpoint(run, state, checkpoint)
+    return report
 
 
-def save_checkpoint(run: Run, state: TrainState) -> Path:
-    """Write the checkpoint of this step, then remove those that are no longer kept; all processes take part."""
-    folder = step_folder(run.checkpoints, state.step)
+def save_checkpoint(run: Run, state: TrainState, folder: Path) -> None:
+    """Write the state to the folder, then remove checkpoints that are no longer kept; all processes take part."""
     save_state(folder, state, run.identity, run.settings, run.world)
     if run.world.is_main:
         prune(run.checkpoints, keep_last=run.settings.keep_last, milestone_every=run.settings.milestone_every)
     run.world.wait()
-    return folder
 
 
 def _agree(reason: StopReason | None, world: World) -> StopReason | None:
