@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import pickle
 import platform
 import resource
 import shutil
@@ -29,12 +28,11 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import lmdb
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from published import PickledRecords, write_records
+from torch.utils.data import DataLoader
 
 from copgen_cli.data.autoencoder_facts import AutoencoderFacts
 from copgen_cli.data.encoding import npy_bytes
@@ -48,7 +46,6 @@ from copgen_cli.settings import PrepareSettings
 
 SHAPE = (8, 32, 32)
 FOLDERS = sorted(modality.facts.folder for modality in Modality)
-RECORDS_PER_COMMIT = 10_000  # of the published exporter
 SIMULATE = (
     "simulate --bbox 12.2 41.6 13.0 42.2 --cells {cells} --no-gaps --output archive",
     "download --bbox 12.2 41.6 13.0 42.2 --subset-name area --data-dir . --endpoint file://{here}/archive",
@@ -167,14 +164,9 @@ def write_moments(folder: Path, names: Sequence[str]) -> None:
 def pack_plainly(moments: Path, output: Path) -> None:
     """One np.load per file, a pickled dict per record."""
     shutil.rmtree(output, ignore_errors=True)
-    files = sorted(os.listdir(moments / "train" / FOLDERS[0]))
-    with lmdb.open(str(output), map_size=1 << 40) as environment:
-        for start in range(0, len(files), RECORDS_PER_COMMIT):
-            with environment.begin(write=True) as transaction:
-                for file in files[start : start + RECORDS_PER_COMMIT]:
-                    arrays = {folder: np.load(moments / "train" / folder / file) for folder in FOLDERS}
-                    value = pickle.dumps({folder: array.tobytes() for folder, array in arrays.items()})
-                    transaction.put(file.encode(), value)
+    train = moments / Split.TRAIN
+    files = sorted(os.listdir(train / FOLDERS[0]))
+    write_records(output, ((Path(file).stem, {f: np.load(train / f / file) for f in FOLDERS}) for file in files))
 
 
 def pack_ours(moments: Path, output: Path, dtype: str) -> None:
@@ -210,30 +202,12 @@ def measure_pack(scratch: Path, names: Sequence[str], turns: int) -> None:
 # -- read --------------------------------------------------------------------------------------------------------------
 
 
-class PlainStore(Dataset):  # type: ignore[type-arg]
-    """Unpickles one record at a time, as a dataset that the loader collates. Only ever given a database made above."""
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self.environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
-        self.names = names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> tuple[list[Tensor], str]:
-        name = self.names[index]
-        with self.environment.begin() as transaction:
-            value = pickle.loads(transaction.get(f"{name}.npy".encode()))  # noqa: S301
-        arrays = (np.frombuffer(value[folder], np.float32).reshape(SHAPE) for folder in sorted(value))
-        return [torch.tensor(array) for array in arrays], name
-
-
 def read_epoch(loader: DataLoader, count: Callable[[object], int], expected: int) -> None:  # type: ignore[type-arg]
     assert sum(count(batch) for batch in loader) == expected
 
 
 def measure_reading(scratch: Path, names: Sequence[str], batch_size: int, turns: int) -> None:
-    plain = DataLoader(PlainStore(scratch / "plain", names), batch_size=batch_size, shuffle=True)
+    plain = DataLoader(PickledRecords(scratch / "plain", SHAPE), batch_size=batch_size, shuffle=True)
     manners = {"plain (pickled float32)": functools.partial(read_epoch, plain, lambda b: len(b[1]), len(names))}
     for dtype in ("float16", "float32"):
         store = LatentStore(scratch / dtype / "train")

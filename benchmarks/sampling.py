@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from published import attend_in_float32
 from torch import Tensor
-from transformer import Float32Attention
 
 from copgen_cli.evaluation.bootstrap import Estimate, draw_weights, weighted_mean
 from copgen_cli.evaluation.distributions import frechet_distance
@@ -38,7 +38,7 @@ from copgen_cli.evaluation.pictures import choose_places
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality
 from copgen_cli.model.devices import choose_device, choose_dtype
-from copgen_cli.model.transformer import Attention, CopGenTransformer
+from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling.batches import choose_batch_size
 from copgen_cli.sampling.data import choose_data, open_data
@@ -110,9 +110,7 @@ def _now(clock: Callable[[], float], device: torch.device) -> float:
 def published(name: str, model: LoadedModel, request: SampleRequest, autocast: torch.dtype | None) -> Manner:
     net = load_model(model.source, device=model.autoencoder.device, dtype=torch.float32).net
     net.__class__ = AllHeads
-    for module in net.modules():
-        if type(module) is Attention:
-            module.__class__ = Float32Attention
+    attend_in_float32(net)
     wanted = replace(request, steps=PUBLISHED_STEPS, solver=Solver.REFERENCE, guidance_scale=0.0)
     painter = PublishedPainter(net, model.modalities, model.autoencoder, model.autoencoder, wanted, Ignored.PUBLISHED)
     return Manner(name, painter, PUBLISHED_BATCH, autocast)

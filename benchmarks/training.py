@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import pickle
 import platform
 import statistics
 import subprocess
@@ -30,9 +29,8 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from published import PickledRecords, attend_in_float32, write_records
+from torch.utils.data import DataLoader
 
 from copgen_cli.data.autoencoder_facts import AutoencoderFacts
 from copgen_cli.data.store import LatentStore
@@ -81,9 +79,7 @@ class Bench:
         net = make_network(SPEC, self.settings).to(self.device)
         if manner.published:
             net.enable_gradient_checkpointing()
-            for module in net.modules():
-                if type(module) is Attention:
-                    module.__class__ = Float32Attention
+            attend_in_float32(net)
         elif manner.compiled:
             net.compile()
         return net
@@ -101,7 +97,7 @@ class Bench:
         """Batches without end, as the manner's loader reads them."""
         size, pin = self.settings.batch_size, self.device.type == "cuda"
         if manner.published:
-            data = PickledRecords(self.stores / "pickled")
+            data = PickledRecords(self.stores / "pickled", SHAPE[1:])
             options = {"batch_size": size, "shuffle": True, "drop_last": True, "pin_memory": pin}
             loader = DataLoader(data, num_workers=WORKERS, persistent_workers=True, **options)
             return (batch for _ in itertools.count() for batch in loader)
@@ -109,37 +105,6 @@ class Bench:
         plan = Plan(0, len(store), size, self.settings.micro_batch or size)
         slots = plan.slots(1, 10**9, position=0)
         return load_batches(DrawnSamples(store, SCALE, seed=0), slots, workers=self.workers, pin_memory=pin)
-
-
-class Float32Attention(Attention):
-    """Attention as the published network computes it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
-
-
-class PickledRecords(Dataset):
-    """Records as the published exporter writes them: folder name to raw float32 bytes, pickled."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.environment = folder, None
-        with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
-            self.keys = list(transaction.cursor().iternext(values=False))
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> list[Tensor]:
-        if self.environment is None:
-            self.environment = lmdb.open(str(self.folder), readonly=True, lock=False)
-        with self.environment.begin() as transaction:
-            record = pickle.loads(transaction.get(self.keys[index]))  # noqa: S301 - what we wrote ourselves
-        arrays = (np.frombuffer(record[name], np.float32) for name in sorted(record))
-        return [torch.from_numpy(array.reshape(SHAPE[1:]).copy()) for array in arrays]
 
 
 def published_steps(
@@ -151,7 +116,7 @@ def published_steps(
     )
 
     def step() -> None:
-        moments = [part.to(device, non_blocking=True) for part in next(batches)]
+        moments = [part.to(device, non_blocking=True) for part in next(batches)[0]]
         latents = []
         for part in moments:
             mean, log_variance = part.chunk(2, dim=1)
@@ -173,19 +138,15 @@ def write_stores(folder: Path, records: int) -> None:
     rng = np.random.default_rng(0)
     names = [f"{index:06}".encode() for index in range(records)]
     facts = AutoencoderFacts("random", None, SCALE)
-    with (
-        lmdb.open(str(folder / "packed"), map_size=1 << 33) as ours,
-        lmdb.open(str(folder / "pickled"), map_size=1 << 33) as theirs,
-        ours.begin(write=True) as mine,
-        theirs.begin(write=True) as published,
-    ):
-        for name in names:
-            values = rng.standard_normal(SHAPE, dtype=np.float32)
-            mine.put(name, values.tobytes())
-            record = {m.facts.folder: values[m.order].tobytes() for m in MODALITIES}
-            published.put(name + b".npy", pickle.dumps(record))
-        mine.put(NAMES_KEY, b"".join(names))
-        mine.put(METADATA_KEY, StoreMetadata(MODALITIES, SHAPE, "float32", records, facts, source="random").as_json())
+    arrays = [rng.standard_normal(SHAPE, dtype=np.float32) for _ in names]
+    with lmdb.open(str(folder / "packed"), map_size=1 << 33) as ours, ours.begin(write=True) as transaction:
+        for name, values in zip(names, arrays, strict=True):
+            transaction.put(name, values.tobytes())
+        transaction.put(NAMES_KEY, b"".join(names))
+        metadata = StoreMetadata(MODALITIES, SHAPE, "float32", records, facts, source="random")
+        transaction.put(METADATA_KEY, metadata.as_json())
+    theirs = ({m.facts.folder: values[m.order] for m in MODALITIES} for values in arrays)
+    write_records(folder / "pickled", zip((name.decode() for name in names), theirs, strict=True))
 
 
 def take_turns(

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from published import attend_in_float32
+from torch import nn
 
 from copgen_cli.model import CopGenTransformer, denoising_loss, sample_latents
 from copgen_cli.model.transformer import Attention
@@ -39,17 +39,6 @@ SIZES = {
 BATCHES = {"cpu": {"small": 4, "published": 1}, "cuda": {"small": 256, "published": 64}}
 SIDE, CHANNELS, MODALITIES = 32, 4, 4
 Run = Callable[[], None]
-
-
-class Float32Attention(Attention):
-    """Attention as the published network computes it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 
 @dataclass(frozen=True)
@@ -78,9 +67,7 @@ class Bench:
         net = CopGenTransformer(**SIZES[self.size]).to(self.device)
         if manner.published:
             net.enable_gradient_checkpointing()
-            for module in net.modules():
-                if type(module) is Attention:
-                    module.__class__ = Float32Attention
+            attend_in_float32(net)
         return net
 
     def training_step(self, manner: Manner) -> Run:
