@@ -153,13 +153,12 @@ def select_in_a_process(tables: dict[Modality, Path], region: RegionSettings) ->
 
     The rows of what is chosen are read as well, but for the whole planet.
     """
-    from copgen_cli.data.selection import select, take_rows
+    from copgen_cli.data.selection import select, take_selected
 
     started, busy = time.perf_counter(), time.process_time()
     selection = select(tables, region)
     if len(selection.cells) <= 1000:
-        for modality, table in tables.items():
-            take_rows(table, selection.rows[modality])
+        take_selected(tables, selection)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
     status = Path("/proc/self/status").read_text()  # getrusage would tell of the parent's memory as well
     memory = int(status.partition("VmHWM:")[2].split()[0]) * 1024

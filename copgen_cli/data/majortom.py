@@ -27,7 +27,7 @@ from copgen_cli.data.driver import Result, Unit
 from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.parquet_ranges import PartReader
 from copgen_cli.data.remote import Archive
-from copgen_cli.data.selection import Selection, compact_times, take_rows
+from copgen_cli.data.selection import Selection, compact_times, take_selected
 from copgen_cli.data.thumbnails import check_band, check_thumbnail
 from copgen_cli.data.world_index import WorldIndex
 from copgen_cli.errors import BrokenInputError, UnknownNameError, UsageError
@@ -107,13 +107,12 @@ def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, ba
     units: list[Unit[Order]] = []
     refused: dict[str, str] = {}
     tables = {}
-    for modality, index in indices.items():
-        table = take_rows(index.file, selection.rows[modality])
+    for modality, table in take_selected({m: index.file for m, index in indices.items()}, selection).items():
         good = []
         for number, (cell, row) in enumerate(zip(selection.cells, _rows_of(table, modality), strict=True)):
             try:
                 product = _product(row, modality, cell)
-                order = Order(product, part_path(product.part_url, index.revision), bands)
+                order = Order(product, part_path(product.part_url, indices[modality].revision), bands)
             except BrokenInputError as error:
                 refused[f"{modality.facts.source}/{cell}"] = str(error)
             else:

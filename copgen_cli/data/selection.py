@@ -7,10 +7,11 @@ Only columns are read, a row group at a time, and only row numbers are kept, so 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.modalities import Modality
 from copgen_cli.settings import RegionSettings
+
+T = TypeVar("T")
 
 _COLUMNS_PER_ROW = 1 << 16
 """More than there are grid columns either way: cell = row * this + column, in one integer."""
@@ -35,6 +38,8 @@ _ALWAYS = (
     "parquet_row",
 )
 _WITH_PRODUCT = ("product_id", "timestamp")
+_REPEATING = ("crs", "parquet_url")
+"""Text that many rows share: read as numbers into a list of the few there are, a tenth of the time."""
 COMPACT_TIME = "%Y%m%dT%H%M%S"
 
 
@@ -85,7 +90,7 @@ def select(tables: Mapping[Modality, Path], region: RegionSettings) -> Selection
         NoCommonCellsError: none is left; the hint says how many each source had after each filter.
         BrokenInputError: a table lacks a column or is not readable.
     """
-    found = {modality: _cells_of_source(table, modality, region) for modality, table in tables.items()}
+    found = _side_by_side(lambda modality: _cells_of_source(tables[modality], modality, region), tables)
     funnels = tuple(funnel for _, _, funnel in found.values())
     common = None
     for cells, _, _ in found.values():
@@ -106,6 +111,11 @@ def select(tables: Mapping[Modality, Path], region: RegionSettings) -> Selection
     )
 
 
+def take_selected(tables: Mapping[Modality, Path], selection: Selection) -> dict[Modality, pa.Table]:
+    """The rows of each source's index that were chosen, in the order of `selection.cells`."""
+    return _side_by_side(lambda modality: take_rows(tables[modality], selection.rows[modality]), tables)
+
+
 def required_columns(modality: Modality) -> tuple[str, ...]:
     """What an index must have for us to select from it."""
     optical = ("cloud_cover",) if modality.facts.has_clouds else ()
@@ -122,13 +132,14 @@ def take_rows(table: Path, rows: np.ndarray, columns: Sequence[str] | None = Non
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
     pieces: list[pa.Table] = []
-    with pq.ParquetFile(table) as file:
+    with pq.ParquetFile(table, read_dictionary=_REPEATING) as file:
         chosen = columns or [name for name in file.schema_arrow.names if name != "__index_level_0__"]
         for first, group in _row_groups(file):
             inside = ascending[(ascending >= first) & (ascending < first + file.metadata.row_group(group).num_rows)]
             if len(inside):
                 pieces += _take_from_group(file, group, chosen, inside - first)
     taken = pa.concat_tables(pieces).take(pa.array(np.argsort(order, kind="stable"))).replace_schema_metadata(None)
+    taken = taken.cast(pa.schema([field.with_type(_plain(field.type)) for field in taken.schema]))
     if "crs" not in taken.column_names:
         return taken
     mended = pc.replace_substring(taken["crs"], "EPSG:EPSG:", "EPSG:")
@@ -144,6 +155,17 @@ def compact_times(values: Any) -> Any:
         return values
     plain = pc.replace_substring_regex(values, "[-:]", "")
     return pc.utf8_slice_codeunits(pc.replace_substring(plain, " ", "T"), 0, len("20230119T161811"))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _side_by_side(work: Callable[[Modality], T], sources: Iterable[Modality]) -> dict[Modality, T]:
+    """The same for every source, two at a time: decoding one leaves cores free, and more would take more memory."""
+    sources = tuple(sources)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return dict(zip(sources, pool.map(work, sources), strict=True))
 
 
 def _cells_of_source(table: Path, modality: Modality, region: RegionSettings) -> tuple[np.ndarray, np.ndarray, Funnel]:
