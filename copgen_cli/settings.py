@@ -282,7 +282,7 @@ class TrainSettings(Section):
     compile: bool = False
     """Compile the network; the first step then takes minutes."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a quarter slower."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, but slower."""
     workers: NonNegativeInt | None = None
     """Loader processes per training process; None is 4 beside a GPU and none on the CPU."""
 

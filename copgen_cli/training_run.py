@@ -31,7 +31,7 @@ from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
 from copgen_cli.model.bundled import BUNDLED_NAME
 from copgen_cli.model.checkpoint_folder import remove_leftovers, step_folder
 from copgen_cli.model.devices import choose_device, choose_training_dtype
-from copgen_cli.model.export import export_model
+from copgen_cli.model.export import export_model, put_right
 from copgen_cli.model.memory import estimate_bytes
 from copgen_cli.model.metrics import Metrics, metrics_of
 from copgen_cli.model.parallel import World, join_world
@@ -340,8 +340,7 @@ def _only_run_in(folder: Path, world: World) -> Iterator[None]:
     try:
         owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         remove_leftovers(checkpoints_folder(folder))
-        for leftover in folder.glob(f".*{model_folder(folder).name}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        put_right(model_folder(folder))
         yield
     finally:
         owner.unlink(missing_ok=True)

@@ -239,3 +239,17 @@ def test_a_run_writes_a_model_that_loads_also_where_the_autoencoder_can_not_be_h
     assert all(torch.equal(parameter, average[name]) for name, parameter in net.named_parameters())
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["scheduler", "transformer"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_model_that_a_killed_export_had_put_aside_is_back_when_the_run_starts_again(tmp_path):
+    from copgen_cli.model.export import put_right
+
+    aside, unfinished = tmp_path / ".model.old", tmp_path / ".model.new"
+    for folder in (aside, unfinished):
+        folder.mkdir()
+    (aside / "weights").write_bytes(b"whole")
+
+    put_right(tmp_path / "model")
+
+    assert (tmp_path / "model" / "weights").read_bytes() == b"whole"
+    assert not unfinished.exists()

@@ -102,7 +102,7 @@ def train(
         bool | None,
         typer.Option(
             "--activation-checkpointing/--no-activation-checkpointing",
-            help="Less memory, a quarter slower.",
+            help="Less memory, but slower.",
             show_default=SETTINGS,
         ),
     ] = None,

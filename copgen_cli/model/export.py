@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
+
+from filelock import FileLock
 
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.model.checkpoint import load_transformer
@@ -22,17 +25,37 @@ def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder |
         autoencoder: the one that made the latents; without it the folder has no `vae/`, and whoever samples names it.
     """
     net = load_transformer(checkpoint / "ema")
-    beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
-    try:
+    with _alone(target) as (beside, old):
         if autoencoder is not None:
             CopGenPipeline(transformer=net, vae=autoencoder.model).save_pretrained(beside)
         else:
             net.save_pretrained(beside / "transformer")
             make_scheduler().save_pretrained(beside / "scheduler")
-        old = target.with_name(f".{target.name}.old-{uuid4().hex[:12]}")
         if target.exists():
             os.rename(target, old)
         os.rename(beside, target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+
+def put_right(target: Path) -> None:
+    """Undo what an export that was killed left half done."""
+    with _alone(target):
+        pass
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Where the next model is written and the last one is put, while nobody else exports to `target`."""
+    beside, old = (target.with_name(f".{target.name}.{name}") for name in ("new", "old"))
+    lock = target.with_name(f".{target.name}.lock")
+    with FileLock(lock):
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
+            yield beside, old
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            lock.unlink(missing_ok=True)  # nobody waits on an unlinked lock: filelock looks at its link count

@@ -76,7 +76,7 @@ def _start(name: str, folder: Path, from_step: int, settings: Mapping[str, Any])
     else:
         tracker = WandBTracker(run_name="copgen", dir=str(folder), name=folder.name)
     tracker.start()
-    if from_step == 0:
+    if from_step == 0 or name == "wandb":  # where each continuation is a run of its own
         tracker.store_init_configuration(flat)
     return tracker
 

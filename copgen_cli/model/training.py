@@ -194,8 +194,9 @@ def _between_steps(
     checkpoint = step_folder(run.checkpoints, state.step) if stopped is not None or due_to_save else None
     hurried = stopped not in (None, StopReason.FINISHED)
 
-    def interrupted() -> bool:  # processes that hold shards do all of it together
-        return not run.world.is_sharded and asked_to_stop() is not None
+    def interrupted() -> bool:
+        asked = asked_to_stop()
+        return (_agree(asked, run.world) if run.world.is_sharded else asked) is not None  # shards work together
 
     def due(every: int) -> bool:
         return every > 0 and not hurried and (state.step % every == 0 or stopped is StopReason.FINISHED)
