@@ -224,6 +224,7 @@ def npy_of(value: object) -> bytes:
 BROKEN = {
     "empty": (b"", "no npy file"),
     "cut short": (npy_of(moments_of("x"))[:-100], "no npy file"),
+    "a header that never ends": (npy_of(moments_of("x")).replace(b"4, 4),", b"4, (4)", 1), "no npy file"),
     "objects": (npy_of(np.array([Malicious()] * 2, dtype=object)), "no npy file"),
     "an archive": (b"PK\x03\x04" + bytes(100), "no npy file"),
     "another shape": (npy_of(np.zeros((8, 2, 2), np.float32)), r"shape \(8, 2, 2\), not \(8, 4, 4\)"),

@@ -90,6 +90,22 @@ class NpyMoments:
         raise problem
 
 
+def read_moments(file: Path) -> np.ndarray:
+    """The moments of one modality (2 C, H, W) in float32, all of them finite.
+
+    Raises:
+        BrokenInputError: the file can not be read, is no npy file, or holds something else.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BrokenInputError(f"{file} can not be read: {error.strerror}", hint=_HINT) from error
+    values = parse_npy(data, file)
+    if not np.isfinite(values).all():
+        raise BrokenInputError(f"{file} holds values that are not finite", hint=_HINT)
+    return values
+
+
 def parse_npy(data: bytes, file: Path) -> np.ndarray:
     """Moments of one modality (2 C, H, W) in float32.
 
@@ -98,7 +114,7 @@ def parse_npy(data: bytes, file: Path) -> np.ndarray:
     """
     try:
         values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, KeyError, TypeError, MemoryError) as error:
+    except Exception as error:  # whatever the parts of Python raise that NumPy takes a header apart with
         raise BrokenInputError(f"{file} is no npy file of numbers: {error}", hint=_HINT) from error
     if values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] % 2:
         kind = f"{values.dtype} {values.shape}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from copgen_cli.data.atomic import hash_file
 from copgen_cli.data.autoencoder_facts import facts_of_tree
+from copgen_cli.data.npy_moments import read_moments
 from copgen_cli.data.store import LatentStore
 from copgen_cli.data.store_format import DATA_FILE
 from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError, UsageError
@@ -21,7 +22,7 @@ from copgen_cli.layout import Workspace, patches_beside, split_index
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.sampling.images import Frame, read_picture
-from copgen_cli.sampling.inputs import Files, Record, Source, View, match_names, read_moments, view_picture
+from copgen_cli.sampling.inputs import Files, Record, Source, View, match_names, view_picture
 from copgen_cli.sampling.provenance import InputFile
 
 

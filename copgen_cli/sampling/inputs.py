@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from copgen_cli.data.atomic import hash_file
-from copgen_cli.errors import BrokenInputError, UsageError
+from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality, as_modality
 from copgen_cli.sampling.images import SUFFIXES, Frame, read_picture
 from copgen_cli.sampling.names import modality_in, place_of
@@ -217,23 +217,3 @@ def _list_pictures(path: Path, modality: Modality) -> dict[str, Path]:
             f"There is no picture for {modality} in {path}.", hint=f"Pictures end with {', '.join(sorted(SUFFIXES))}."
         )
     return found
-
-
-def read_moments(path: Path) -> np.ndarray:
-    """(2 C, h, w) moments of an npy file, which nothing in it can make anything else happen.
-
-    Raises:
-        BrokenInputError: it is cut short, of another format, or not of such a shape.
-    """
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise BrokenInputError(
-            f"{path} is not a whole npy file: {error}.", hint="Run `copgen encode` again."
-        ) from error
-    if values.ndim != 3 or values.shape[0] % 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
-        raise BrokenInputError(
-            f"{path} holds {values.dtype} of shape {values.shape}, not the moments of one patch.",
-            hint="Run `copgen encode` again.",
-        )
-    return np.array(values, dtype=np.float32)
