@@ -17,7 +17,6 @@ import os
 import platform
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from measuring import Run, take_turns_by
 from PIL import Image
 from published import PickledRecords, write_records
 from torch.utils.data import DataLoader
@@ -54,16 +54,10 @@ SIMULATE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one turn took."""
+    """What a turn took."""
 
     seconds: float
     processor: float
-
-    @classmethod
-    def of(cls, run: Callable[[], object]) -> Cost:
-        before, start = _processor_seconds(), time.perf_counter()
-        run()
-        return cls(time.perf_counter() - start, _processor_seconds() - before)
 
 
 def _processor_seconds() -> float:
@@ -71,16 +65,10 @@ def _processor_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def take_turns(manners: dict[str, Callable[[], object]], turns: int) -> dict[str, Cost]:
+def take_turns(manners: dict[str, Run], turns: int, *, warm_up: bool = False) -> dict[str, Cost]:
     """Median cost of each."""
-    costs: dict[str, list[Cost]] = {name: [] for name in manners}
-    for _ in range(turns):
-        for name, run in manners.items():
-            costs[name].append(Cost.of(run))
-    return {
-        name: Cost(*(statistics.median(getattr(c, field) for c in own) for field in ("seconds", "processor")))
-        for name, own in costs.items()
-    }
+    clocks = (time.perf_counter, _processor_seconds)
+    return {name: Cost(*cost) for name, cost in take_turns_by(clocks, manners, turns, warm_up=warm_up).items()}
 
 
 def show(title: str, unit: str, count: int, costs: dict[str, Cost]) -> None:
@@ -213,9 +201,8 @@ def measure_reading(scratch: Path, names: Sequence[str], batch_size: int, turns:
         store = LatentStore(scratch / dtype / "train")
         loader = DataLoader(store, batch_size=batch_size, shuffle=True, collate_fn=keep_batch)
         manners[f"ours, {dtype}"] = functools.partial(read_epoch, loader, lambda b: len(b.names), len(names))
-    for run in manners.values():  # pages into memory, for all
-        run()
-    show(f"shuffled epoch, batches of {batch_size}", "records", len(names), take_turns(manners, turns))
+    costs = take_turns(manners, turns, warm_up=True)  # brings the pages into memory, for all
+    show(f"shuffled epoch, batches of {batch_size}", "records", len(names), costs)
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measuring import peak_bytes
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -44,13 +45,12 @@ PLANET_ROWS = {
 }
 REPEATS = 7_200
 """Rows whose cell another row has as well."""
-WITH_MEMORY = """
+WITH_MEMORY = f"""
 import atexit, sys
-from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).resolve().parent)!r})
+from measuring import peak_bytes
 from copgen_cli.app import main
-status = Path("/proc/self/status")
-peak = lambda: next(line for line in status.read_text().splitlines() if "VmHWM" in line)
-atexit.register(lambda: print(peak(), file=sys.stderr))
+atexit.register(lambda: print(peak_bytes(), file=sys.stderr))
 main()
 """
 """The command, and at its end the most memory it had: what the system tells a parent includes the parent's own."""
@@ -73,7 +73,7 @@ def measure_wire() -> None:
             started = time.perf_counter()
             ran = subprocess.run(program, check=True, capture_output=True, text=True)
             seconds = time.perf_counter() - started
-        memory = int(ran.stderr.split()[-2]) * 1024
+        memory = int(ran.stderr.split()[-1])
         needed = thumbnails + footers + tables
         print(f"{len(wanted)} thumbnails out of {parts / MEGABYTE:,.0f} MB of parts in {seconds:.1f} s")
         print(f"  thumbnails {thumbnails:,} + footers {footers:,} + index tables {tables:,} = {needed:,} bytes")
@@ -160,9 +160,7 @@ def select_in_a_process(tables: dict[Modality, Path], region: RegionSettings) ->
     if len(selection.cells) <= 1000:
         take_selected(tables, selection)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    status = Path("/proc/self/status").read_text()  # getrusage would tell of the parent's memory as well
-    memory = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    return len(selection.cells), selection.common, seconds, busy, memory
+    return len(selection.cells), selection.common, seconds, busy, peak_bytes()
 
 
 def planet_cells() -> tuple[np.ndarray, np.ndarray]:

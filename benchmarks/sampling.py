@@ -17,16 +17,14 @@ time spent computing, for a machine that others use as well.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import Clock, clock_of, machine
 from published import attend_in_float32
 from torch import Tensor
 
@@ -91,20 +89,14 @@ class Manner:
     seconds: float = 0.0
     pictures: dict[str, Mapping[Modality, Picture]] = field(default_factory=dict)
 
-    def draw(self, tasks: Sequence[Task], clock: Callable[[], float], device: torch.device) -> None:
+    def draw(self, tasks: Sequence[Task], clock: Clock, device: torch.device) -> None:
         for first in range(0, len(tasks), self.batch_size):
             batch = tasks[first : first + self.batch_size]
-            started = _now(clock, device)
+            started = clock()
             with torch.autocast(device.type, self.autocast) if self.autocast else nullcontext():
                 painted = self.painter.paint(batch)
-            self.seconds += _now(clock, device) - started
+            self.seconds += clock() - started
             self.pictures |= {task.record: pictures for task, pictures in zip(batch, painted, strict=True)}
-
-
-def _now(clock: Callable[[], float], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock()
 
 
 def published(name: str, model: LoadedModel, request: SampleRequest, autocast: torch.dtype | None) -> Manner:
@@ -186,7 +178,7 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    clock = clock_of(options.clock, device)
     model = load_model(options.model, device=device, dtype=choose_dtype(options.dtype, device))
     roles = choose_roles(options.condition, options.generate, ())
     check_known(roles, model.modalities, options.model)
@@ -204,9 +196,7 @@ def main() -> None:
         manners += [published("published, autocast", model, request, half)]
         manners += [ours(f"ours, {request.solver} {request.steps}", model, request)]
 
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{where}, {options.threads} threads, torch {torch.__version__}, {options.clock} clock, load average {load}")
+    print(machine(device, options.threads, options.clock))
     print(f"{options.model} in {model.net.dtype}; {options.condition} -> {options.generate}; {len(tasks)} records\n")
     for manner in manners:  # the first call of each warms up
         manner.draw(tasks[:1], clock, device)

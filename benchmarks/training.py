@@ -15,20 +15,28 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import torch
+from measuring import (
+    Clock,
+    clock_of,
+    machine,
+    matrix_product_rate,
+    peak_bytes,
+    peak_memory,
+    print_heads,
+    print_row,
+    take_turns,
+    training_operations,
+)
 from published import PickledRecords, attend_in_float32, write_records
 from torch.utils.data import DataLoader
 
@@ -42,7 +50,7 @@ from copgen_cli.model.new_network import make_network
 from copgen_cli.model.optimisation import AveragedWeights
 from copgen_cli.model.training import autocast, training_step
 from copgen_cli.model.training_state import TrainState
-from copgen_cli.model.transformer import Attention, CopGenTransformer
+from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec
 from copgen_cli.settings import TrainSettings, load_settings
 
@@ -52,7 +60,6 @@ SCALE = 0.18215
 SPEC = LatentSpec(MODALITIES, 4, 32, "random", None, SCALE)
 WORKERS = 8  # of the published loader
 LOADED = 64  # batches by which loaders alone are measured
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -149,27 +156,6 @@ def write_stores(folder: Path, records: int) -> None:
     write_records(folder / "pickled", zip((name.decode() for name in names), theirs, strict=True))
 
 
-def take_turns(
-    runs: dict[str, Callable[[], None]], repeats: int, clock: Clock, device: torch.device
-) -> dict[str, float]:
-    """Median seconds of every run, one after the other, after a first turn that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            wait(device)
-            start = clock()
-            run()
-            wait(device)
-            if turn:
-                seconds[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def loader_rate(bench: Bench, manner: Manner) -> float:
     """Samples per second of a loader that nobody waits for, by the wall clock."""
     batches = bench.batches(manner)
@@ -182,59 +168,35 @@ def loader_rate(bench: Bench, manner: Manner) -> float:
 
 def average_seconds(bench: Bench, manner: Manner, repeats: int, clock: Clock) -> float:
     average = AveragedWeights(bench.network(manner))
-    return take_turns({"average": lambda: average.update(0.9999)}, repeats, clock, bench.device)["average"]
+    return take_turns({"average": lambda: average.update(0.9999)}, repeats, clock, warm_up=True)["average"]
 
 
-def peak_memory(bench: Bench, manner: Manner) -> float:
-    """MiB of two steps: allocated on a GPU, else the whole of a process of its own without its loaders."""
-    if bench.device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        step = bench.steps(manner)
-        step(), step()
-        return torch.cuda.max_memory_allocated() / 2**20
-    program = [sys.executable, __file__, *sys.argv[1:], "--stores", str(bench.stores), "--memory-of", manner.name]
-    return float(subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def matrix_product_rate(device: torch.device, side: int = 8192) -> float:
-    """FLOP/s of a large bfloat16 matrix product on this device: what utilisation is measured against."""
-    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16).unbind()
-    seconds = take_turns({"product": lambda: left @ right and None}, 30, time.perf_counter, device)["product"]
-    return 2 * side**3 / seconds
-
-
-def floating_point_operations(net: CopGenTransformer) -> float:
-    """Of a training step's matrix products per sample; the backward pass takes twice the forward."""
-    tokens = net.pos_embed.shape[1]
-    linear = sum(p.numel() for name, p in net.named_parameters() if "blocks" in name or "mid_block" in name)
-    attentions = sum(isinstance(module, Attention) for module in net.modules())
-    return 3 * tokens * (2 * linear + attentions * 4 * tokens * net.hidden_size)
-
-
-def print_row(label: str, values: dict[str, float], form: str, *, ratios: bool = False) -> None:
-    """One value per manner, and how many times ours, the last, is as fast as each other."""
-    cells = "".join(f"{value:>{max(len(name), 9) + 2}{form}}" for name, value in values.items())
-    *others, ours = values.values()
-    told = "   " + " / ".join(f"{ours / other:.2f}" for other in others) if ratios else ""
-    print(f"{label:34}{cells}{told}", flush=True)
+def take_two_steps(bench: Bench, manner: Manner) -> None:
+    """What memory is measured by: in the second step the optimiser has its state."""
+    step = bench.steps(manner)
+    step()
+    step()
 
 
 def report(bench: Bench, manners: list[Manner], repeats: int, clock: Clock) -> None:
     """Print the table: a row per figure and a column per manner, ours last."""
-    names = "".join(f"{manner.name:>{max(len(manner.name), 9) + 2}}" for manner in manners)
-    print(f"{'':34}{names}   times as fast")
-    seconds = take_turns({m.name: bench.steps(m) for m in manners}, repeats, clock, bench.device)
+    print_heads([manner.name for manner in manners])
+    seconds = take_turns({m.name: bench.steps(m) for m in manners}, repeats, clock, warm_up=True)
     size = bench.settings.batch_size
-    print_row("training, samples/s", {name: size / value for name, value in seconds.items()}, ".2f", ratios=True)
-    print_row("loader alone, samples/s", {m.name: loader_rate(bench, m) for m in manners}, ".0f", ratios=True)
-    print_row("peak memory, MiB", {m.name: peak_memory(bench, m) for m in manners}, ".0f")
+    print_row("training, samples/s", {name: size / value for name, value in seconds.items()}, ".2f", fast="high")
+    print_row("loader alone, samples/s", {m.name: loader_rate(bench, m) for m in manners}, ".0f", fast="high")
+    stores = ["--stores", str(bench.stores)]
+    memory = {
+        m.name: peak_memory(partial(take_two_steps, bench, m), bench.device, [*stores, "--memory-of", m.name])
+        for m in manners
+    }
+    print_row("peak memory, MiB", memory, ".0f")
     ours = manners[-1]
     share = average_seconds(bench, ours, 10 * repeats, clock) / seconds[ours.name]
     print(f"the average takes {share:.2%} of our step")
     if bench.device.type == "cuda":
         rate = matrix_product_rate(bench.device)
-        work = size * floating_point_operations(bench.network(ours))
+        work = size * training_operations(bench.network(ours))
         used = ", ".join(f"{name} {work / value / rate:.1%}" for name, value in seconds.items())
         print(f"utilisation, of {rate / 1e12:.0f} TFLOP/s of a matrix product: {used}")
 
@@ -270,21 +232,16 @@ def main() -> None:
         Manner("ours, bf16", published=False, precision="bf16", compiled=options.compile),
     ]
     if options.memory_of:
-        step = Bench(device, settings, options.stores, 0).steps(next(m for m in manners if m.name == options.memory_of))
-        step()
-        step()
-        # not getrusage, whose peak a process inherits from the one that starts it
-        print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024)
+        manner = next(m for m in manners if m.name == options.memory_of)
+        take_two_steps(Bench(device, settings, options.stores, 0), manner)
+        print(peak_bytes() / 2**20)
         return
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{where}, {options.threads} threads, torch {torch.__version__}, {options.clock} clock, load average {load}")
+    print(machine(device, options.threads, options.clock))
     print(f"preset {options.preset}, {batch} samples per step, {options.repeats} turns")
     with tempfile.TemporaryDirectory() as folder:
         write_stores(Path(folder), max(options.records, 2 * batch))
-        clock = time.process_time if options.clock == "cpu" else time.perf_counter
         bench = Bench(device, settings, Path(folder), options.workers)
-        report(bench, manners, options.repeats, clock)
+        report(bench, manners, options.repeats, clock_of(options.clock, device))
 
 
 if __name__ == "__main__":

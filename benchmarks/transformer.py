@@ -13,23 +13,29 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from measuring import (
+    Clock,
+    Run,
+    clock_of,
+    machine,
+    matrix_product_rate,
+    peak_bytes,
+    peak_memory,
+    print_heads,
+    print_row,
+    take_turns,
+    training_operations,
+)
 from published import attend_in_float32
 from torch import nn
 
 from copgen_cli.model import CopGenTransformer, denoising_loss, sample_latents
-from copgen_cli.model.transformer import Attention
 from copgen_cli.records import Solver
 
 SIZES = {
@@ -38,7 +44,6 @@ SIZES = {
 }
 BATCHES = {"cpu": {"small": 4, "published": 1}, "cuda": {"small": 256, "published": 64}}
 SIDE, CHANNELS, MODALITIES = 32, 4, 4
-Run = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Bench:
     size: str
     batch: int
     repeats: int
-    clock: Callable[[], float] = time.perf_counter
+    clock: Clock = time.perf_counter
 
     def build(self, manner: Manner) -> CopGenTransformer:
         torch.manual_seed(0)
@@ -128,20 +133,7 @@ class Bench:
         return torch.compile(net) if manner.compiled else net
 
     def take_turns(self, runs: dict[str, Run]) -> dict[str, float]:
-        """Median seconds of every run, one after the other."""
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(self.repeats):
-            for name, run in runs.items():
-                self._wait()
-                start = self.clock()
-                run()
-                self._wait()
-                seconds[name].append(self.clock() - start)
-        return {name: statistics.median(values) for name, values in seconds.items()}
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        return take_turns(runs, self.repeats, self.clock)
 
 
 @contextmanager
@@ -150,76 +142,37 @@ def arithmetic(device: torch.device, autocast: bool) -> Iterator[None]:
         yield
 
 
-def floating_point_operations(size: str, batch: int) -> float:
-    """Of the matrix products in one forward pass: two per weight and token, and the two products of attention."""
-    with torch.device("meta"):
-        net = CopGenTransformer(**SIZES[size])
-    tokens = net.pos_embed.shape[1]
-    linear = sum(m.weight.numel() for name, m in net.named_modules() if isinstance(m, nn.Linear) and "blocks" in name)
-    linear += sum(m.weight.numel() for m in net.mid_block.modules() if isinstance(m, nn.Linear))
-    attentions = sum(isinstance(m, Attention) for m in net.modules())
-    return batch * tokens * (2 * linear + attentions * 4 * tokens * net.hidden_size)
-
-
-def matrix_product_rate(device: torch.device, side: int = 8192) -> float:
-    """FLOP/s of a large bfloat16 matrix product on this device: what utilisation is measured against."""
-    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16).unbind()
-    times = []
-    for _ in range(30):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        left @ right
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * side**3 / statistics.median(times[5:])
-
-
-def peak_memory(bench: Bench, manner: Manner) -> float:
-    """MiB of a training step: allocated on a GPU, else the whole of a process of its own."""
-    if bench.device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        bench.training_step(manner)()
-        return torch.cuda.max_memory_allocated() / 2**20
-    options = ["--size", bench.size, "--batch", str(bench.batch), "--memory-of", manner.name]
-    child = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
-    return float(child.stdout.split()[-1])
-
-
-def print_row(label: str, seconds: dict[str, float], width: int) -> None:
-    """Seconds of every manner, and how many times as fast ours, the last, is as each other."""
-    *others, ours = seconds.values()
-    cells = "".join(f"{value:>{width - 2}.3f} s" for value in seconds.values())
-    print(f"{label:36}{cells}   {' / '.join(f'{other / ours:.2f}' for other in others)}", flush=True)
-
-
-def report_sampling(bench: Bench, manners: list[Manner], calls: int, width: int) -> None:
+def report_sampling(bench: Bench, manners: list[Manner], calls: int) -> None:
     """Two rows: at equal calls, and as each manner usually samples."""
     equal = {m.name: bench.sampling(m, calls) for m in manners}
-    print_row(f"sampling, {calls} calls each", bench.take_turns(equal), width)
+    print_row(f"sampling, {calls} calls each", bench.take_turns(equal), ".3f", unit=" s", fast="low")
     usual = {m.name: bench.sampling(m, 50) if m.published else bench.sampling(m, 20, Solver.DPM_2M) for m in manners}
-    print_row("sampling, 50 reference : 20 dpm++2m", bench.take_turns(usual), width)
+    print_row("sampling, 50 reference : 20 dpm++2m", bench.take_turns(usual), ".3f", unit=" s", fast="low")
 
 
 def report(bench: Bench, manners: list[Manner], calls: int) -> None:
     """Print one size's table: a row per task and a column per manner, ours last."""
-    width = max(len(manner.name) for manner in manners) + 2
     print(f"\n{bench.size} size, batch {bench.batch}, {bench.repeats} turns")
-    print(f"{'':36}" + "".join(f"{manner.name:>{width}}" for manner in manners) + "   times as fast")
-
-    print_row("forward", bench.take_turns({m.name: bench.forward(m) for m in manners}), width)
+    print_heads([manner.name for manner in manners])
+    forward = bench.take_turns({m.name: bench.forward(m) for m in manners})
+    print_row("forward", forward, ".3f", unit=" s", fast="low")
     training = bench.take_turns({m.name: bench.training_step(m) for m in manners})
-    print_row("training step", training, width)
-
+    print_row("training step", training, ".3f", unit=" s", fast="low")
     if calls:
-        report_sampling(dataclasses.replace(bench, repeats=max(bench.repeats // 3, 1)), manners, calls, width)
-    memory = [peak_memory(bench, manner) for manner in manners]
-    print(f"{'peak memory of training':36}" + "".join(f"{value:>{width - 4}.0f} MiB" for value in memory))
+        report_sampling(dataclasses.replace(bench, repeats=max(bench.repeats // 3, 1)), manners, calls)
+    print_row("peak memory of training", {m.name: training_memory(bench, m) for m in manners}, ".0f", unit=" MiB")
     if bench.device.type == "cuda":
         rate = matrix_product_rate(bench.device)
-        work = 3 * floating_point_operations(bench.size, bench.batch)  # the backward pass takes twice the forward
-        shares = "".join(f"{work / seconds / rate:>{width}.1%}" for seconds in training.values())
-        print(f"{'utilisation while training':36}{shares}   of {rate / 1e12:.0f} TFLOP/s of a matrix product")
+        work = bench.batch * training_operations(bench.build(manners[-1]))
+        used = {name: work / seconds / rate for name, seconds in training.items()}
+        print_row("utilisation while training", used, ".1%")
+        print(f"  of {rate / 1e12:.0f} TFLOP/s of a matrix product")
+
+
+def training_memory(bench: Bench, manner: Manner) -> float:
+    """MiB of a training step."""
+    again = ["--size", bench.size, "--batch", str(bench.batch), "--memory-of", manner.name]
+    return peak_memory(lambda: bench.training_step(manner)(), bench.device, again)
 
 
 def main() -> None:
@@ -241,7 +194,6 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
     manners = [
         Manner("published, float32", published=True, autocast=False),
         Manner("published, autocast", published=True, autocast=True),
@@ -250,17 +202,14 @@ def main() -> None:
     if options.memory_of:
         manner = next(m for m in manners if m.name == options.memory_of)
         Bench(device, options.size, options.batch, 1).training_step(manner)
-        # not getrusage, whose peak a process inherits from the one that starts it
-        status = Path("/proc/self/status").read_text()
-        print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+        print(peak_bytes() / 2**20)
         return
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{where}, {options.threads} threads, torch {torch.__version__}, {options.clock} clock, load average {load}")
+    print(machine(device, options.threads, options.clock))
     for size in SIZES if options.size == "both" else [options.size]:
         batch = options.batch or BATCHES[device.type][size]
         calls = 50 if device.type == "cuda" else 20 if size == "small" else 0  # an hour, at that size on a CPU
         calls = calls if options.calls is None else options.calls
+        clock = clock_of(options.clock, device)
         report(Bench(device, size, batch, options.repeats, clock), manners, calls)
 
 
