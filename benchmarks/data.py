@@ -42,7 +42,7 @@ from copgen_cli.data.preparation import Plan, plan_patches
 from copgen_cli.data.store import LatentStore, keep_batch
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
-from copgen_cli.settings import PrepareSettings
+from copgen_cli.sections import PrepareSettings
 
 SHAPE = (8, 32, 32)
 FOLDERS = sorted(modality.facts.folder for modality in Modality)

@@ -31,7 +31,7 @@ from tiny_archive import INDEX_COLUMNS, Archive, Row, index_table, part_row, wri
 from tiny_hub import TinyHub
 
 from copgen_cli.modalities import Modality
-from copgen_cli.settings import RegionSettings
+from copgen_cli.sections import RegionSettings
 
 MEGABYTE = 1_000_000
 BAND_BYTES = {Modality.DEM: 230_000, Modality.S1RTC: 4_560_000, Modality.S2L1C: 690_000, Modality.S2L2A: 720_000}

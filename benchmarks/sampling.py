@@ -45,7 +45,7 @@ from copgen_cli.sampling.inputs import Record
 from copgen_cli.sampling.models import LoadedModel, load_model
 from copgen_cli.sampling.painter import Painter, Picture, Task
 from copgen_cli.sampling.roles import check_known, choose_roles
-from copgen_cli.settings import SampleSettings
+from copgen_cli.sections import SampleSettings
 
 PUBLISHED_BATCH = 6
 PUBLISHED_STEPS = 50

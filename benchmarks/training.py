@@ -52,7 +52,8 @@ from copgen_cli.model.training import autocast, training_step
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec
-from copgen_cli.settings import TrainSettings, load_settings
+from copgen_cli.sections import TrainSettings
+from copgen_cli.settings import load_settings
 
 MODALITIES = tuple(Modality)
 SHAPE = (len(MODALITIES), 8, 32, 32)

@@ -21,7 +21,7 @@ from copgen_cli.model.sampler import SampleNoise, sample_latents
 from copgen_cli.model.training import autocast
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.sampling.grids import Block, Line, draw_grid
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 SEED = 0
 """Of all noise in previews: the same at every step and in every run."""

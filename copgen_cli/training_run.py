@@ -43,7 +43,7 @@ from copgen_cli.records import LatentSpec, StopReason, TrainReport
 from copgen_cli.training_preview import Preview
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import TrainSettings
+    from copgen_cli.sections import TrainSettings
 
 
 def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool, json: bool) -> int:

@@ -19,7 +19,7 @@ from copgen_cli.model import autoencoder_training as training
 from copgen_cli.model.autoencoder import fingerprint, load_autoencoder, read_autoencoder
 from copgen_cli.model.autoencoder_state import METRICS_NAME, STATE_NAME
 from copgen_cli.model.structural_similarity import structural_loss
-from copgen_cli.settings import AutoencoderSettings
+from copgen_cli.sections import AutoencoderSettings
 
 CPU = torch.device("cpu")
 

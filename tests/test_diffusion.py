@@ -25,7 +25,7 @@ from copgen_cli.model.diffusion import (
     min_snr_weight,
 )
 from copgen_cli.records import TimestepDraw
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 
 def generator(seed=0):

@@ -31,7 +31,8 @@ from copgen_cli.data.world_index import WorldIndex
 from copgen_cli.errors import BrokenInputError, UnknownNameError
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Product
-from copgen_cli.settings import RegionSettings, load_settings
+from copgen_cli.sections import RegionSettings
+from copgen_cli.settings import load_settings
 
 NO_BANDS = Bands.parse("none")
 

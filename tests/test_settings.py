@@ -9,7 +9,8 @@ import pytest
 from copgen_cli.errors import UsageError
 from copgen_cli.modalities import as_modality
 from copgen_cli.presets import Preset
-from copgen_cli.settings import PUBLIC_ENDPOINT, load_settings, load_settings_with_origins
+from copgen_cli.sections import PUBLIC_ENDPOINT
+from copgen_cli.settings import load_settings, load_settings_with_origins
 
 
 @pytest.fixture(autouse=True)

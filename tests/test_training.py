@@ -18,7 +18,7 @@ from copgen_cli.model.training import training_step
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.transformer import SHORT, attend
 from copgen_cli.records import LearningRateDecay
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 PUBLISHED = TrainSettings(preset="base", batch_size=4, warmup=2, mixed_precision="no")
 

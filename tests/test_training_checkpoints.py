@@ -26,7 +26,7 @@ from copgen_cli.model.checkpoint_folder import (
     write_folder,
 )
 from copgen_cli.model.training_state import Identity, TrainState, load_state, save_state
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 IDENTITY = Identity({"depth": 2}, {"scale_factor": 0.5})
 SETTINGS = TrainSettings(mixed_precision="no")

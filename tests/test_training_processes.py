@@ -67,7 +67,7 @@ def take_steps(store: Path, folder: Path, sharded: bool = False) -> None:
     from copgen_cli.model.training import train
     from copgen_cli.model.training_setup import prepare_run
     from copgen_cli.records import LatentSpec
-    from copgen_cli.settings import NetworkSettings, TrainSettings
+    from copgen_cli.sections import NetworkSettings, TrainSettings
 
     world = join_world(torch.device("cpu")) if was_launched() else World(torch.device("cpu"))
     if sharded:

@@ -19,7 +19,7 @@ from copgen_cli.model.parallel import World
 from copgen_cli.model.training import NotFiniteError, train
 from copgen_cli.model.training_setup import Prepared, prepare_run
 from copgen_cli.records import LatentSpec, StopReason, TrainReport
-from copgen_cli.settings import NetworkSettings, TrainSettings
+from copgen_cli.sections import NetworkSettings, TrainSettings
 
 SAMPLES = 10  # of which a step takes 4, so that an epoch ends in the middle of a batch
 SETTINGS = TrainSettings(

@@ -25,7 +25,7 @@ from copgen_cli.model.training_setup import prepare_run
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.validation import validate
 from copgen_cli.records import LatentSpec, PositionStart
-from copgen_cli.settings import NetworkSettings, TrainSettings
+from copgen_cli.sections import NetworkSettings, TrainSettings
 from copgen_cli.training_preview import Preview
 from copgen_cli.training_run import find_autoencoder, open_data
 

@@ -33,7 +33,7 @@ from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.model.parallel import World, join_world, noticing_a_lost_process
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import EncodeSettings
+    from copgen_cli.sections import EncodeSettings
 
 
 STAGE = "encode"

@@ -22,7 +22,7 @@ from copgen_cli.modalities import Split
 from copgen_cli.records import Scene
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import PrepareSettings
+    from copgen_cli.sections import PrepareSettings
 
 Cut = Unit[tuple[Scene, Split]]
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.modalities import Modality
-from copgen_cli.settings import RegionSettings
+from copgen_cli.sections import RegionSettings
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import AutoencoderSettings
+    from copgen_cli.sections import AutoencoderSettings
 
 PATCH = 256
 """Side in pixels of what the autoencoder is for."""

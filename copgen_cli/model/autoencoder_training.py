@@ -41,7 +41,7 @@ from copgen_cli.model.autoencoder_state import (
 from copgen_cli.model.structural_similarity import structural_loss
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import AutoencoderSettings
+    from copgen_cli.sections import AutoencoderSettings
 
 Images = Mapping[Modality, Sequence[Path]]
 """RGB files by modality; every modality is drawn equally often."""

@@ -14,7 +14,7 @@ from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import derive_seed
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec, PositionStart
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 _LONGEST = 100.0  # ratio of the longest to the shortest wavelength of starting positions
 _HEIGHT = 0.5  # of their waves: about that of an embedded patch

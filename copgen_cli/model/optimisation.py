@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from copgen_cli.records import LearningRateDecay
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 
 def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:

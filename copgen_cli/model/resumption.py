@@ -12,7 +12,7 @@ from copgen_cli.model.checkpoint_folder import Passed, list_checkpoints, must_be
 from copgen_cli.model.parallel import World
 from copgen_cli.model.training_state import read_facts
 from copgen_cli.records import LearningRateDecay
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 PASSES_ON = (
     "workdir", "resume", "save_every", "keep_last", "milestone_every", "validate_every", "validate_samples",

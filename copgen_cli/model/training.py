@@ -22,7 +22,7 @@ from copgen_cli.model.optimisation import ema_decay, gradient_norm, learning_rat
 from copgen_cli.model.parallel import World, gradients_stay_here, noticing_a_lost_process
 from copgen_cli.model.training_state import Identity, TrainState, save_state
 from copgen_cli.records import StopReason, TrainReport, ValidationReport
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -23,7 +23,7 @@ from copgen_cli.model.training_state import Identity, TrainState, load_state
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.validation import validate
 from copgen_cli.records import LatentSpec, ValidationReport
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 VALIDATION_SEED = 0
 """Of the noise and timesteps of validations: the same in every run, so that runs compare."""

@@ -27,7 +27,7 @@ from copgen_cli.model.checkpoint_folder import write_folder
 from copgen_cli.model.optimisation import AveragedWeights, LossScale, make_optimizer
 from copgen_cli.model.parallel import World
 from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.settings import TrainSettings
+from copgen_cli.sections import TrainSettings
 
 FORMAT = 1
 _KINDS = ("exp_avg", "exp_avg_sq", "step")

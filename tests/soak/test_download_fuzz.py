@@ -65,7 +65,7 @@ def read_index(file: Path) -> None:
     from copgen_cli.data.majortom import Bands, plan_orders
     from copgen_cli.data.selection import select
     from copgen_cli.data.world_index import WorldIndex
-    from copgen_cli.settings import RegionSettings
+    from copgen_cli.sections import RegionSettings
 
     region = RegionSettings(bbox=(12.2, 41.6, 13.0, 42.2))
     index = WorldIndex(Modality.S2L2A, file, None, current=True)
