@@ -47,6 +47,10 @@ class Workspace:
         return self.subset / f"{self.region}_thumbnail_npy_lmdb"
 
 
+NO_PRODUCT = "id"
+"""The published tools' word where a source has no product ids."""
+
+
 def subset_index(subset: Path, modality: Modality) -> Path:
     """The rows chosen for a subset."""
     return subset / modality.facts.source / "metadata.parquet"

@@ -48,6 +48,14 @@ def _check_plain_name(value: str) -> str:
     return value
 
 
+def _check_token(value: SecretStr) -> SecretStr:
+    """Refuse what no header can hold before a library says so, and quotes it."""
+    token = value.get_secret_value().strip()
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("the token has characters that no token has; check --token or HF_TOKEN")
+    return SecretStr(token)
+
+
 CloudRange = Annotated[tuple[float, float], AfterValidator(_check_cloud_range)]
 PlainName = Annotated[str, AfterValidator(_check_plain_name)]
 
@@ -91,7 +99,7 @@ class RegionSettings(Section):
 class DownloadSettings(Section):
     endpoint: str = PUBLIC_ENDPOINT
     """Where the Major TOM datasets are: https://, http:// or file://."""
-    token: SecretStr | None = None
+    token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
     """Bearer token for the endpoint; never sent to another host."""
     sources: tuple[Modality, ...] = tuple(Modality)
     """Modalities to fetch; only cells that all of them have are kept."""

@@ -1,6 +1,6 @@
 """All sections together, read from where users set them; and where each value came from.
 
-Command line > COPGEN_TRAIN__STEPS and the like > --config FILE or ./copgen.toml > preset > the defaults of the sections.
+Command line > COPGEN_TRAIN__STEPS and the like > --config FILE or ./copgen.toml > preset > the sections' defaults.
 """
 
 from __future__ import annotations

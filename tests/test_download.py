@@ -339,6 +339,18 @@ def test_stopped_at_any_moment_it_continues_to_the_undisturbed_tree(run, hub, tm
     assert len(again) <= 1  # of a file in place, whose line in the journal was still missing
 
 
+def test_fewer_sources_after_a_killed_run_leave_no_index_of_the_others(run, hub, tmp_path):
+    program = [sys.executable, "-m", "copgen_cli", "download", "--endpoint", hub.endpoint]
+    process = start_and_wait_for(hub, program, requests=11, cwd=tmp_path)
+    process.kill()
+    process.wait(10)
+    assert (ROME / "Core-S2L2A/metadata.parquet").exists()
+
+    assert run("download", "--endpoint", hub.endpoint, "--sources", "dem,s1_rtc")[0] == 0
+
+    assert sorted(file.parent.name for file in ROME.glob("*/metadata.parquet")) == ["Core-DEM", "Core-S1RTC"]
+
+
 def start_and_wait_for(hub: TinyHub, program: list[str], *, requests: int, cwd: Path) -> subprocess.Popen[bytes]:
     """Start a download, and come back when it is at so many requests for parts, the last of which gets no answer."""
     reached, answer, before = Event(), Event(), hub.count("cdn", "part_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import json
@@ -20,6 +21,7 @@ from copgen_cli.data.atomic import Place, require_free_space, safe_path
 from copgen_cli.data.driver import Result, StageRun, Unit
 from copgen_cli.data.executors import Executor, Inline, Processes, Threads, WorkerLostError
 from copgen_cli.data.manifest import Outcome, Status, read_outcomes
+from copgen_cli.data.private_folder import PrivateFolder
 from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, DiskFullError, MismatchError
 
 EXECUTORS: list[Executor] = [Inline(), Threads(3), Processes(2)]
@@ -184,6 +186,28 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
         StageRun("shout", tmp_path, settings={}).__enter__()
 
 
+def test_a_start_that_fails_leaves_neither_lock_nor_folder(tmp_path, monkeypatch):
+    def fail(self: PrivateFolder) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PrivateFolder, "_clear_temporaries", fail)
+        with pytest.raises(OSError, match="No space left"):
+            StageRun("shout", tmp_path / "output", settings={}).__enter__()
+
+    assert not (tmp_path / "output").exists()
+    shout_all(tmp_path / "output", "one")
+
+
+def test_a_lock_that_can_not_be_had_is_no_lock(tmp_path, monkeypatch):
+    def vanish(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", vanish)
+    with pytest.raises(BusyError):
+        PrivateFolder(tmp_path, "shout").take()
+
+
 def test_a_dry_run_writes_nothing_and_needs_no_lock(tmp_path):
     output = tmp_path / "output"
     with StageRun("shout", output, settings={}, dry_run=True) as run:
@@ -293,14 +317,16 @@ def test_files_of_one_unit_at_a_time_come_into_place_with_its_line_in_the_journa
         work, todo = functools.partial(shout, place=run.place), run.pending(units_of("one", "two", "three"))
         runner = threading.Thread(target=lambda: list(run.run(todo, work, executor=executor)))
         runner.start()
-        deadline = time.monotonic() + 60
-        while len(list(run.place.temporary.iterdir())) < 2 and time.monotonic() < deadline:
+        try:
+            deadline = time.monotonic() + 60
+            while len(list(run.place.temporary.iterdir())) < 2:
+                assert not (tmp_path / "words").exists()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             assert not (tmp_path / "words").exists()
-            time.sleep(0.01)
-        time.sleep(0.1)
-        assert not (tmp_path / "words").exists()
-        fcntl.flock(journal, fcntl.LOCK_UN)
-        runner.join()
+        finally:
+            fcntl.flock(journal, fcntl.LOCK_UN)
+            runner.join()
         assert run.finish().done == 3
 
 

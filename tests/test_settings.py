@@ -145,6 +145,22 @@ def test_the_hubs_own_variables_are_heeded_below_ours(monkeypatch):
     assert load_settings().download.endpoint == "http://ours.test"
 
 
+@pytest.mark.parametrize("value", ["hidden-word\n", " hidden-word\r\n"])
+def test_a_token_is_taken_without_the_end_of_its_line(monkeypatch, value):
+    monkeypatch.setenv("HF_TOKEN", value)
+    token = load_settings().download.token
+    assert token is not None
+    assert token.get_secret_value() == "hidden-word"
+
+
+@pytest.mark.parametrize("value", ["hidden\nword", "hidden word", "hidden-w\u00f6rd"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_quoted(monkeypatch, value):
+    monkeypatch.setenv("HF_TOKEN", value)
+    with pytest.raises(UsageError, match="check --token or HF_TOKEN") as refused:
+        load_settings()
+    assert "hidden" not in f"{refused.value} {refused.value.hint}"
+
+
 def test_a_token_is_never_printed(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hidden-word")
 

@@ -308,7 +308,7 @@ def leaf_nodes(data: bytes) -> list[int]:
     return nodes
 
 
-@pytest.mark.parametrize("damage", ["size", "page", "zeros"])
+@pytest.mark.parametrize("damage", ["size", "page", "zeros", "odd"])
 def test_a_tree_that_leads_out_of_the_file_is_refused_instead_of_killing_the_process(tmp_path, damage):
     names = [f"{i:05}" for i in range(9)]
     shape = (4, 8, 32, 32)  # records that have pages of their own
@@ -324,6 +324,8 @@ def test_a_tree_that_leads_out_of_the_file_is_refused_instead_of_killing_the_pro
             struct.pack_into("<HH", data, node, 0xFFFF, 0x7FFF)
         elif damage == "page":
             struct.pack_into("<Q", data, node + 8 + key, len(data) // PAGE - 1)
+        elif damage == "odd":
+            struct.pack_into("<H", data, node // PAGE * PAGE + 12, 17)
         else:
             data[node // PAGE * PAGE : (node // PAGE + 1) * PAGE] = bytes(PAGE)
     (tmp_path / "train/data.mdb").write_bytes(data)

@@ -144,9 +144,9 @@ class Connections:
             return self._session.get(
                 url, headers=dict(headers), stream=True, allow_redirects=False, timeout=self._timeouts
             )
-        except ValueError as error:  # also of an address that a redirect names, which requests looks at
+        except ValueError:  # also of an address that a redirect names, which requests looks at
             raise BrokenInputError(
-                f"{url} is no address, or redirects to none: {error}", hint="Check --endpoint; it may not be genuine."
+                f"{url} is no address, or redirects to none.", hint="Check --endpoint; it may not be genuine."
             ) from None
 
     def _heed_limits(self, origin: str, response: requests.Response) -> None:

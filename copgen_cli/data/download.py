@@ -13,7 +13,7 @@ from typing import Any
 
 from copgen_cli.data.archives import open_archive
 from copgen_cli.data.atomic import Place, require_free_space
-from copgen_cli.data.driver import StageRun, Summary, Unit
+from copgen_cli.data.driver import StageRun, Summary, Unit, settings_of
 from copgen_cli.data.estimate import Estimate, estimate
 from copgen_cli.data.executors import Threads, local_executor
 from copgen_cli.data.majortom import (
@@ -189,10 +189,10 @@ class Download:
 
     def _drop_indices_of_other_sources(self) -> None:
         """The subset is what this run selects; later stages take the sources whose index is there."""
-        before = read_header(self._subset, STAGE)
-        for source in before.settings.get("sources", []) if before is not None else []:
-            modality = Modality.of_source(source)
-            if modality not in self.sources:
+        finished = read_header(self._subset, STAGE)
+        for settings in (settings_of(self._subset, STAGE), finished and finished.settings):
+            before = map(Modality.of_source, (settings or {}).get("sources", ()))
+            for modality in set(before) - set(self.sources):
                 subset_index(self._subset, modality).unlink(missing_ok=True)
 
     def _recorded_settings(self) -> dict[str, Any]:

@@ -31,13 +31,11 @@ from copgen_cli.data.selection import Selection, compact_times, take_selected
 from copgen_cli.data.thumbnails import check_band, check_thumbnail
 from copgen_cli.data.world_index import WorldIndex
 from copgen_cli.errors import BrokenInputError, UnknownNameError, UsageError
-from copgen_cli.layout import product_path, subset_index
+from copgen_cli.layout import NO_PRODUCT, product_path, subset_index
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Product
 
 THUMBNAIL = "thumbnail"
-NO_PRODUCT = "id"
-"""The published tools' word where a source has no product ids."""
 _OPTICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
 BANDS: Mapping[Modality, tuple[str, ...]] = {
     Modality.DEM: ("compressed", "DEM"),

@@ -36,24 +36,32 @@ class PrivateFolder:
         Raises:
             BusyError: another process holds the lock; the message says which.
         """
-        for _ in range(10):  # a run that ends may remove the folder between these two lines
+        self._lock_output()
+        try:
             with disk_full_is_an_error(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self._owner_file.write_text(json.dumps(self._myself()))
+            self._clear_temporaries()
+            with disk_full_is_an_error(self.folder):
+                self.temporary.mkdir(parents=True)
+        except BaseException:
+            self.leave()
+            raise
+
+    def _lock_output(self) -> None:
+        for _ in range(10):  # a run that ends may remove the folder at any point of this
             try:
+                with disk_full_is_an_error(self.folder):
+                    self.folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=SECONDS_FOR_LOCK, poll_interval=0.05)
-                break
+                return
             except FileNotFoundError:
                 continue
             except Timeout:
-                raise BusyError(
-                    f"Another process is writing to {self._output}: {self._owner()}.",
-                    hint="Wait for it to end, or stop it; then run again, which continues.",
-                ) from None
-        with disk_full_is_an_error(self.folder):
-            self._owner_file.write_text(json.dumps(self._myself()))
-        self._clear_temporaries()
-        with disk_full_is_an_error(self.folder):
-            self.temporary.mkdir(parents=True)
+                break
+        raise BusyError(
+            f"Another process is writing to {self._output}: {self._owner()}.",
+            hint="Wait for it to end, or stop it; then run again, which continues.",
+        )
 
     def leave(self) -> None:
         """Remove what is this run's alone, and the folder if that was all; a journal stays for the next run."""

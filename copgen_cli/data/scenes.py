@@ -13,12 +13,11 @@ from pyarrow import ArrowException
 from copgen_cli.data.footprints import footprint_of
 from copgen_cli.data.grid import parse_cell
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
-from copgen_cli.layout import product_folder, subset_index
+from copgen_cli.layout import NO_PRODUCT, product_folder, subset_index
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Product, Scene
 
 _COLUMNS = ("grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row")
-_NO_PRODUCT = "id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def _product(row: Mapping[str, Any], modality: Modality) -> Product:
     return Product(
         modality=modality,
         cell=str(row["grid_cell"]),
-        product_id=str(row["product_id"]) if modality.facts.has_product else _NO_PRODUCT,
+        product_id=str(row["product_id"]) if modality.facts.has_product else NO_PRODUCT,
         timestamp=str(timestamp) if timestamp is not None else None,
         cloud_cover=row.get("cloud_cover"),
         centre_lon=_number(row["centre_lon"]),

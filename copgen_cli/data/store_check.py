@@ -82,7 +82,7 @@ def _walk(file: _File, number: int, deepest: int) -> Iterator[int]:
     yield number
     page = file.page(number)
     own, _, flags, lower, _ = _HEADER.unpack_from(page)
-    if own != number or flags not in (_BRANCH, _LEAF) or not 16 <= lower <= file.page_size or not deepest:
+    if own != number or flags not in (_BRANCH, _LEAF) or not 16 <= lower <= file.page_size or lower % 2 or not deepest:
         raise ValueError(f"page {number} is none of its tree")
     for (place,) in struct.iter_unpack("<H", page[16:lower]):
         if place + _NODE.size > file.page_size:
