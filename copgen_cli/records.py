@@ -43,8 +43,6 @@ class TimestepDraw(StrEnum):
     UNIFORM = "uniform"
     LOGIT_NORMAL = "logit-normal"
     """More often the middle steps."""
-    ROLES = "roles"
-    """Some modalities given (step 0) and some left out (the last step), as sampling asks; the others uniform."""
 
 
 class PositionStart(StrEnum):

@@ -25,7 +25,6 @@ from copgen_cli.model.diffusion import (
     min_snr_weight,
 )
 from copgen_cli.records import TimestepDraw
-from copgen_cli.sections import TrainSettings
 
 
 def generator(seed=0):
@@ -262,17 +261,3 @@ def test_five_training_steps_agree_with_adamw_written_out_in_float64():
     assert_close(
         {name: p.double() for name, p in net.named_parameters()}, dict(exact.named_parameters()), rtol=0, atol=1e-6
     )
-
-
-def test_roles_make_some_modalities_conditions_and_leave_some_out_and_conditions_weigh_nothing():
-    steps = draw_timesteps(4000, 4, distribution=TimestepDraw.ROLES, generator=torch.Generator().manual_seed(0))
-    assert abs((steps == 0).float().mean() - 0.35) < 0.02
-    assert abs((steps == 1000).float().mean() - 0.15) < 0.02
-    between = steps[(steps > 0) & (steps < 1000)].float()
-    assert abs(between.mean() - 500) < 10
-    assert min_snr_weight(torch.tensor([0, 1000]), 1.0).tolist() == [0.0, 1.0]
-
-
-def test_roles_without_min_snr_are_refused_for_a_clean_modality_has_no_noise_to_predict():
-    with pytest.raises(ValueError, match="min_snr_gamma"):
-        TrainSettings(timesteps=TimestepDraw.ROLES)

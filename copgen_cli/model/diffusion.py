@@ -106,9 +106,6 @@ def add_noise(clean: Tensor, noise: Tensor, n: Tensor, schedule: NoiseSchedule =
     return signal * clean.to(dtype) + spread * noise.to(dtype)
 
 
-_GIVEN, _LEFT_OUT = 0.35, 0.15  # shares of modalities among `TimestepDraw.ROLES`
-
-
 def draw_timesteps(
     batch: int,
     num_modalities: int,
@@ -118,24 +115,15 @@ def draw_timesteps(
     device: torch.device | str = "cpu",
     schedule: NoiseSchedule = SCHEDULE,
 ) -> Tensor:
-    """(M, B) int64 steps in 1..T, and 0 among `ROLES`, independent for every modality and sample.
+    """(M, B) int64 steps in 1..T, independent for every modality and sample.
 
     `UNIFORM` is the published choice; `LOGIT_NORMAL` draws the fraction of T as the sigmoid of a standard normal, which
-    prefers the middle (arXiv:2403.03206). `ROLES` makes 35 in 100 modalities a condition, at 0, leaves 15 out, at T,
-    and draws the rest uniformly: a short run then sees the questions that sampling asks. What is given has no noise to
-    predict, so such a loss must give step 0 no weight, as `min_snr_weight` does. Drawn on the generator's device, then
-    moved.
+    prefers the middle (arXiv:2403.03206). Drawn on the generator's device, then moved.
     """
     shape = (num_modalities, batch)
     source = generator.device if generator is not None else device
     if distribution == TimestepDraw.UNIFORM:
         return torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source).to(device)
-    if distribution == TimestepDraw.ROLES:
-        steps = torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source)
-        role = torch.rand(shape, generator=generator, device=source)
-        steps[role < _GIVEN] = 0
-        steps[role >= 1 - _LEFT_OUT] = schedule.steps
-        return steps.to(device)
     fraction = torch.randn(shape, generator=generator, device=source).sigmoid()
     return (fraction * schedule.steps).ceil().long().clamp(1, schedule.steps).to(device)
 
@@ -146,11 +134,11 @@ def min_snr_weight(n: Tensor, gamma: float, schedule: NoiseSchedule = SCHEDULE) 
     It keeps the many nearly clean steps from outweighing the rest (arXiv:2303.09556, section 3.4).
 
     Args:
-        n: steps in 0..T, whole or fractional, of any shape; 0, where nothing is to be predicted, has no weight.
+        n: steps in 1..T, whole or fractional, of any shape.
         gamma: signal-to-noise ratio from which on a step counts less; the paper takes 5.
 
     Returns:
-        float32 weights in [0, 1], shaped as `n`.
+        float32 weights in (0, 1], shaped as `n`.
     """
     signal, spread = schedule.amplitudes(n, torch.float32)
     return (gamma * (spread / signal).square()).clamp(max=1)
