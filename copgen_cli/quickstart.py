@@ -37,13 +37,12 @@ class Step:
 def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     """The way from nothing to judged pictures, each step reading what the one before wrote."""
     model = ("--model", BUNDLED_NAME)
-    quick = ("--steps", "20", "--solver", "dpm++2m")
-    judged = ("--limit", "8", "--n-samples", "1", *quick)
+    judged = ("--limit", "8", "--n-samples", "1")
 
     def sample(title: str, given: str, wanted: str) -> Step:
         condition = ("--condition", given) if given else ()
         output = f"{PICTURES}/{given.replace(',', '-') or 'nothing'}"
-        amounts = ("--n-samples", "2", "--limit", "3", *quick)
+        amounts = ("--n-samples", "2", "--limit", "3")
         return Step(title, ("sample", *model, *condition, "--generate", wanted, *amounts, "--output", output))
 
     return (
@@ -61,7 +60,7 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
         sample("From elevation and radar to colour", "dem,s1_rtc", "s2_l1c,s2_l2a"),
         Step(
             "Judge some translations against the truth",
-            ("evaluate", *model, "--pairs", "s1_rtc:s2_l2a,s2_l2a:dem", *judged, "--output", REPORT),
+            ("evaluate", *model, "--pairs", "s2_l1c:s2_l2a,s2_l2a:dem", *judged, "--output", REPORT),
         ),
     )
 
