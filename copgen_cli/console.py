@@ -17,7 +17,7 @@ from copgen_cli.errors import CopgenError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from copgen_cli.data.driver import Summary
+    from copgen_cli.data.units import Summary
 
 T = TypeVar("T")
 

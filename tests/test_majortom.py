@@ -20,13 +20,13 @@ from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_arc
 
 from copgen_cli.data.archives import FolderArchive, FolderFile
 from copgen_cli.data.atomic import Place
-from copgen_cli.data.driver import Unit
 from copgen_cli.data.majortom import Bands, Order, Shelf, fetch_product, interleave, part_path, plan_orders
 from copgen_cli.data.parquet_pages import PageError, unpacked_size
 from copgen_cli.data.parquet_ranges import LARGEST_CHUNK, PartReader, merge_ranges
 from copgen_cli.data.remote import Traffic
 from copgen_cli.data.selection import NoCommonCellsError, compact_times, select, take_rows
 from copgen_cli.data.thumbnails import check_thumbnail
+from copgen_cli.data.units import Unit
 from copgen_cli.data.world_index import WorldIndex
 from copgen_cli.errors import BrokenInputError, UnknownNameError
 from copgen_cli.modalities import Modality

@@ -13,7 +13,7 @@ from typing import Any
 
 from copgen_cli.data.archives import open_archive
 from copgen_cli.data.atomic import Place, require_free_space
-from copgen_cli.data.driver import StageRun, Summary, Unit, settings_of
+from copgen_cli.data.driver import StageRun, settings_of
 from copgen_cli.data.estimate import Estimate, estimate
 from copgen_cli.data.executors import Threads, local_executor
 from copgen_cli.data.majortom import (
@@ -29,6 +29,7 @@ from copgen_cli.data.majortom import (
 )
 from copgen_cli.data.manifest import Outcome, Status, read_header
 from copgen_cli.data.selection import Funnel, Selection, select
+from copgen_cli.data.units import Summary, Unit
 from copgen_cli.data.world_index import WorldIndex, refresh_index
 from copgen_cli.errors import UsageError
 from copgen_cli.layout import subset_index

@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -38,66 +38,13 @@ from copgen_cli.data.atomic import Place, WrittenFile, hash_file, held_back, saf
 from copgen_cli.data.executors import Executor, Inline
 from copgen_cli.data.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
 from copgen_cli.data.private_folder import PRIVATE_FOLDER, PrivateFolder
-from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, ItemError, MismatchError
+from copgen_cli.data.units import Result, Summary, Unit
+from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
 
 I = TypeVar("I")  # noqa: E741
 
 MADE_ANEW = "to be made anew"
 """The reason in the record of a unit that only says which files it had."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit(Generic[I]):
-    """One piece of work."""
-
-    key: str
-    """Stable between runs: a cell, a patch, a product."""
-    item: I
-    fingerprint: str = ""
-    """Of the input: a recorded unit whose input has changed is done again. Empty where the key says it all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the function of a stage made of one item."""
-
-    files: tuple[WrittenFile, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    skipped: str | None = None
-    """Why nothing was made of the item, though nothing is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The end of a run, for people and, through `as_dict`, for machines."""
-
-    stage: str
-    output: Path
-    done: int
-    """Units finished by this run."""
-    already: int
-    """Units that earlier runs had finished."""
-    skipped: tuple[Outcome, ...]
-    failed: tuple[Outcome, ...]
-    files: int
-    """Files of all finished units."""
-    bytes: int
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_PARTLY if self.failed else 0
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "output": str(self.output),
-            "done": self.done,
-            "already": self.already,
-            "skipped": {outcome.key: outcome.reason for outcome in self.skipped},
-            "failed": {outcome.key: outcome.reason for outcome in self.failed},
-            "files": self.files,
-            "bytes": self.bytes,
-        }
 
 
 class StageRun:

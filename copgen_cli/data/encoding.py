@@ -20,11 +20,12 @@ import torch
 
 from copgen_cli.data.atomic import Place
 from copgen_cli.data.autoencoder_facts import AutoencoderFacts, id_of
-from copgen_cli.data.driver import StageRun, Unit, settings_of
+from copgen_cli.data.driver import StageRun, settings_of
 from copgen_cli.data.latents import EncodedBatch, PatchBatch, encode_batches, plan_batches
 from copgen_cli.data.manifest import Journal, Outcome, Status
 from copgen_cli.data.patch_tree import PatchTree
 from copgen_cli.data.patches import PATCH
+from copgen_cli.data.units import Unit
 from copgen_cli.errors import MismatchError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Split

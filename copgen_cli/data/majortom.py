@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from copgen_cli.data.atomic import Place, WrittenFile
-from copgen_cli.data.driver import Result, Unit
 from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.parquet_ranges import PartReader
 from copgen_cli.data.remote import Archive
 from copgen_cli.data.selection import Selection, compact_times, take_selected
 from copgen_cli.data.thumbnails import check_band, check_thumbnail
+from copgen_cli.data.units import Result, Unit
 from copgen_cli.data.world_index import WorldIndex
 from copgen_cli.errors import BrokenInputError, UnknownNameError, UsageError
 from copgen_cli.layout import NO_PRODUCT, product_path, subset_index

@@ -16,12 +16,13 @@ import torch
 
 from copgen_cli.data.atomic import WrittenFile, require_free_space
 from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.driver import StageRun, Summary, Unit
+from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import Threads
 from copgen_cli.data.manifest import Outcome, Status
 from copgen_cli.data.store import LatentStore
 from copgen_cli.data.store_builder import StoreBuilder, store_bytes
 from copgen_cli.data.store_format import DATA_FILE, StoreMetadata
+from copgen_cli.data.units import Summary, Unit
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.layout import split_store
 from copgen_cli.modalities import Modality, Split

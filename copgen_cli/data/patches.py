@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from copgen_cli.data.atomic import Place
-from copgen_cli.data.driver import Result
 from copgen_cli.data.footprints import footprint_of
 from copgen_cli.data.images import encode_png, read_colour, read_grey
+from copgen_cli.data.units import Result
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split

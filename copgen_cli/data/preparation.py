@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from copgen_cli.data.atomic import Place, require_free_space
-from copgen_cli.data.driver import StageRun, Unit
+from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import local_executor
 from copgen_cli.data.manifest import Outcome, Status
 from copgen_cli.data.patch_table import patch_table
@@ -17,6 +17,7 @@ from copgen_cli.data.patches import save_patches, windows
 from copgen_cli.data.scenes import Subset, read_subset
 from copgen_cli.data.split import SplitRule, split_of
 from copgen_cli.data.split_map import MAP_FILE, draw_split_map
+from copgen_cli.data.units import Unit
 from copgen_cli.layout import split_index
 from copgen_cli.modalities import Split
 from copgen_cli.records import Scene

@@ -20,9 +20,10 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 
 from copgen_cli.data.atomic import Place
-from copgen_cli.data.driver import StageRun, Unit
+from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import Threads
 from copgen_cli.data.manifest import Journal, Outcome, Status
+from copgen_cli.data.units import Unit
 from copgen_cli.errors import BrokenInputError, ItemError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.parallel import World, noticing_a_lost_process

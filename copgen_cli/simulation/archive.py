@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from copgen_cli.data.atomic import Place, WrittenFile
-from copgen_cli.data.driver import Result, StageRun, Unit
+from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import local_executor
 from copgen_cli.data.grid import parse_cell
 from copgen_cli.data.manifest import Status
+from copgen_cli.data.units import Result, Unit
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.products import OPTICAL_BANDS, REAL_GAPS, Gaps, Row, rows_of_cell
 from copgen_cli.simulation.world import SIZE, WORLD_VERSION
