@@ -153,7 +153,8 @@ class Journal:
 
     def append(self, outcome: Outcome, held: dict[Path, Path] | None = None) -> None:
         """Put files in place that were held back, and note their unit: one unit at a time over all threads and
-        processes, so that a kill leaves at most one that is in place but not noted.
+        processes, so that a kill leaves at most one that is in place but not noted. (Worker processes that outlive the
+        killed one end one after another, and each may leave one.)
 
         One write at the end of the file, which the system does not mix with another's where locks do not work. The
         leading newline keeps a line that a kill cut short from spoiling this one.

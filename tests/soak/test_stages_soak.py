@@ -171,7 +171,9 @@ def test_f6_killed_at_100_random_moments(stages, tmp_path, name):
         f"{name}: {kills} kills, {rounds} rounds finished between them; {redone} units twice, at most {worst} at once"
     )
     assert tree(output) == undisturbed
-    assert worst <= 2  # prepare has two workers, each with a cell in hand; the others have one batch
+    # One unit at a time comes into place, but the two worker processes of prepare end one after the other: as the first
+    # leaves a cell and the lock, the second may begin another. What encodes has one thread that writes.
+    assert worst <= (2 if name == "prepare" else 1)
 
 
 @pytest.mark.parametrize("processes", [2, 8])
