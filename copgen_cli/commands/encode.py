@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from copgen_cli import console
+from copgen_cli.commands.pack import report_packed
 from copgen_cli.layout import moments_beside, store_beside
 from copgen_cli.options import (
     DataDirOption,
@@ -24,9 +24,7 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.data.encoding import Encoder
-    from copgen_cli.data.patch_tree import PatchTree
-    from copgen_cli.model.parallel import World
+    from copgen_cli.data.store_parts import PatchPacking
 
 
 def encode(
@@ -64,9 +62,10 @@ def encode(
 
     Example:  copgen encode --region rome --batch-size 64
     """
-    from copgen_cli.data.encoding import STAGE, help_encoding, open_encoder
+    from copgen_cli.data.encoding import STAGE
     from copgen_cli.data.packing import STAGE as PACKING
-    from copgen_cli.data.patch_tree import read_tree
+    from copgen_cli.data.packing import pack
+    from copgen_cli.data.store_parts import open_patches
     from copgen_cli.settings import load_settings
 
     options = {"vae": vae, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
@@ -74,78 +73,48 @@ def encode(
     straight = settings.encode.to == "lmdb"
     source = path or settings.workspace.patches
     output = output_dir or (store_beside(source) if straight else moments_beside(source))
-    tree = read_tree(source, ".png", what="patches", written_by="prepare")
-    encoder, world = open_encoder(settings.encode, output, PACKING if straight else STAGE, overwrite=overwrite)
-    job = EncodeCall(tree, encoder, world, settings.encode.batch_size, output, json, dry_run, overwrite)
-    if not world.is_main:
+    patches = open_patches(source, output, PACKING if straight else STAGE, settings.encode, overwrite=overwrite)
+    if not patches.world.is_main:
         if not dry_run:
-            help_encoding(tree, encoder, world)
-    elif straight:
-        raise typer.Exit(_into_store(job, settings.pack.dtype))
-    else:
-        raise typer.Exit(_into_files(job))
+            patches.help()
+        return
+    if not straight:
+        raise typer.Exit(_into_files(patches, output, json=json, dry_run=dry_run, overwrite=overwrite))
+    packed = pack(
+        patches,
+        output,
+        dtype=settings.pack.dtype,
+        input_type="png",
+        overwrite=overwrite,
+        dry_run=dry_run,
+        draw=console.track_counts,
+    )
+    raise typer.Exit(report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
 
 
-@dataclass(frozen=True, slots=True)
-class EncodeCall:
-    """One call of the command, with its inputs opened."""
-
-    tree: PatchTree
-    encoder: Encoder
-    world: World
-    batch_size: int
-    output: Path
-    json: bool
-    dry_run: bool
-    overwrite: bool
-
-
-def _into_files(call: EncodeCall) -> int:
+def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
     from copgen_cli.data.driver import StageRun
     from copgen_cli.data.encoding import STAGE, encode_to_files, units_of
 
-    modalities = list(call.tree.modalities)
+    tree, encoder = patches.tree, patches.encoder
     with StageRun(
         STAGE,
-        call.output,
-        settings={"modalities": modalities, **call.encoder.settings()},
-        overwrite=call.overwrite,
+        output,
+        settings={"modalities": list(tree.modalities), **encoder.settings()},
+        overwrite=overwrite,
         prune=True,
-        dry_run=call.dry_run,
+        dry_run=dry_run,
     ) as run:
-        units = units_of(call.tree)
+        units = units_of(tree)
         todo = run.pending(units)
         before = len(units) - len(todo)
-        if call.dry_run:
-            size = len(todo) * len(modalities) * call.encoder.patch_bytes
-            console.forecast("Would encode", json=call.json, patches=len(todo), done_before=before, bytes=size)
+        if dry_run:
+            size = len(todo) * len(tree.modalities) * encoder.patch_bytes
+            console.forecast("Would encode", json=json, patches=len(todo), done_before=before, bytes=size)
             return 0
-        steps = encode_to_files(run, call.tree, call.encoder, call.world, todo=todo, batch_size=call.batch_size)
+        steps = encode_to_files(run, tree, encoder, patches.world, todo=todo, batch_size=patches.batch_size)
         for _ in console.track_counts(steps, total=len(units), done=before, label="Encoding", unit="patches"):
             pass
         summary = run.finish()
-    console.report("Encoded", summary, json=call.json, autoencoder=call.encoder.source)
+    console.report("Encoded", summary, json=json, autoencoder=encoder.source)
     return summary.exit_code
-
-
-def _into_store(call: EncodeCall, dtype: str) -> int:
-    from dataclasses import asdict
-
-    from copgen_cli.data.packing import Forecast, pack
-    from copgen_cli.data.store_parts import PatchPacking
-
-    packed = pack(
-        PatchPacking(call.tree, call.encoder, call.world, call.batch_size),
-        call.output,
-        dtype=dtype,
-        input_type="png",
-        overwrite=call.overwrite,
-        dry_run=call.dry_run,
-        draw=console.track_counts,
-    )
-    if isinstance(packed, Forecast):
-        console.forecast("Would encode and pack", json=call.json, **asdict(packed))
-        return 0
-    records = {f"{split}_records": count for split, count in packed.records.items()}
-    console.report("Encoded and packed", packed.summary, json=call.json, **records)
-    return packed.summary.exit_code

@@ -22,7 +22,7 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.data.packing import Packing
+    from copgen_cli.data.packing import Forecast, Packed, Packing
     from copgen_cli.settings import Settings
 
 
@@ -63,9 +63,6 @@ def pack(
 
     Example:  copgen pack --region rome --dtype float16
     """
-    from dataclasses import asdict
-
-    from copgen_cli.data.packing import Forecast
     from copgen_cli.data.packing import pack as pack_all
     from copgen_cli.settings import load_settings
 
@@ -94,12 +91,21 @@ def pack(
         dry_run=dry_run,
         draw=console.track_counts,
     )
+    raise typer.Exit(report_packed(packed, did="Packed", would="Would pack", json=json))
+
+
+def report_packed(packed: Packed | Forecast, *, did: str, would: str, json: bool) -> int:
+    """Print what was packed or would be, under the title that fits; returns the exit code."""
+    from dataclasses import asdict
+
+    from copgen_cli.data.packing import Forecast
+
     if isinstance(packed, Forecast):
-        console.forecast("Would pack", json=json, **asdict(packed))
-        return
+        console.forecast(would, json=json, **asdict(packed))
+        return 0
     records = {f"{split}_records": count for split, count in packed.records.items()}
-    console.report("Packed", packed.summary, json=json, **records)
-    raise typer.Exit(packed.summary.exit_code)
+    console.report(did, packed.summary, json=json, **records)
+    return packed.summary.exit_code
 
 
 def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
@@ -114,15 +120,12 @@ def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
 
 def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:
     """None in a process that only helped another one, which packs."""
-    from copgen_cli.data.encoding import help_encoding, open_encoder
     from copgen_cli.data.packing import STAGE
-    from copgen_cli.data.patch_tree import read_tree
-    from copgen_cli.data.store_parts import PatchPacking
+    from copgen_cli.data.store_parts import open_patches
 
-    tree = read_tree(source, ".png", what="patches", written_by="prepare")
-    encoder, world = open_encoder(settings.encode, output, STAGE, overwrite=overwrite)
-    if world.is_main:
-        return PatchPacking(tree, encoder, world, settings.encode.batch_size)
+    patches = open_patches(source, output, STAGE, settings.encode, overwrite=overwrite)
+    if patches.world.is_main:
+        return patches
     if not dry_run:
-        help_encoding(tree, encoder, world)
+        patches.help()
     return None

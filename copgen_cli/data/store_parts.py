@@ -10,25 +10,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from copgen_cli.data.atomic import Place, require_free_space
 from copgen_cli.data.driver import PRIVATE_FOLDER, StageRun
-from copgen_cli.data.encoding import EncodeJob, Encoder, encode_share, share_with_all
+from copgen_cli.data.encoding import EncodeJob, Encoder, encode_share, help_encoding, open_encoder, share_with_all
 from copgen_cli.data.latents import EncodedBatch, PatchBatch, plan_batches, read_patch
 from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.packing import SplitPlan, as_stored, finish_store, note_failures, open_builder
-from copgen_cli.data.patch_tree import PatchTree, fingerprint
+from copgen_cli.data.patch_tree import PatchTree, fingerprint, read_tree
 from copgen_cli.data.store_builder import StoreBuilder
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.parallel import World
 
+if TYPE_CHECKING:
+    from copgen_cli.settings import EncodeSettings
+
 
 @dataclass(frozen=True, slots=True)
 class PatchPacking:
-    """Packs patches, encoding them on the way."""
+    """Patches and what encodes them; packs them, encoding them on the way."""
 
     tree: PatchTree
     encoder: Encoder
@@ -59,8 +63,12 @@ class PatchPacking:
         for modality in self.tree.modalities:
             read_patch(self.tree, plan.split, modality, name)
 
+    def help(self) -> None:
+        """The part of every process but the main one, whatever becomes of what is encoded."""
+        help_encoding(self.tree, self.encoder, self.world)
+
     def build(self, run: StageRun, plans: Sequence[SplitPlan]) -> Iterator[int]:
-        """The part of the main process; the others call `help_encoding`."""
+        """The part of the main process; the others call `help`."""
         splits = [_SplitInParts(run, plan, self.batch_size) for plan in plans]
         require_free_space(run.output, sum(split.plan.bytes - split.builder.size for split in splits))
         batches = tuple(batch for split in splits for batch in split.to_encode())
@@ -76,6 +84,18 @@ class PatchPacking:
         for split in splits:
             yield from split.take_in()
             finish_store(run, split.plan, split.builder)
+
+
+def open_patches(source: Path, output: Path, stage: str, settings: EncodeSettings, *, overwrite: bool) -> PatchPacking:
+    """Find the patches below `source`, and open what encodes them.
+
+    Raises:
+        MissingInputError: there are none.
+        UsageError: there is no such device.
+    """
+    tree = read_tree(source, ".png", what="patches", written_by="prepare")
+    encoder, world = open_encoder(settings, output, stage, overwrite=overwrite)
+    return PatchPacking(tree, encoder, world, settings.batch_size)
 
 
 @dataclass(frozen=True, slots=True)
