@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.commands.pack import report_packed
 from copgen_cli.layout import moments_beside, store_beside
 from copgen_cli.options import (
     DataDirOption,
@@ -89,7 +88,7 @@ def encode(
         dry_run=dry_run,
         draw=console.track_counts,
     )
-    raise typer.Exit(report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
+    raise typer.Exit(console.report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
 
 
 def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:

@@ -22,7 +22,7 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.data.packing import Forecast, Packed, Packing
+    from copgen_cli.data.packing import Packing
     from copgen_cli.settings import Settings
 
 
@@ -91,21 +91,7 @@ def pack(
         dry_run=dry_run,
         draw=console.track_counts,
     )
-    raise typer.Exit(report_packed(packed, did="Packed", would="Would pack", json=json))
-
-
-def report_packed(packed: Packed | Forecast, *, did: str, would: str, json: bool) -> int:
-    """Print what was packed or would be, under the title that fits; returns the exit code."""
-    from dataclasses import asdict
-
-    from copgen_cli.data.packing import Forecast
-
-    if isinstance(packed, Forecast):
-        console.forecast(would, json=json, **asdict(packed))
-        return 0
-    records = {f"{split}_records": count for split, count in packed.records.items()}
-    console.report(did, packed.summary, json=json, **records)
-    return packed.summary.exit_code
+    raise typer.Exit(console.report_packed(packed, did="Packed", would="Would pack", json=json))
 
 
 def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
