@@ -184,6 +184,7 @@ def _cells_of_source(table: Path, modality: Modality, region: RegionSettings) ->
                 piece, counts = _filter_group(file, first, group, modality, region)
                 left += counts
                 pieces.append(piece)
+                pa.default_memory_pool().release_unused()  # columns of a row group are large, and done with
             total = file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise BrokenInputError(
