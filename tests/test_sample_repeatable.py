@@ -140,7 +140,8 @@ def test_the_command_draws_what_the_pipeline_draws(plan, model, radar):
 
     out = CopGenPipeline.from_pretrained(model)(
         generate=["dem", "s2_l2a"], condition={"s1_rtc": pixels_of(radar / "a.png").copy()}, num_samples=2,
-        num_inference_steps=3, seed=3, sample_ids=["a_v1", "a_v2"], output_type="latent",
+        num_inference_steps=3, solver=job.painter.request.solver, seed=3, sample_ids=["a_v1", "a_v2"],
+        output_type="latent",
     )  # fmt: skip
 
     mine = job.painter.draw(tasks)

@@ -106,7 +106,7 @@ class CopGenPipeline(DiffusionPipeline):
             guidance_scale: 0 is off; see `sample_latents`.
             generator: source of a seed; torch's global one where neither it nor `seed` is given.
             output_type: "pil", "pt" (tensors in [0, 1]) or "latent" (nothing is decoded).
-            solver: a name, or "scheduler" for the pipeline's own.
+            solver: a name, or "scheduler" for the pipeline's own; by default the published one, not the command's.
             seed: with a sample's id and a modality's name, all that a sample's noise depends on.
             sample_ids: B x S names, samples of a condition side by side; None numbers them.
             batch_size: samples at a time; None is all. It changes results by rounding only.
