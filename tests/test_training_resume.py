@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_what_differs(stor
 def test_a_setting_that_changes_the_course_of_a_run_is_told(store, tmp_path):
     list(go_on(prepare(store, tmp_path), stop_at(1)))
 
-    assert prepare(store, tmp_path, lr=5e-4, steps=20, save_every=2).changed == {"lr": (1e-3, 5e-4)}
+    assert prepare(store, tmp_path, lr=5e-4, steps=20, save_every=2, micro_batch=1).changed == {"lr": (1e-3, 5e-4)}
 
 
 def test_resume_none_refuses_to_begin_where_there_are_checkpoints(store, tmp_path):

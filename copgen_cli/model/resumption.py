@@ -17,9 +17,10 @@ from copgen_cli.sections import TrainSettings
 PASSES_ON = (
     "workdir", "resume", "save_every", "keep_last", "milestone_every", "validate_every", "validate_samples",
     "preview_every", "preview_samples", "preview_steps", "log_every", "trackers", "max_time", "device", "gpus",
-    "num_processes", "accelerate_config", "workers", "vae", "preset", "stop_after_skipped", "init_from",
+    "num_processes", "micro_batch", "accelerate_config", "workers", "vae", "preset", "stop_after_skipped", "init_from",
 )  # fmt: skip
-"""Settings that may change between one part of a run and the next without a word: they do not change its course."""
+"""Settings that may change between one part of a run and the next without a word: its course stays, but for rounding
+where sums are cut another way."""
 
 
 @dataclass(frozen=True, slots=True)
