@@ -24,7 +24,7 @@ from copgen_cli.commands.sample import sample
 from copgen_cli.commands.simulate import simulate
 from copgen_cli.commands.train import train
 from copgen_cli.commands.train_autoencoder import train_autoencoder
-from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError
+from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError
 from copgen_cli.options import ConfigOption, GlobalOptions
 
 # Plain help: drawing boxes with rich would more than double the time to the first answer.
@@ -93,15 +93,21 @@ def main() -> None:
         console.error(problem)
         sys.exit(problem.exit_code)
     except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+        told = _as_told(problem)
+        if told is None:
             raise
-        full = DiskFullError(Path(problem.filename or "."))
-        console.error(full)
-        sys.exit(full.exit_code)
+        console.error(told)
+        sys.exit(told.exit_code)
     except SystemExit as leaving:
         if leaving.code in (EXIT_SIGINT, EXIT_SIGTERM):
             console.note("Stopped. What is complete is kept; the same command continues from here.")
         raise
+
+
+def _as_told(problem: OSError) -> CopgenError | None:
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(Path(problem.filename or "."))
+    return UnusablePathError.of(problem)
 
 
 def _leave_on_sigterm(number: int, frame: Any) -> None:

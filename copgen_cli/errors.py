@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,31 @@ class DiskFullError(CopgenError):
             f"No room left on the disk of {path}.{need}{have}{'.' if need else ''}",
             hint="Free some space or choose another folder; what is complete is kept, and running again continues.",
         )
+
+
+_UNUSABLE = {
+    errno.EACCES: "Change its permissions, or choose another folder.",
+    errno.EEXIST: "Something else has this name: move it away, or choose another folder.",
+    errno.EIO: "The disk or its network fails: check it, then run again, which continues.",
+    errno.EISDIR: "A file is needed here: move the folder away, or name another place.",
+    errno.ELOOP: "Links lead in a circle: mend them, or choose another folder.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or use fewer workers.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ENOTDIR: "A folder is needed here: move the file away, or choose another folder.",
+    errno.EPERM: "Change its permissions, or choose another folder.",
+    errno.EROFS: "Its disk can only be read: choose another folder.",
+}
+
+
+class UnusablePathError(CopgenError):
+    """A path that the system refuses, for a reason that only the user can mend."""
+
+    @classmethod
+    def of(cls, problem: OSError) -> UnusablePathError | None:
+        """The same problem with a hint; None where the system's reason may as well be a mistake of ours."""
+        if problem.filename is None or problem.errno not in _UNUSABLE:
+            return None
+        return cls(f"{problem.filename}: {problem.strerror}.", hint=_UNUSABLE[problem.errno])
 
 
 def _revive(kind: type[CopgenError], args: tuple[Any, ...], state: dict[str, Any]) -> CopgenError:

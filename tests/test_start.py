@@ -68,3 +68,21 @@ def test_quiet_and_verbose_exclude_each_other():
 
 def test_a_command_that_does_not_exist_is_wrong_usage():
     assert run("downlaod").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["simulate", "--cells", "1", "--output"], ["quickstart", "--output"]], ids=lambda words: words[0]
+)
+def test_a_file_where_a_folder_is_to_be_made_is_told_in_one_line_with_its_mend(tmp_path, command):
+    in_the_way = tmp_path / "taken"
+    in_the_way.touch()
+
+    process = subprocess.run(
+        [sys.executable, "-m", "copgen_cli", *command, str(in_the_way)],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"error: {in_the_way}")
+    assert "choose another folder" in process.stderr
+    assert "Traceback" not in process.stderr
