@@ -8,18 +8,24 @@ from __future__ import annotations
 import base64
 import html
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from copgen_cli.errors import UsageError
 from copgen_cli.model.bundled import BUNDLED_NAME
 
 REGION = "simulated"
+SETTINGS = "copgen.toml"
 ARCHIVE = "archive"
+DATA = "data"
+RUNS = "runs"
 PICTURES = "pictures"
 REPORT = "report"
 PAGE = "index.html"
+_HEAD = "# Written by `copgen quickstart`, and read by every `copgen` command that runs in this folder.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +64,35 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
         sample("Draw places that do not exist", "", "dem,s1_rtc,s2_l1c,s2_l2a"),
         sample("What could lie below this radar image?", "s1_rtc", "dem,s2_l1c,s2_l2a"),
         sample("From elevation and radar to colour", "dem,s1_rtc", "s2_l1c,s2_l2a"),
+        sample("What colour has the ground without the air above it?", "s2_l1c", "s2_l2a"),
         Step(
             "Judge some translations against the truth",
             ("evaluate", *model, "--pairs", "s2_l1c:s2_l2a,s2_l2a:dem", *judged, "--output", REPORT),
         ),
     )
+
+
+def claim_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make the folder, or take one that quickstart made.
+
+    Args:
+        overwrite: remove what quickstart wrote there, and nothing else.
+
+    Raises:
+        UsageError: something else lies there, which the settings file or the page might replace.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / SETTINGS
+    try:
+        ours = settings.read_text(encoding="utf-8", errors="replace").startswith(_HEAD)
+    except FileNotFoundError:
+        ours = not any(folder.iterdir())
+    if not ours:
+        raise UsageError(f"{folder} holds what quickstart did not write.", hint="Choose another folder with --output.")
+    if overwrite:
+        for name in (ARCHIVE, DATA, RUNS, PICTURES, REPORT):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / PAGE).unlink(missing_ok=True)
 
 
 def write_settings(folder: Path, seed: int) -> Path:
@@ -71,12 +101,12 @@ def write_settings(folder: Path, seed: int) -> Path:
     Returns:
         `folder/copgen.toml`.
     """
-    file = folder / "copgen.toml"
+    file = folder / SETTINGS
     file.write_text(
-        f"""# Read by every `copgen` command that runs in this folder.
+        f"""{_HEAD}
 region = "{REGION}"
-data_dir = "data"
-runs_dir = "runs"
+data_dir = "{DATA}"
+runs_dir = "{RUNS}"
 
 [regions.{REGION}]
 bbox = [15.5, 48.5, 19.25, 51.0]

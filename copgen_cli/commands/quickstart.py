@@ -24,20 +24,11 @@ def quickstart(
 
     Example:  copgen quickstart --output tour
     """
-    import shutil
-
-    from copgen_cli.errors import UsageError
     from copgen_cli.model.bundled import bundled_folder
-    from copgen_cli.quickstart import run_step, steps, write_page, write_settings
+    from copgen_cli.quickstart import claim_folder, run_step, steps, write_page, write_settings
 
-    if overwrite and output.exists():
-        if not (output / "copgen.toml").is_file():
-            raise UsageError(
-                f"{output} was not made by quickstart.", hint="Remove it yourself, or choose another --output."
-            )
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
     bundled_folder()
+    claim_folder(output, overwrite=overwrite)
     write_settings(output, seed)
     todo = steps(cells, train_steps, seed)
     console.note(f"Each step is a command that you can run yourself, after\n$ cd {output}")
