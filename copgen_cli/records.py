@@ -43,6 +43,8 @@ class TimestepDraw(StrEnum):
     UNIFORM = "uniform"
     LOGIT_NORMAL = "logit-normal"
     """More often the middle steps."""
+    ROLES = "roles"
+    """As sampling asks: some modalities given, some generated at one step, some left out."""
 
 
 class PositionStart(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -248,7 +248,7 @@ class TrainSettings(Section):
     ema_warmup: bool = False
     """Keep at most (1 + k) / (10 + k) at step k, so that a short run's average forgets its start."""
     timesteps: TimestepDraw = TimestepDraw.UNIFORM
-    """How noise levels are drawn; logit-normal is arXiv:2403.03206."""
+    """How noise levels are drawn; logit-normal is arXiv:2403.03206; roles needs min_snr_gamma."""
     min_snr_gamma: PositiveFloat | None = None
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper; None weighs all alike."""
     stop_after_skipped: PositiveInt = 20
@@ -303,6 +303,12 @@ class TrainSettings(Section):
     """Save and stop after this long, such as 45m, 11.5h or 23:30:00."""
     vae: str | None = None
     """The autoencoder that made the latents, for previews and the finished model; None is the one the store names."""
+
+    @model_validator(mode="after")
+    def _given_modalities_have_no_weight(self) -> Self:
+        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None:
+            raise ValueError("timesteps = roles needs min_snr_gamma, which gives modalities without noise no weight")
+        return self
 
     @field_validator("betas")
     @classmethod

@@ -25,6 +25,7 @@ from copgen_cli.model.diffusion import (
     min_snr_weight,
 )
 from copgen_cli.records import TimestepDraw
+from copgen_cli.sections import TrainSettings
 
 
 def generator(seed=0):
@@ -261,3 +262,23 @@ def test_five_training_steps_agree_with_adamw_written_out_in_float64():
     assert_close(
         {name: p.double() for name, p in net.named_parameters()}, dict(exact.named_parameters()), rtol=0, atol=1e-6
     )
+
+
+def test_roles_ask_every_question_that_sampling_asks_and_conditions_weigh_nothing():
+    steps = draw_timesteps(8000, 4, distribution=TimestepDraw.ROLES, generator=generator())
+    given, left_out = steps == 0, steps == 1000
+    generated = ~given & ~left_out
+    asked = generated.any(0)  # all but the rare columns where the step of what is generated is the last one
+    assert asked.float().mean() > 0.99
+    assert len({tuple(column.tolist()) for column in (given * 1 + left_out * 2)[:, asked].T}) == 3**4 - 2**4
+    shares = torch.stack([given, generated, left_out]).float().mean((1, 2))
+    assert_close(shares, torch.tensor([25 / 81, 31 / 81, 25 / 81]), rtol=0, atol=0.01)
+    for column, mask in zip(steps.T, generated.T, strict=True):
+        assert len(column[mask].unique()) <= 1
+    assert abs(steps[generated].float().mean() - 500) < 20
+    assert min_snr_weight(torch.tensor([0, 1000]), 1.0).tolist() == [0.0, 1.0]
+
+
+def test_roles_without_min_snr_are_refused_for_a_clean_modality_has_no_noise_to_predict():
+    with pytest.raises(ValueError, match="min_snr_gamma"):
+        TrainSettings(timesteps=TimestepDraw.ROLES)

@@ -115,13 +115,23 @@ def draw_timesteps(
     device: torch.device | str = "cpu",
     schedule: NoiseSchedule = SCHEDULE,
 ) -> Tensor:
-    """(M, B) int64 steps in 1..T, independent for every modality and sample.
+    """(M, B) int64 steps in 1..T, and 0 among `ROLES`.
 
-    `UNIFORM` is the published choice; `LOGIT_NORMAL` draws the fraction of T as the sigmoid of a standard normal, which
-    prefers the middle (arXiv:2403.03206). Drawn on the generator's device, then moved.
+    `UNIFORM`, the published choice, draws one for every modality and sample; so does `LOGIT_NORMAL`, as the sigmoid of
+    a standard normal times T, which prefers the middle (arXiv:2403.03206). `ROLES` makes every sample a question that
+    sampling asks: each modality is given, at 0, generated, at one step for all of them, or left out, at T, with equal
+    odds, and one at least is generated. What is given has no noise to predict, so such a loss must give step 0 no
+    weight, as `min_snr_weight` does. Drawn on the generator's device, then moved.
     """
     shape = (num_modalities, batch)
     source = generator.device if generator is not None else device
+    if distribution == TimestepDraw.ROLES:
+        role = torch.randint(-1, 2, shape, generator=generator, device=source)  # given, generated, left out
+        needed = torch.randint(0, num_modalities, (1, batch), generator=generator, device=source)
+        chosen = torch.arange(num_modalities, device=source)[:, None] == needed
+        generated = (role == 0) | (chosen & (role != 0).all(0))
+        step = torch.randint(1, schedule.steps + 1, (batch,), generator=generator, device=source)
+        return torch.where(generated, step, torch.where(role < 0, 0, schedule.steps)).to(device)
     if distribution == TimestepDraw.UNIFORM:
         return torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source).to(device)
     fraction = torch.randn(shape, generator=generator, device=source).sigmoid()
@@ -134,11 +144,11 @@ def min_snr_weight(n: Tensor, gamma: float, schedule: NoiseSchedule = SCHEDULE) 
     It keeps the many nearly clean steps from outweighing the rest (arXiv:2303.09556, section 3.4).
 
     Args:
-        n: steps in 1..T, whole or fractional, of any shape.
+        n: steps in 0..T, whole or fractional, of any shape; 0, where nothing is to be predicted, has no weight.
         gamma: signal-to-noise ratio from which on a step counts less; the paper takes 5.
 
     Returns:
-        float32 weights in (0, 1], shaped as `n`.
+        float32 weights in [0, 1], shaped as `n`.
     """
     signal, spread = schedule.amplitudes(n, torch.float32)
     return (gamma * (spread / signal).square()).clamp(max=1)
