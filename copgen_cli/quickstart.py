@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,10 +16,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from copgen_cli.data.split import SplitRule, split_of
 from copgen_cli.errors import UsageError
+from copgen_cli.modalities import Split
 from copgen_cli.model.bundled import BUNDLED_NAME
+from copgen_cli.settings import ENV_PREFIX
+from copgen_cli.simulation.world import cells_of_region
 
 REGION = "simulated"
+BBOX = (15.5, 48.5, 19.25, 51.0)
+TRAIN_RATIO = 0.6
 SETTINGS = "copgen.toml"
 ARCHIVE = "archive"
 DATA = "data"
@@ -54,7 +62,7 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     return (
         Step(
             "Make a small Earth whose truth is known",
-            ("simulate", "--cells", str(cells), "--seed", str(seed), "--output", ARCHIVE),
+            ("simulate", "--cells", str(cells), "--seed", str(seed), "--no-gaps", "--output", ARCHIVE),
         ),
         Step("Fetch the thumbnails of the region from that archive", ("download",)),
         Step("Align, crop and cut them into patches", ("prepare",)),
@@ -95,13 +103,19 @@ def claim_folder(folder: Path, *, overwrite: bool) -> None:
         (folder / PAGE).unlink(missing_ok=True)
 
 
-def write_settings(folder: Path, seed: int) -> Path:
+def write_settings(folder: Path, cells: int, seed: int) -> Path:
     """The settings file that makes the command lines short.
+
+    Args:
+        folder: of the tour.
+        cells: how many will be simulated, at least two.
+        seed: of the simulated region.
 
     Returns:
         `folder/copgen.toml`.
     """
     file = folder / SETTINGS
+    drawn = cells_of_region(BBOX, cells, seed)
     file.write_text(
         f"""{_HEAD}
 region = "{REGION}"
@@ -109,7 +123,7 @@ data_dir = "{DATA}"
 runs_dir = "{RUNS}"
 
 [regions.{REGION}]
-bbox = [15.5, 48.5, 19.25, 51.0]
+bbox = {list(BBOX)}
 cloud_cover = [0, 10]
 seed = {seed}
 
@@ -117,7 +131,8 @@ seed = {seed}
 endpoint = "{(folder / ARCHIVE).resolve().as_uri()}"
 
 [prepare]
-train_ratio = 0.6
+train_ratio = {TRAIN_RATIO}
+seed = {_even_split_seed(drawn)}
 
 [encode]
 vae = "{BUNDLED_NAME}"
@@ -134,13 +149,24 @@ preview_every = 0
     return file
 
 
+def _even_split_seed(cells: list[str]) -> int:
+    """The first seed that deals out so few cells by the ratio: with any other, a split might stay empty."""
+    wanted = min(max(round(TRAIN_RATIO * len(cells)), 1), len(cells) - 1)
+    rules = (SplitRule(TRAIN_RATIO, seed) for seed in itertools.count())
+    even = (rule for rule in rules if sum(split_of(cell, rule) is Split.TRAIN for cell in cells) == wanted)
+    return next(even).seed
+
+
 def run_step(folder: Path, step: Step) -> int:
-    """Run one step in the folder, as a process of its own.
+    """Run one step in the folder, as a process of its own, under the settings of the folder alone.
 
     Returns:
         Its exit code.
     """
-    return subprocess.run([sys.executable, "-m", "copgen_cli", *step.arguments], cwd=folder, check=False).returncode
+    command = [sys.executable, "-m", "copgen_cli", *step.arguments]
+    # a variable such as COPGEN_DATA_DIR outweighs a settings file, and would send simulated cells among real ones
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
 def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:

@@ -162,7 +162,7 @@ class AutoencoderSettings(Section):
     """Weight of the structural loss beside the mean absolute error."""
     kl_weight: NonNegativeFloat = 1e-4
     """Weight of the divergence of a latent from a standard normal."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     save_every: PositiveInt = 250
     """Updates between checkpoints."""
     device: str = "auto"
@@ -253,7 +253,7 @@ class TrainSettings(Section):
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper; None weighs all alike."""
     stop_after_skipped: PositiveInt = 20
     """Steps in a row without a finite loss and gradient after which the run gives up."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of initial weights, data order and everything drawn."""
 
     device: str = "auto"
@@ -329,7 +329,7 @@ class SampleSettings(Section):
     """The published setting is reference with 50 steps."""
     guidance_scale: NonNegativeFloat = 0.0
     """0 is off."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     save_as: Literal["grid", "pngs"] = "grid"
     batch_size: PositiveInt | None = None
     """Samples at a time; None chooses by the memory of the device."""

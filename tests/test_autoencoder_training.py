@@ -127,10 +127,10 @@ def test_crops_are_pieces_of_the_images_turned_or_mirrored_and_depend_on_the_gen
 
 
 def test_an_image_that_is_too_small_or_none_is_named(images, tmp_path):
-    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
+    Image.new("RGB", (200, 300)).save(tmp_path / "small.png")  # a crop fits, a whole patch does not
     (tmp_path / "text.png").write_text("no picture")
 
-    for name, told in (("small.png", "100 x 300 px"), ("text.png", "cannot be read")):
+    for name, told in (("small.png", "200 x 300 px"), ("text.png", "cannot be read")):
         with pytest.raises(BrokenInputError, match=told):
             training.draw_crops({Modality.DEM: [tmp_path / name]}, 1, 128, np.random.default_rng(0))
 

@@ -15,7 +15,7 @@ DEFAULT_FOLDER = Path("copgen-quickstart")
 
 def quickstart(
     output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = DEFAULT_FOLDER,
-    cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 8,
+    cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 6,
     train_steps: Annotated[int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 3,
     overwrite: OverwriteOption = False,
@@ -29,7 +29,7 @@ def quickstart(
 
     bundled_folder()
     claim_folder(output, overwrite=overwrite)
-    write_settings(output, seed)
+    write_settings(output, cells, seed)
     todo = steps(cells, train_steps, seed)
     console.note(f"Each step is a command that you can run yourself, after\n$ cd {output}")
     for number, step in enumerate(todo, start=1):

@@ -80,17 +80,22 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 def draw_crops(images: Images, count: int, size: int, generator: np.random.Generator) -> Tensor:
     """Square crops at random places of random images of random modalities, turned and mirrored at random.
 
+    Args:
+        images: RGB files by modality, of at least 256 px a side, however small the crops: the last ones are whole.
+        count, size: crops, and pixels of their sides.
+        generator: of what is drawn.
+
     Returns:
         (count, 3, size, size) uint8.
 
     Raises:
-        BrokenInputError: an image cannot be read or is smaller than `size`.
+        BrokenInputError: an image cannot be read or is too small.
     """
     modalities = sorted(images)
     crops = []
     for _ in range(count):
         files = images[modalities[int(generator.integers(len(modalities)))]]
-        pixels = read_image(files[int(generator.integers(len(files)))], at_least=size)
+        pixels = read_image(files[int(generator.integers(len(files)))], at_least=PATCH)
         top, left = (generator.integers(side - size + 1) for side in pixels.shape[:2])
         crop = np.rot90(pixels[top : top + size, left : left + size], int(generator.integers(4)))
         crops.append(crop[:, ::-1] if generator.random() < 0.5 else crop)
