@@ -135,7 +135,7 @@ def veiled(ground: Float32, clouds: Clouds | None) -> Float32:
 
 
 def _billows(size: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Fractal noise with a -5/3 fall, by filtering white noise in frequency."""
+    """Fractal noise whose amplitude falls with frequency to the power 1.75, by filtering white noise."""
     white = generator.standard_normal((size, size), dtype=np.float32)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1

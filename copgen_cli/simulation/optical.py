@@ -128,7 +128,7 @@ def sunlight(height: Float32, pixel: float, sun: Sun) -> Float32:
 
 
 def cast_shadow(height: Float32, pixel: float, sun: Sun) -> NDArray[np.bool_]:
-    """Where higher ground towards the sun hides it, looked for at growing distances up to 3 km."""
+    """Where higher ground towards the sun hides it, looked for at growing distances up to 90 pixels."""
     east, north, up = sun.direction
     flat = math.hypot(east, north)
     shadow = np.zeros(height.shape, dtype=bool)
