@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from copgen_cli.model.sampler import SampleNoise, sample_latents
 from copgen_cli.model.training import autocast
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.sampling.grids import Block, Line, draw_grid
+from copgen_cli.sampling.provenance import synthetic_text
 from copgen_cli.sections import TrainSettings
 
 SEED = 0
@@ -130,12 +130,7 @@ class Preview:
             "records": self.places,
             "conditions": [[], *([str(modality)] for modality in self.modalities)],
         }
-        text = PngInfo()
-        text.add_text("Synthetic", "true")
-        text.add_text("Software", f"copgen {__version__}")
-        text.add_text("Description", f"Below the first row: samples of {self.title}, step {step}, seed {SEED}.")
-        text.add_text("copgen", json.dumps(facts, sort_keys=True))
-        return text
+        return synthetic_text(f"Below the first row: samples of {self.title}, step {step}, seed {SEED}.", facts)
 
 
 def decode(autoencoder: ImageAutoencoder, latents: Tensor) -> list[np.ndarray]:

@@ -216,6 +216,7 @@ def test_a_preview_shows_every_place_from_nothing_and_from_each_modality_and_say
     assert file == tmp_path / "step-00000000.png"
     with Image.open(file) as page:
         assert page.text["Synthetic"] == "true"
+        assert "trainedAlgorithmicMedia" in page.text["XML:com.adobe.xmp"]
         assert '"conditions": [[], ["dem"], ["s1_rtc"], ["s2_l1c"], ["s2_l2a"]]' in page.text["copgen"]
         assert page.width > 2 * 4 * 128  # two places of four modalities
         assert page.height > 6 * 128  # truth, from nothing, and from each of four

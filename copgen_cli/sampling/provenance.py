@@ -183,15 +183,25 @@ class Provenance:
     def as_png_text(self) -> PngImagePlugin.PngInfo:
         """The text chunks of a PNG: for people, for image software, and for `--like`."""
         recipe = self.recipe
-        text = PngImagePlugin.PngInfo()
-        text.add_text("Synthetic", "true")
-        text.add_text("Software", f"copgen {__version__}")
         given = ", ".join(recipe.request.conditions) or "nothing"
         shown = self.modality or ", ".join(recipe.request.generated)
-        text.add_text("Description", f"{shown} given {given}. {recipe.describe().replace(' · ', ', ')}.")
-        text.add_text(KEY, json.dumps(self.as_dict(), sort_keys=True))
-        text.add_itxt("XML:com.adobe.xmp", _XMP)
-        return text
+        return synthetic_text(f"{shown} given {given}. {recipe.describe().replace(' · ', ', ')}.", self.as_dict())
+
+
+def synthetic_text(description: str, facts: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
+    """Text chunks that mark a PNG as synthetic, for people, for image software, and for programs.
+
+    Args:
+        description: one line for people.
+        facts: how it was made, as JSON takes it.
+    """
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Synthetic", "true")
+    text.add_text("Software", f"copgen {__version__}")
+    text.add_text("Description", description)
+    text.add_text(KEY, json.dumps(facts, sort_keys=True))
+    text.add_itxt("XML:com.adobe.xmp", _XMP)
+    return text
 
 
 def read_provenance(picture: Path) -> Provenance:
