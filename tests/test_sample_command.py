@@ -382,6 +382,7 @@ def test_the_newest_model_trained_on_the_region_is_the_default_and_it_says_so(sa
         folder = small_model(tmp_path / "runs" / f"rome-{preset}" / "model", number)
         os.utime(folder / "model_index.json", (number, number))
     small_model(tmp_path / "runs" / "alps-tiny" / "model")
+    small_model(tmp_path / "runs" / "rome-north-tiny" / "model")  # of the region rome-north
 
     call = sample("--input", f"s1_rtc={pictures / 's1_rtc'}", "--generate", "dem", "--output", "o", named=None)
 

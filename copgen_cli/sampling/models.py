@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from copgen_cli.layout import model_folder
+from copgen_cli.layout import model_folder, run_folder
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import modalities_of
 from copgen_cli.model.pipeline_source import INDEX_NAME, find_parts
 from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.presets import Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,15 @@ class LoadedModel:
 def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     """The named model; else the newest finished one trained on the region; else the one in the package.
 
+    A run counts as the region's where it lies in a folder that --workdir did not name: other names say nothing.
+
     Raises:
         CopgenError: none is named, none was trained, and the package comes without one.
     """
     if named is not None:
         return ModelChoice(named)
-    trained = [
-        folder
-        for workdir in runs_dir.glob(f"{region}-*")
-        if (folder := model_folder(workdir)) and (folder / INDEX_NAME).is_file()
-    ]
+    folders = [model_folder(run_folder(runs_dir, region, preset)) for preset in Preset]
+    trained = [folder for folder in folders if (folder / INDEX_NAME).is_file()]
     if trained:
         newest = max(trained, key=lambda folder: ((folder / INDEX_NAME).stat().st_mtime_ns, folder.name))
         return ModelChoice(newest.as_posix(), f"the newest model trained on {region}")
