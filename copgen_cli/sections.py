@@ -27,12 +27,14 @@ from copgen_cli.presets import Preset
 from copgen_cli.records import LearningRateDecay, PositionStart, Solver, TimestepDraw
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
+SCHEDULE_STEPS = 1000
+"""Noise levels of the schedule (`copgen_cli.model.diffusion.SCHEDULE`), told here for --help loads no torch."""
 
 
 class Section(BaseModel):
     """Common to all sections: unknown keys are refused, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _check_cloud_range(value: tuple[float, float]) -> tuple[float, float]:
@@ -343,6 +345,14 @@ class SampleSettings(Section):
     """Processes that share the work; None is one for each of `gpus`."""
     accelerate_config: Path | None = None
     """Configuration file of accelerate for the launch."""
+
+    @model_validator(mode="after")
+    def _solver_takes_so_many_steps(self) -> Self:
+        if self.solver is not Solver.REFERENCE and self.steps >= SCHEDULE_STEPS:
+            raise ValueError(
+                f"solver {self.solver} takes at most {SCHEDULE_STEPS - 1} steps, not {self.steps}; reference takes any"
+            )
+        return self
 
 
 class EvaluateSettings(Section):

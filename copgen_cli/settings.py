@@ -160,14 +160,15 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment_layer() -> Layer:
-    known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+    fields = {f"{ENV_PREFIX}{name}".upper(): field for name, field in Settings.model_fields.items()}
+    plain = {name for name, field in fields.items() if field.annotation in (Path, str)}  # nothing lies below them
     for variable in os.environ:
-        head = variable.upper().split("__")[0]
-        if variable.upper().startswith(ENV_PREFIX) and head not in known:
-            nearest = nearest_name(head, [name.lower() for name in known])
+        head, below, _ = variable.upper().partition("__")
+        if variable.upper().startswith(ENV_PREFIX) and (head not in fields or (below and head in plain)):
+            nearest = nearest_name(head, [name.lower() for name in fields])
             raise UsageError(
                 f"Unknown setting in the environment: {variable}.",
-                hint=f"Did you mean {(nearest or min(known)).upper()}? `copgen config show` lists all keys.",
+                hint=f"Did you mean {(nearest or min(fields)).upper()}? `copgen config show` lists all keys.",
             )
     try:
         return Layer("environment", EnvSettingsSource(Settings)())

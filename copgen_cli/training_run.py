@@ -256,8 +256,8 @@ def find_autoencoder(
         if settings.vae is not None:
             raise
         console.warn(
-            f"{problem} There will be no previews, and the model will be written without its autoencoder: "
-            "name it with --vae, here or in `copgen sample`."
+            f"{problem} There will be no previews, and the model will be written without its autoencoder, "
+            "which `copgen sample` needs: name it with --vae, now or later with --export."
         )
         return None
     data.require_autoencoder(autoencoder.fingerprint, name)

@@ -96,6 +96,12 @@ def test_there_is_one_step_per_latent():
         add_noise(torch.zeros(2, 4, 8, 8), torch.zeros(2, 4, 8, 8), torch.tensor([3]))
 
 
+def test_steps_may_be_integers_of_any_kind():
+    for kind in (torch.uint8, torch.int16, torch.int32):
+        found = SCHEDULE.amplitudes(torch.tensor([0, 7, 120], dtype=kind), torch.float32)
+        assert_close(found, SCHEDULE.amplitudes(torch.tensor([0, 7, 120]), torch.float32), rtol=0, atol=0)
+
+
 def test_drawn_steps_cover_the_schedule_and_differ_by_modality_and_sample():
     drawn = draw_timesteps(20_000, 2, generator=generator())
 

@@ -172,6 +172,11 @@ def test_a_modality_that_the_model_does_not_have_is_named(pictures):
     assert "s1_rtc, s2_l2a" in caught.value.hint
 
 
+def test_an_output_type_that_there_is_not_is_refused_before_anything_is_drawn(pipe):
+    with pytest.raises(UnknownNameError, match="'np'"):
+        draw(pipe, output_type="np", callback=lambda *_: pytest.fail("drawn"))
+
+
 def test_the_pipelines_own_scheduler_can_be_exchanged_for_another_of_diffusers(pipe):
     by_name = draw(pipe, seed=1, solver="dpm++2m", num_inference_steps=4).latents["dem"]
     by_own = draw(pipe, seed=1, solver="scheduler", num_inference_steps=4).latents["dem"]

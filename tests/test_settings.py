@@ -92,6 +92,26 @@ def test_a_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
     assert "COPGEN_PREPARE" in caught.value.hint
 
 
+def test_a_variable_below_a_setting_that_has_nothing_below_it_is_refused(monkeypatch):
+    monkeypatch.setenv("COPGEN_REGION__NAME", "alps")
+
+    with pytest.raises(UsageError, match="COPGEN_REGION__NAME"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [("train", {"lr": float("inf")}, "finite"), ("sample", {"steps": 1000, "solver": "dpm++2m"}, "at most 999 steps")],
+)
+def test_values_that_would_fail_far_into_the_work_are_refused_at_once(section, values, told):
+    with pytest.raises(UsageError, match=told):
+        load_settings(**{section: values})
+
+
+def test_the_reference_solver_takes_any_number_of_steps():
+    assert load_settings(sample={"steps": 1000, "solver": "reference"}).sample.steps == 1000
+
+
 @pytest.mark.parametrize(
     ("region", "complaint"),
     [

@@ -65,7 +65,7 @@ class NoiseSchedule:
             self._check_range(n)
         if not n.is_floating_point():
             signal, noise = _amplitude_tables(self, n.device, dtype)
-            return signal[n], noise[n]
+            return signal[n.long()], noise[n.long()]  # bytes would be taken as a mask
         exact = n.detach().to("cpu", torch.float64)  # some devices have no float64
         log_alpha = self.log_alpha(exact / self.steps)
         signal, noise = log_alpha.exp(), torch.expm1(2 * log_alpha).neg().sqrt()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from uuid import uuid4
 
 import torch
@@ -118,8 +118,10 @@ class CopGenPipeline(DiffusionPipeline):
 
         Raises:
             UsageError: a picture is of another form or size, or numbers of pictures or ids do not agree.
-            UnknownNameError: the model has no such modality, or there is no such solver.
+            UnknownNameError: the model has no such modality, or there is no such solver or output type.
         """
+        if output_type not in get_args(Output):
+            raise UnknownNameError("output type", str(output_type), known=get_args(Output))
         wanted = self._positions([generate] if isinstance(generate, str) else generate)
         autoencoder, side = self.autoencoder, self.image_size
         given = {
