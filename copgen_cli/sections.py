@@ -364,8 +364,9 @@ class EvaluateSettings(Section):
     """What is translated to what: groups, and pairs such as dem+s1_rtc:s2_l2a."""
     n_samples: PositiveInt = 2
     """Samples of each place."""
-    limit: PositiveInt = 16
-    """Places, from as many cells as there are."""
+    limit: PositiveInt | None = None
+    """Places, from as many cells as there are; None is all of two folders, and 16 of a region that a model is judged
+    on."""
     features: str | None = None
     """Network that sets are compared by: an autoencoder or inception; None is the autoencoder in the package."""
     translations: Annotated[int, Field(ge=2)] = 4

@@ -54,6 +54,13 @@ def test_two_folders_are_judged_and_a_report_is_written(folders):
         (["--real", "real"], "belong together"),
         (["--real", "real", "--generated", "made", "--model", "copgen-sim"], "without a model"),
         (["--real", "real", "--generated", "made", "--metrics", "pnsr"], "Did you mean 'psnr'"),
+        (["--real", "real", "--generated", "made", "--pairs", "joint", "--ignored", "published"], "--pairs, --ignored"),
+        (["--real", "real", "--generated", "made", "--n-samples", "2", "--steps", "5"], "--n-samples, --steps"),
+        (
+            ["--real", "real", "--generated", "made", "--solver", "ddim", "--guidance-scale", "1"],
+            "--solver, --guidance-scale",
+        ),
+        (["--real", "real", "--generated", "made", "--translations", "4"], "--translations"),
     ],
 )
 def test_wrong_usage_ends_with_two_and_says_what_to_do(folders, arguments, complaint):
@@ -62,6 +69,26 @@ def test_wrong_usage_ends_with_two_and_says_what_to_do(folders, arguments, compl
     assert process.returncode == 2
     assert complaint in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_an_output_that_can_not_be_a_folder_is_refused_before_anything_is_read(folders):
+    (folders / "taken").write_text("a file")
+
+    process = run(folders, "--real", "missing", "--generated", "missing", "--output", "taken")
+
+    assert process.returncode == 1
+    assert "taken" in process.stderr
+    assert "missing" not in process.stderr
+
+
+def test_tables_are_printed_even_where_the_report_can_not_be_written(folders):
+    (folders / "report" / "metrics.json").mkdir(parents=True)
+
+    process = run(folders, "--real", "real", "--generated", "made", "--metrics", "psnr", "--output", "report")
+
+    assert process.returncode != 0
+    assert "metrics.json" in process.stderr
+    assert "PSNR" in process.stdout
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,12 @@ def test_the_frechet_distance_in_one_dimension_is_the_difference_of_deviations_s
     assert frechet_distance(x, 3 * x, once(2, 2))[0] == pytest.approx((3 - 1) ** 2 * 2)
 
 
+def test_rounding_takes_no_frechet_distance_below_zero(random):
+    x = 1e3 * random.normal(size=(40, 30))
+
+    assert min(frechet_distance(x * k, x * k, once(40, 40))[0] for k in np.linspace(1, 2, 50)) == 0
+
+
 def test_a_picture_that_counts_twice_counts_as_two_pictures(random):
     x, y = random.normal(size=(5, 3)), random.normal(size=(6, 3))
     doubled = Weights(np.array([[2.0, 1, 0, 1, 1]]), np.ones((1, 6)))

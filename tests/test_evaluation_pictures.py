@@ -22,8 +22,8 @@ def save(file: Path, grey: int, side: int = 16) -> None:
     Image.fromarray(np.full((side, side, 3), grey, np.uint8)).save(file)
 
 
-def read(real: Path, generated: Path, limit: int = 100):
-    return read_folders(real, generated, limit=limit, seed=0)
+def read(real: Path, generated: Path, limit: int | None = None, notes: list[str] | None = None):
+    return read_folders(real, generated, limit=limit, seed=0, note=[].append if notes is None else notes.append)
 
 
 def test_metrics_are_read_in_the_order_of_the_report():
@@ -98,11 +98,13 @@ def test_flat_folders_are_matched_by_name_and_the_rest_is_left_out(tmp_path):
     for name, grey in (("b", 12), ("a", 11), ("only_generated", 9)):
         save(tmp_path / "made" / f"{name}.png", grey)
 
-    (found,) = read(tmp_path / "real", tmp_path / "made")
+    notes: list[str] = []
+    (found,) = read(tmp_path / "real", tmp_path / "made", notes=notes)
 
     assert found.names == found.truth_names == ("a", "b")
     assert found.truth[:, 0, 0, 0].tolist() == [1, 2]
     assert found.samples[:, 0, 0, 0, 0].tolist() == [11, 12]
+    assert notes == ["Left out of pictures, having no partner: 1 true (only_real), 1 generated (only_generated)."]
 
 
 def test_the_samples_of_a_place_are_put_in_the_order_of_their_numbers(tmp_path):
@@ -135,7 +137,14 @@ def test_folders_of_modalities_are_matched_under_either_name_and_the_test_split_
 
     assert found.target == "dem"
     assert found.truth[0, 0, 0, 0] == 5
-    assert read_training(tmp_path / "patches", ["dem", "s2_l2a"], 0)["dem"][0, 0, 0, 0] == 99
+    assert read_training(tmp_path / "patches", dict.fromkeys(["dem", "s2_l2a"], (16, 16)), 0)["dem"][0, 0, 0, 0] == 99
+
+
+def test_training_pictures_of_another_size_than_the_samples_are_refused(tmp_path):
+    save(tmp_path / "train" / "a.png", 1, side=24)
+
+    with pytest.raises(MismatchError, match=r"24 x 24 px.* 16 x 16"):
+        read_training(tmp_path, {"pictures": (16, 16)}, 0)
 
 
 def test_real_pictures_with_a_train_split_alone_are_refused(tmp_path):
@@ -167,6 +176,52 @@ def test_a_limit_keeps_some_places_of_both(tmp_path):
 
     assert found.matched
     assert len(found.names) == 3
+
+
+def test_samples_beyond_the_smallest_number_of_any_place_are_left_out_with_a_note(tmp_path):
+    for name in "ab":
+        save(tmp_path / "real" / f"{name}.png", 1)
+    for name in ("a_v1", "a_v2", "a_v3", "b_v1", "b_v2"):
+        save(tmp_path / "made" / f"{name}.png", 2)
+
+    notes: list[str] = []
+    (found,) = read(tmp_path / "real", tmp_path / "made", notes=notes)
+
+    assert found.samples.shape[:2] == (2, 2)
+    assert notes == ["Only 2 per place of the samples of pictures are judged, as b has no more; left out: 1."]
+
+
+def test_modalities_on_one_side_alone_are_left_out_with_a_note(tmp_path):
+    for folder in ("real/dem", "real/s1_rtc", "made/dem", "made/s2_l2a"):
+        save(tmp_path / folder / "a.png", 1)
+
+    notes: list[str] = []
+    read(tmp_path / "real", tmp_path / "made", notes=notes)
+
+    assert notes == [
+        f"Left out, being in {tmp_path / 'real'} alone: s1_rtc.",
+        f"Left out, being in {tmp_path / 'made'} alone: s2_l2a.",
+    ]
+
+
+@pytest.mark.parametrize("truth", ["a", "b"], ids=["matched", "sets"])
+def test_mean_and_deviation_of_samples_are_no_samples(tmp_path, truth):
+    save(tmp_path / "real" / f"{truth}.png", 1)
+    for name in ("a_v1", "a_mean", "a_std"):
+        save(tmp_path / "made" / f"{name}.png", 2)
+
+    (found,) = read(tmp_path / "real", tmp_path / "made")
+
+    assert found.names == ("a",)
+    assert found.samples.shape[:2] == (1, 1)
+
+
+def test_a_folder_of_means_alone_holds_no_samples(tmp_path):
+    save(tmp_path / "real" / "a.png", 1)
+    save(tmp_path / "made" / "a_mean.png", 1)
+
+    with pytest.raises(CopgenError, match="no samples"):
+        read(tmp_path / "real", tmp_path / "made")
 
 
 def test_folders_that_share_no_modality_are_refused(tmp_path):

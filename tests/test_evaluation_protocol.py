@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from tiny_models import tiny_autoencoder, tiny_pipeline
 
-from copgen_cli.errors import CopgenError, MissingInputError, UsageError
+from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, UsageError
 from copgen_cli.evaluation import protocol
 from copgen_cli.evaluation.album import Album
 from copgen_cli.evaluation.assessing import assess_folders, assess_model
@@ -23,7 +24,7 @@ from copgen_cli.evaluation.metrics import Metric
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair
 from copgen_cli.evaluation.pictures import PictureSet
-from copgen_cli.evaluation.report import Report, as_json, as_text
+from copgen_cli.evaluation.report import Report, as_json, as_text, tables
 from copgen_cli.layout import Workspace, patch_file
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed
@@ -68,6 +69,29 @@ def workspace(tmp_path_factory) -> Workspace:
     return workspace
 
 
+@pytest.fixture
+def ask(workspace, model_folder, tmp_path, monkeypatch):
+    """Settings to judge the tiny model by, on a copy of the workspace that a test may change."""
+    monkeypatch.chdir(tmp_path)
+    Path("copgen.toml").write_text("[regions.toy]\nbbox = [0, 0, 1, 1]\n")
+    shutil.copytree(workspace.data_dir, "data")
+
+    def settings(**evaluate):
+        values = {"resamples": 20, "features": str(model_folder), "n_samples": 1, "pairs": ":dem"}
+        return load_settings(
+            data_dir="data",
+            region="toy",
+            evaluate=values | evaluate,
+            sample={"model": str(model_folder), "steps": 1, "solver": "ddim"},
+        )
+
+    return settings
+
+
+def drawing_is_a_mistake(*_):
+    raise AssertionError("drawn")
+
+
 def make_plan(pairs, names, **changes) -> protocol.Plan:
     values = {
         "n_samples": 2,
@@ -82,7 +106,7 @@ def make_plan(pairs, names, **changes) -> protocol.Plan:
 
 
 def read_truth(workspace, model, names) -> protocol.Truth:
-    found = list(protocol.read_truth(workspace, model, tuple(names)))
+    found = list(protocol.read_truth(workspace, model, model.modalities, tuple(names)))
     return protocol.Truth(tuple(names), {m: p for m, p, _ in found}, {m: z for m, _, z in found})
 
 
@@ -212,6 +236,29 @@ def test_the_features_of_an_autoencoder_are_mean_and_deviation_of_its_encoders_l
     np.testing.assert_allclose(found[:, 8:], hidden.std((2, 3)).numpy(), atol=1e-5)
 
 
+def test_the_features_of_a_picture_are_those_of_its_middle_where_its_side_is_no_multiple_of_eight():
+    network = AutoencoderFeatures(ImageAutoencoder(tiny_autoencoder()))
+    factor = ImageAutoencoder(tiny_autoencoder()).reduction
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 6 * factor + 3, 4 * factor + 2, 3), dtype=np.uint8)
+
+    found = features_of(network, pictures)
+
+    assert (found == features_of(network, pictures[:, 1 : 6 * factor + 1, 1 : 4 * factor + 1])).all()
+
+
+def test_features_of_large_pictures_are_computed_a_few_at_a_time():
+    shapes = []
+
+    def network(images):
+        shapes.append(tuple(images.shape))
+        return images.float().mean((2, 3))
+
+    features_of(network, np.zeros((3, 1068, 1068, 3), np.uint8))
+    features_of(network, np.zeros((20, 64, 64, 3), np.uint8))
+
+    assert [shape[0] for shape in shapes] == [1, 1, 1, 16, 4]
+
+
 def test_features_in_units_of_the_truth_count_alike_whatever_their_scale_and_dead_ones_hardly():
     truth = np.array([[0.0, 0, 5], [2, 2000, 5]])
 
@@ -336,6 +383,165 @@ def test_a_metric_that_folders_can_not_give_is_refused_only_when_it_is_asked_for
     asked = load_settings(evaluate={"metrics": "psnr,correlation", "resamples": 20})
     found = assess_folders(asked, Path("real"), Path("made"), None, unwatched)
     assert numbers(found.scores) == {"psnr": 100}  # the correlation of flat pictures is unknown
+
+
+def test_training_pictures_of_another_size_are_refused_before_anything_is_drawn(ask, monkeypatch):
+    for file in ask().workspace.patches.glob("train/*/*.png"):
+        Image.open(file).resize((48, 64)).save(file)
+    monkeypatch.setattr(protocol, "paint_pairs", drawing_is_a_mistake)
+
+    with pytest.raises(MismatchError, match=r"48 x 64 px.* 64 x 64"):
+        assess_model(ask(), Ignored.MARGINALISE, None, unwatched)
+
+
+@pytest.mark.parametrize("emptied", ["train", "train/*", "train/*/*"], ids=["no folder", "empty", "no pictures"])
+def test_without_training_pictures_copies_are_not_looked_for_unless_asked_for_by_name(ask, emptied):
+    for path in ask().workspace.patches.glob(emptied):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    report = assess_model(ask(), Ignored.MARGINALISE, None, unwatched).report
+
+    assert report.facts["training_pictures"] is None
+    assert "Copies are not looked for" in report.notes[0]
+    with pytest.raises(CopgenError, match="no training pictures"):
+        assess_model(ask(metrics="copying"), Ignored.MARGINALISE, None, unwatched)
+
+
+def save_picture(file: Path, pixels: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+
+
+def test_all_places_of_two_folders_are_judged_unless_a_limit_is_named(tmp_path):
+    for i in range(20):
+        for folder in ("real", "made"):
+            save_picture(tmp_path / folder / f"{i}.png", np.full((16, 16, 3), i, np.uint8))
+
+    def places(**asked):
+        settings = load_settings(evaluate={"metrics": "psnr", "resamples": 20, **asked})
+        return assess_folders(settings, tmp_path / "real", tmp_path / "made", None, unwatched).facts["places"]
+
+    assert places() == 20
+    assert places(limit=3) == 3
+
+
+def assess_two(tmp_path, truths, samples, **asked):
+    """Judge pictures by name, all on the tiny model's features."""
+    for folder, pictures in (("real", truths), ("made", samples)):
+        for name, pixels in pictures.items():
+            save_picture(tmp_path / folder / f"{name}.png", pixels)
+    return assess_folders(
+        load_settings(evaluate={"resamples": 20, **asked}), tmp_path / "real", tmp_path / "made", None, unwatched
+    )
+
+
+def noise(names, side: int, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: random.integers(0, 256, (side, side, 3), dtype=np.uint8) for name in names}
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_that_are_too_small_for_a_metric_are_judged_by_the_others(tmp_path, model_folder):
+    small = noise("abcde", 8)
+
+    found = assess_two(tmp_path, small, small, features=str(model_folder))
+
+    assert {"psnr", "closer", "spectrum"} <= numbers(found.scores).keys()
+    assert not {"ssim", "frechet"} & numbers(found.scores).keys()
+    assert found.report.notes == (
+        "Pictures of 8 px are too small for ssim (from 11 px), frechet (from 16 px), kernel (from 16 px), "
+        "precision-recall (from 16 px).",
+    )
+
+
+@pytest.mark.parametrize(("metric", "side"), [("ssim", 10), ("frechet", 8), ("retrieval", 7)])
+def test_a_metric_that_is_asked_for_is_refused_where_pictures_are_too_small_for_it(
+    tmp_path, model_folder, metric, side
+):
+    small = noise("ab", side)
+
+    with pytest.raises(UsageError, match=f"{side} px are too small for {metric}"):
+        assess_two(tmp_path, small, small, features=str(model_folder), metrics=f"psnr,{metric}")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("places", ["a", "abcde"], ids=["a single place", "equal places"])
+def test_distances_in_units_of_truths_that_do_not_differ_are_left_out_with_a_note(tmp_path, model_folder, places):
+    black = {name: np.zeros((32, 32, 3), np.uint8) for name in places}
+
+    found = assess_two(tmp_path, black, noise(places, 32), features=str(model_folder))
+
+    assert not {"frechet", "kernel", "precision"} & numbers(found.scores).keys()
+    assert "No frechet of pictures: it needs two samples, and two true pictures that differ." in found.report.notes
+
+
+@pytest.mark.parametrize(
+    ("metric", "need"),
+    [("correlation", "hillshades"), ("kernel", "two cells"), ("diversity", "two samples"), ("retrieval", "two cells")],
+)
+def test_a_metric_that_is_asked_for_and_gives_no_number_is_told(tmp_path, model_folder, metric, need):
+    pictures = noise(("1U_1R_0", "1U_1R_1"), 32)
+
+    found = assess_two(tmp_path, pictures, pictures, features=str(model_folder), metrics=f"psnr,{metric}")
+
+    (note,) = found.report.notes
+    assert note.startswith(f"No {metric} of pictures: it needs ")
+    assert need in note
+
+
+@pytest.mark.filterwarnings("error")
+def test_novelty_is_unknown_where_the_truths_are_training_pictures_themselves():
+    pictures = perfect_set(np.random.default_rng(0))
+    judge = Judge(frozenset({Metric.COPYING}), training={"s2_l2a": pictures.truth}, resamples=20)
+
+    assert judge.scores(pictures) == []
+    assert judge.closest_copy(pictures) is None
+
+
+def test_cycles_without_a_pair_of_single_modalities_are_told(ask):
+    report = assess_model(ask(metrics="psnr,cycle", pairs="unconditional"), Ignored.MARGINALISE, None, unwatched).report
+
+    assert report.notes == ("No cycle: it needs a pair of one modality and one other, such as --pairs single gives.",)
+
+
+def test_cycles_alone_give_their_distance_as_well_and_draw_no_pairs(ask, monkeypatch):
+    monkeypatch.setattr(protocol, "paint_pairs", drawing_is_a_mistake)
+    asked = ask(metrics="cycle,reconstruction", pairs="dem:s1_rtc", limit=3, translations=2)
+
+    found = assess_model(asked, Ignored.MARGINALISE, None, unwatched).scores
+
+    assert {score.key for score in found if score.translations} == {"psnr", "frechet"}
+    assert {score.key for score in found if not score.translations} == {"reconstruction", "autoencoder_noise"}
+
+
+def test_a_modality_that_no_pair_names_need_not_be_there(ask):
+    asked = ask(metrics="psnr,copying,reconstruction", pairs=":dem")
+    for folder in asked.workspace.patches.glob("*/S1RTC_thumbnail"):
+        shutil.rmtree(folder)
+
+    found = assess_model(asked, Ignored.MARGINALISE, None, unwatched).scores
+
+    assert {score.target for score in found} == {"dem"}
+    with pytest.raises(CopgenError, match="s1_rtc: 0") as refused:
+        assess_model(ask(pairs=":dem+s1_rtc"), Ignored.MARGINALISE, None, unwatched)
+    assert refused.value.hint == "Download and prepare s1_rtc as well, or name --pairs without it."
+
+
+def test_ssim_without_its_library_is_refused_before_the_folders_are_read(monkeypatch):
+    monkeypatch.setattr("copgen_cli.evaluation.extras.find_spec", lambda _: None)
+
+    with pytest.raises(CopgenError, match="SSIM needs skimage"):
+        assess_folders(load_settings(evaluate={"metrics": "ssim"}), Path("none"), Path("none"), None, unwatched)
+
+
+def test_the_wasserstein_distance_of_every_channel_has_its_column():
+    channels = ("red", "green", "blue")
+    estimate = Estimate(1.0, 0.5, 1.5, 2)
+    report = make_report(*(Score("?", "s2_l2a", f"wasserstein_{channel}", estimate) for channel in channels))
+
+    (table,) = tables(report)
+
+    assert table.columns == tuple(f"… {channel} [levels]" for channel in channels)
 
 
 def make_report(*scores: Score) -> Report:

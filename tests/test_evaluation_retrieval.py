@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from copgen_cli.evaluation.retrieval import closer_to_own, nearest
+from copgen_cli.evaluation.retrieval import chance_of_first, closer_to_own, nearest
 
 
 def test_a_sample_is_compared_with_its_own_truth_and_with_all_others():
@@ -51,6 +51,12 @@ def test_with_a_single_place_retrieval_is_unknown():
     farther, first = closer_to_own(np.zeros((1, 2)), np.zeros((1, 3, 2)), ["a"])
 
     assert np.isnan([farther[0], first[0]]).all()
+
+
+def test_chance_of_the_first_place_counts_no_patches_of_the_same_cell():
+    # of four patches, the two of one cell have two competitors each, the others three
+    assert chance_of_first(["1U_1R_0", "1U_1R_1", "2U_1R_0", "3U_1R_0"]) == pytest.approx((1 / 3 + 1 / 4) / 2)
+    assert chance_of_first(["1U_1R_0", "1U_1R_1"]) is None
 
 
 def test_the_nearest_training_picture_is_found():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,10 @@ from copgen_cli.options import (
 )
 from copgen_cli.records import Ignored
 
-FROM_SETTINGS = "from settings"
+MODEL_OPTIONS = (
+    "model", "region", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored", "translations"
+)  # fmt: skip
+"""Options that say nothing to two folders."""
 
 
 def evaluate(
@@ -71,7 +75,7 @@ def evaluate(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Use so many places, spread over cells.", show_default="from settings: 16"),
+        typer.Option(min=1, help="Use so many places, spread over cells.", show_default="all, or 16 of a region"),
     ] = None,
     steps: StepsOption = None,
     solver: SolverOption = None,
@@ -115,10 +119,9 @@ def evaluate(
 
     if (real is None) != (generated is None):
         raise UsageError("--real and --generated belong together.", hint="Give both, or neither and a --model.")
-    if real is not None and (model or region):
-        raise UsageError(
-            "--real and --generated are judged without a model.", hint="Drop them, or drop --model and --region."
-        )
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in MODEL_OPTIONS if _is_typed(context, name))
+    if real is not None and given:
+        raise UsageError("--real and --generated are judged without a model.", hint=f"Drop them, or drop {given}.")
     settings = load_settings(
         config_file(context),
         region=region,
@@ -145,18 +148,30 @@ def evaluate(
     from copgen_cli.evaluation.assessing import assess_folders, assess_model
     from copgen_cli.evaluation.report import as_json, as_text
 
+    if output:
+        output.mkdir(parents=True, exist_ok=True)  # the errors of this are better known before hours of work
     if real is not None and generated is not None:
         assessment = assess_folders(settings, real, generated, training, console.track)
     else:
         assessment = assess_model(settings, ignored, training, console.track)
     report = assessment.report
-    written = assessment.write(output) if output else {}
+    written: Mapping[str, Path] = {}
     for text in report.notes:
         console.note(text)
-    if json:
-        console.result_json(as_json(report) | {name: str(file) for name, file in written.items()})
-        return
-    for line in as_text(report):
-        console.line(line)
-    if written:
+    try:
+        if output:
+            written = assessment.write(output)
+    finally:  # what was computed is told even if the disk is full
+        if json:
+            console.result_json(as_json(report) | {name: str(file) for name, file in written.items()})
+        else:
+            for line in as_text(report):
+                console.line(line)
+    if written and not json:
         console.result("Written", **written)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than being left to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -18,15 +18,25 @@ from copgen_cli.evaluation.album import Album
 from copgen_cli.evaluation.bootstrap import place_of
 from copgen_cli.evaluation.features import AutoencoderFeatures, FeatureNetwork, load_features
 from copgen_cli.evaluation.judge import Judge, Score, mean_estimate, within
-from copgen_cli.evaluation.metrics import DEFAULT_METRICS, NEED_FEATURES, NEED_MODEL, Metric, parse_metrics
+from copgen_cli.evaluation.metrics import (
+    DEFAULT_METRICS,
+    LEAST_SIDE,
+    NEED_FEATURES,
+    NEED_MODEL,
+    NEEDS,
+    QUANTITIES,
+    Metric,
+    parse_metrics,
+)
 from copgen_cli.evaluation.page import as_html
-from copgen_cli.evaluation.pairs import parse_pairs
-from copgen_cli.evaluation.pairwise import Compare, psnr
+from copgen_cli.evaluation.pairs import Pair, modalities_of, parse_pairs
+from copgen_cli.evaluation.pairwise import Compare, psnr, require_ssim
 from copgen_cli.evaluation.perceptual import load_lpips
-from copgen_cli.evaluation.pictures import PictureSet, choose_places, read_folders, read_training
+from copgen_cli.evaluation.pictures import Pictures, PictureSet, choose_places, read_folders, read_training
 from copgen_cli.evaluation.report import Report, as_json
+from copgen_cli.evaluation.retrieval import chance_of_first
 from copgen_cli.evaluation.samples import diversity, nominal_coverage
-from copgen_cli.modalities import Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.records import Ignored
@@ -38,6 +48,8 @@ T = TypeVar("T")
 
 REPORT_FILE = "report.html"
 NUMBERS_FILE = "metrics.json"
+PLACES = 16
+"""That a model is judged on where no limit is named."""
 
 
 class Watch(Protocol):
@@ -53,11 +65,18 @@ class Assessment:
     judge: Judge
     facts: dict[str, Any]
     notes: list[str]
+    told: frozenset[Metric]
+    """Metrics that a note names where they give no number."""
+    unknown: dict[Metric, dict[str, None]] = field(default_factory=dict)
+    """Metrics without a number, and of which targets."""
     album: Album = field(default_factory=Album)
     scores: list[Score] = field(default_factory=list)
 
     def add(self, pictures: PictureSet) -> None:
-        self.scores += self.judge.scores(pictures)
+        scores = self.judge.scores(pictures)
+        for metric in sorted(self.told - NEED_MODEL - {QUANTITIES[score.key].metric for score in scores}):
+            self.unknown.setdefault(metric, {})[pictures.target] = None
+        self.scores += scores
         self.album.add(pictures)
         copy = self.judge.closest_copy(pictures)
         if copy is not None:
@@ -67,7 +86,8 @@ class Assessment:
     def report(self) -> Report:
         network = self.judge.features
         titles = {"frechet": network.frechet_name, "kernel": network.kernel_name} if network else {}
-        return Report(self.facts, tuple(self.scores), titles, tuple(self.notes))
+        unknown = [f"No {m} of {', '.join(targets)}: it needs {NEEDS[m]}." for m, targets in self.unknown.items()]
+        return Report(self.facts, tuple(self.scores), titles, (*self.notes, *unknown))
 
     def write(self, folder: Path) -> Mapping[str, Path]:
         """Write the page and the numbers, each whole or not at all."""
@@ -92,13 +112,16 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
     asked = settings.evaluate
     metrics, notes = _choose_metrics(asked.metrics, has_model=False, has_training=training is not None)
     device = choose_device(settings.sample.device)
-    sets = read_folders(real, generated, limit=asked.limit, seed=settings.sample.seed)
+    sets = read_folders(real, generated, limit=asked.limit, seed=settings.sample.seed, note=notes.append)
     network, metrics = _choose_features(asked.features, None, metrics, explicit=bool(asked.metrics), device=device)
+    side = min(min(s.truth.shape[1:3]) for s in sets)
+    metrics = _leave_out_small(metrics, side, network, notes, explicit=bool(asked.metrics))
+    sizes = {s.target: (s.truth.shape[1], s.truth.shape[2]) for s in sets}
     judge = Judge(
         metrics,
         features=network,
         perceptual=_choose_perceptual(metrics, device),
-        training=read_training(training, [s.target for s in sets], settings.sample.seed) if training else {},
+        training=_find_training(training, sizes, metrics, settings.sample.seed, required=True) if training else {},
         resamples=asked.resamples,
         seed=settings.sample.seed,
     )
@@ -109,8 +132,7 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
         "samples_of_each": sets[0].samples.shape[1],
         "features": network.name if network else None,
     }
-    notes += [f"No names of {s.target} match: compared as sets." for s in sets if not s.matched]
-    assessment = Assessment(judge, facts, notes)
+    assessment = Assessment(judge, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
     for pictures in watch(sets, total=len(sets), label="Judging", unit="sets"):
         assessment.add(pictures)
     return assessment
@@ -134,41 +156,59 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     notes += [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
     device = choose_device(sample.device)
     model = load_model(choice.source, device=device, dtype=choose_dtype(sample.dtype, device))
-    names = choose_places(protocol.find_places(settings.workspace, model.modalities), asked.limit, sample.seed)
-    plan = _plan(settings, model, names, ignored, with_cycles=Metric.CYCLE in metrics)
+    pairs = parse_pairs(asked.pairs, model.modalities)
+    modalities = modalities_of(pairs)
+    found = protocol.find_places(settings.workspace, modalities)
+    names = choose_places(found, asked.limit or PLACES, sample.seed)
+    plan = _plan(settings, model, pairs, names, ignored, with_cycles=Metric.CYCLE in metrics)
+    if Metric.CYCLE in metrics and not plan.cycles:
+        notes.append("No cycle: it needs a pair of one modality and one other, such as --pairs single gives.")
     network, metrics = _choose_features(asked.features, model, metrics, explicit=bool(asked.metrics), device=device)
+    side = protocol.side_of(model)
+    metrics = _leave_out_small(metrics, side, network, notes, explicit=bool(asked.metrics))
     trained_on = training or settings.workspace.patches / Split.TRAIN
-    if Metric.COPYING in metrics and training is None and not trained_on.is_dir():
+    sizes = dict.fromkeys(map(str, modalities), (side, side))
+    required = training is not None or asked.metrics is not None
+    known = _find_training(trained_on, sizes, metrics, sample.seed, required=required)
+    if Metric.COPYING in metrics and not known:
         metrics -= {Metric.COPYING}
         notes.append(f"Copies are not looked for: there are no training pictures in {trained_on}.")
     judge = Judge(
         metrics,
         features=network,
         perceptual=_choose_perceptual(metrics, device),
-        training=read_training(trained_on, model.modalities, sample.seed) if Metric.COPYING in metrics else {},
+        training=known,
         resamples=asked.resamples,
         seed=sample.seed,
     )
-    assessment = Assessment(judge, _facts(settings, model, plan, network, trained_on), notes)
-    truth = _read_truth(settings, model, names, watch)
+    facts = _facts(settings, model, plan, network, trained_on if known else None)
+    assessment = Assessment(judge, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
+    truth = _read_truth(settings, model, modalities, names, watch)
     if Metric.RECONSTRUCTION in metrics:
         _assess_autoencoder(assessment, model, truth, watch)
-    batches = watch(protocol.paint_pairs(model, truth, plan), total=plan.batches, label="Sampling", unit="batches")
-    for pictures in protocol.gather(batches, truth, plan):
-        assessment.add(pictures)
+    if metrics - NEED_MODEL:
+        batches = watch(protocol.paint_pairs(model, truth, plan), total=plan.batches, label="Sampling", unit="batches")
+        for pictures in protocol.gather(batches, truth, plan):
+            assessment.add(pictures)
     if plan.cycles:
         _assess_cycles(assessment, model, truth, plan, watch)
     return assessment
 
 
 def _plan(
-    settings: Settings, model: LoadedModel, names: tuple[str, ...], ignored: Ignored, *, with_cycles: bool
+    settings: Settings,
+    model: LoadedModel,
+    pairs: tuple[Pair, ...],
+    names: tuple[str, ...],
+    ignored: Ignored,
+    *,
+    with_cycles: bool,
 ) -> protocol.Plan:
     asked, sample = settings.evaluate, settings.sample
     guided = sample.guidance_scale != 0
     device = model.autoencoder.device
     return protocol.Plan(
-        pairs=parse_pairs(asked.pairs, model.modalities),
+        pairs=pairs,
         names=names,
         n_samples=asked.n_samples,
         steps=sample.steps,
@@ -182,7 +222,11 @@ def _plan(
 
 
 def _facts(
-    settings: Settings, model: LoadedModel, plan: protocol.Plan, network: FeatureNetwork | None, trained_on: Path
+    settings: Settings,
+    model: LoadedModel,
+    plan: protocol.Plan,
+    network: FeatureNetwork | None,
+    trained_on: Path | None,
 ) -> dict[str, Any]:
     return {
         "model": model.source,
@@ -198,23 +242,26 @@ def _facts(
         "guidance_scale": plan.guidance_scale,
         "ignored": str(plan.ignored),
         "seed": plan.seed,
-        "chance_of_top1": 1 / len(plan.names),
+        "chance_of_top1": chance_of_first(plan.names),
         "nominal_coverage": nominal_coverage(plan.n_samples) if plan.n_samples > 1 else None,
         "features": network.name if network else None,
-        "training_pictures": str(trained_on),
+        "training_pictures": str(trained_on) if trained_on else None,
     }
 
 
-def _read_truth(settings: Settings, model: LoadedModel, names: tuple[str, ...], watch: Watch) -> protocol.Truth:
-    read = protocol.read_truth(settings.workspace, model, names)
-    found = list(watch(read, total=len(model.modalities), label="Encoding", unit="modalities"))
+def _read_truth(
+    settings: Settings, model: LoadedModel, modalities: tuple[Modality, ...], names: tuple[str, ...], watch: Watch
+) -> protocol.Truth:
+    read = protocol.read_truth(settings.workspace, model, modalities, names)
+    found = list(watch(read, total=len(modalities), label="Encoding", unit="modalities"))
     return protocol.Truth(names, {m: pictures for m, pictures, _ in found}, {m: moments for m, _, moments in found})
 
 
 def _assess_autoencoder(assessment: Assessment, model: LoadedModel, truth: protocol.Truth, watch: Watch) -> None:
     judge = assessment.judge
-    for modality in watch(model.modalities, total=len(model.modalities), label="Reconstructing", unit="modalities"):
-        real = truth.pictures[modality]
+    for modality, real in watch(
+        truth.pictures.items(), total=len(truth.pictures), label="Reconstructing", unit="modalities"
+    ):
         decoded, draws = protocol.reconstruct(model.autoencoder, truth.moments[modality], truth.names, judge.seed)
         values = {
             "reconstruction": np.array([psnr(t, d) for t, d in zip(real, decoded, strict=True)]),
@@ -229,8 +276,7 @@ def _assess_autoencoder(assessment: Assessment, model: LoadedModel, truth: proto
 def _assess_cycles(
     assessment: Assessment, model: LoadedModel, truth: protocol.Truth, plan: protocol.Plan, watch: Watch
 ) -> None:
-    wanted = {Metric.PSNR, Metric.FRECHET} if assessment.judge.features else {Metric.PSNR}
-    judge = replace(assessment.judge, metrics=frozenset(wanted), perceptual=None)
+    judge = replace(assessment.judge, metrics=frozenset({Metric.PSNR, Metric.FRECHET}), perceptual=None)
     steps = protocol.paint_cycles(model, truth, plan)
     for pictures in watch(steps, total=protocol.cycle_batches(plan), label="Going round", unit="batches"):
         if pictures is not None:
@@ -243,6 +289,7 @@ def _choose_metrics(text: str | None, *, has_model: bool, has_training: bool) ->
 
     Raises:
         UsageError: a metric that is asked for needs what is not given.
+        CopgenError: SSIM is asked for, and scikit-image is not installed.
     """
     lacking = set() if has_model else set(NEED_MODEL)
     lacking |= set() if has_training else {Metric.COPYING}
@@ -252,6 +299,8 @@ def _choose_metrics(text: str | None, *, has_model: bool, has_training: bool) ->
             if metric in lacking:
                 what = "--model" if metric in NEED_MODEL else "--training"
                 raise UsageError(f"The metric {metric} needs {what}.", hint="Give it, or leave the metric out.")
+        if Metric.SSIM in chosen:
+            require_ssim()
         return frozenset(chosen), []
     notes = []
     if find_spec("skimage") is None:
@@ -268,7 +317,7 @@ def _choose_features(
     Returns:
         The network, and the metrics without those that it would be needed for where there is none.
     """
-    if not metrics & NEED_FEATURES:
+    if not metrics & (NEED_FEATURES | {Metric.CYCLE}):
         return None, metrics
     if source is not None:
         return load_features(source, device), metrics
@@ -285,6 +334,48 @@ def _choose_features(
             ) from None
         return None, metrics - NEED_FEATURES
     return load_features(BUNDLED_NAME, device), metrics
+
+
+def _leave_out_small(
+    metrics: frozenset[Metric], side: int, network: FeatureNetwork | None, notes: list[str], *, explicit: bool
+) -> frozenset[Metric]:
+    """The metrics that pictures of that many pixels along their shorter side are large enough for.
+
+    Raises:
+        UsageError: one that is asked for by name is not among them.
+    """
+    least = LEAST_SIDE | dict.fromkeys(NEED_FEATURES, network.least_side if network else 1)
+    small = [m for m in Metric if m in metrics and side < least.get(m, 1)]
+    if small:
+        message = f"Pictures of {side} px are too small for {', '.join(f'{m} (from {least[m]} px)' for m in small)}."
+        if explicit:
+            raise UsageError(message, hint="Leave that out of --metrics, or give larger pictures.")
+        notes.append(message)
+    return metrics - set(small)
+
+
+def _told(metrics: frozenset[Metric], *, explicit: bool) -> frozenset[Metric]:
+    """The metrics whose absence is news: all that are asked for, else those that most sets of pictures give."""
+    return metrics if explicit else metrics & (NEED_FEATURES | {Metric.RETRIEVAL, Metric.COPYING})
+
+
+def _find_training(
+    folder: Path, sizes: Mapping[str, tuple[int, int]], metrics: frozenset[Metric], seed: int, *, required: bool
+) -> dict[str, Pictures]:
+    """What `read_training` finds, where copies are looked for.
+
+    Raises:
+        CopgenError: it finds nothing, though training pictures are required.
+    """
+    if Metric.COPYING not in metrics:
+        return {}
+    found = read_training(folder, sizes, seed)
+    if required and not found:
+        raise CopgenError(
+            f"There are no training pictures of {', '.join(sizes)} in {folder}.",
+            hint="Name others with --training, or leave copying out of --metrics.",
+        )
+    return found
 
 
 def _choose_perceptual(metrics: frozenset[Metric], device: Any) -> Compare | None:

@@ -152,7 +152,8 @@ def _frechet(truth: Floats, generated: Floats, w: Floats, v: Floats) -> float:
     mean_2, root_2 = _gaussian(generated, v)
     shared = np.linalg.svd(root_1 @ root_2.T, compute_uv=False).sum()
     apart = np.square(mean_1 - mean_2).sum()
-    return float(apart + np.square(root_1).sum() + np.square(root_2).sum() - 2 * shared)
+    distance = apart + np.square(root_1).sum() + np.square(root_2).sum() - 2 * shared
+    return max(0.0, float(distance))  # rounding alone takes it below
 
 
 def _gaussian(features: Floats, w: Floats) -> tuple[Floats, Floats]:

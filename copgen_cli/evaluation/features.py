@@ -20,6 +20,8 @@ from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
 
 INCEPTION = "inception"
 BATCH = 16
+BATCH_PIXELS = 16 * 256 * 256
+"""Together in one batch, so that large pictures need no more memory; a single picture may have more."""
 _INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
@@ -35,6 +37,10 @@ class FeatureNetwork(Protocol):
     @property
     def relative(self) -> bool:
         """Whether sets are compared in units of each feature's spread over the true pictures."""
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that a picture needs along either side."""
 
     @property
     def frechet_name(self) -> str:
@@ -54,21 +60,29 @@ class AutoencoderFeatures:
     It needs nothing from elsewhere, and it has seen satellite pictures; it has seen no names of things. The means tell
     colour and brightness, the deviations texture; in their own units, a few channels that follow brightness would
     outweigh all others, and blur would go unseen.
+
+    Of a picture whose sides are no multiples of the autoencoder's factor, the largest middle part that has such sides
+    counts.
     """
 
     relative = True
 
     def __init__(self, autoencoder: ImageAutoencoder) -> None:
         self._autoencoder = autoencoder
+        self.least_side = 2 * autoencoder.reduction  # a deviation takes more than one pixel of the hidden layer
         self.name = f"encoder of the autoencoder of {autoencoder.source} ({autoencoder.fingerprint[:8]})"
         self.frechet_name = "AE-FD"
         self.kernel_name = "AE-KD"
 
     def __call__(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        factor = self._autoencoder.reduction
+        top, left = height % factor // 2, width % factor // 2
+        middle = images[:, :, top : top + height // factor * factor, left : left + width // factor * factor]
         kept: list[Tensor] = []
         hook = self._autoencoder.model.encoder.conv_act.register_forward_hook(lambda _, __, output: kept.append(output))
         try:
-            self._autoencoder.moments(images)
+            self._autoencoder.moments(middle)
         finally:
             hook.remove()
         hidden = kept[0].float()
@@ -79,6 +93,7 @@ class InceptionFeatures:
     """The 2048 features of Inception v3 (Heusel et al. 2017), as torch-fidelity computes them."""
 
     relative = False
+    least_side = 1
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         """Load the network.
@@ -115,8 +130,9 @@ def load_features(source: str | Path, device: str | torch.device = "cpu") -> Fea
 def features_of(network: FeatureNetwork, pictures: NDArray[np.uint8]) -> Floats:
     """(n, D) float64 features of pictures (n, H, W, 3), some at a time."""
     batches = []
-    for start in range(0, len(pictures), BATCH):
-        images = torch.from_numpy(np.ascontiguousarray(pictures[start : start + BATCH].transpose(0, 3, 1, 2)))
+    at_once = min(BATCH, max(BATCH_PIXELS // (pictures.shape[1] * pictures.shape[2]), 1))
+    for start in range(0, len(pictures), at_once):
+        images = torch.from_numpy(np.ascontiguousarray(pictures[start : start + at_once].transpose(0, 3, 1, 2)))
         batches.append(network(images).double().cpu().numpy())
     return np.concatenate(batches)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from copgen_cli.evaluation import distributions, pairwise
 from copgen_cli.evaluation.bootstrap import RESAMPLES, Estimate, Floats, Weights, draw_weights, weighted_mean
 from copgen_cli.evaluation.features import FeatureNetwork, features_of, in_units_of_truth
-from copgen_cli.evaluation.metrics import QUANTITIES, Metric
+from copgen_cli.evaluation.metrics import NEED_FEATURES, QUANTITIES, Metric
 from copgen_cli.evaluation.pictures import Pictures, PictureSet
 from copgen_cli.evaluation.retrieval import closer_to_own, nearest
 from copgen_cli.evaluation.samples import block_means, coverage, diversity, mean_over_samples
@@ -124,11 +124,16 @@ class Judge:
         return found
 
     def closest_copy(self, pictures: PictureSet) -> Copy | None:
-        """The likeliest copy of a training picture; None where none was asked for or there are no training pictures."""
+        """The likeliest copy of a training picture.
+
+        None where none was asked for, there are no training pictures, or the truths are among them.
+        """
         distances = self._to_training(pictures)
         if distances is None:
             return None
         of_samples, of_truth, which = distances
+        if not of_truth.any():
+            return None
         place, number = np.unravel_index(of_samples.argmin(), of_samples.shape)
         return Copy(
             sample=pictures.samples[place, number],
@@ -156,7 +161,7 @@ class Judge:
         """Numbers of all samples beside all truths."""
         truth, drawn = pictures.truth, pictures.samples.reshape(-1, *pictures.samples.shape[2:])
         values: dict[str, Floats] = {}
-        if self.features is not None:
+        if self.features is not None and self.metrics & NEED_FEATURES and not _unitless(self.features, truth):
             compute = partial(features_of, self.features)
             x, y = self._of_truth("features", compute, pictures), compute(drawn)
             if self.features.relative:
@@ -210,3 +215,8 @@ def _means(values: Mapping[str, Floats], rows: Floats, weights: Weights) -> dict
 def _each(function: Callable[[NDArray, NDArray], float], truth: NDArray, samples: NDArray) -> Floats:
     """(N,) values of each truth and its samples."""
     return np.array([function(t, s) for t, s in zip(truth, samples, strict=True)])
+
+
+def _unitless(network: FeatureNetwork, truth: Pictures) -> bool:
+    """Whether features are compared in units of their spread over true pictures that do not differ."""
+    return network.relative and bool((truth == truth[:1]).all())

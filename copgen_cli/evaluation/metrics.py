@@ -33,6 +33,29 @@ DEFAULT_METRICS = tuple(m for m in Metric if m not in (Metric.LPIPS, Metric.CYCL
 """All but those that need more weights, or several times as many samples."""
 NEED_FEATURES = frozenset({Metric.FRECHET, Metric.KERNEL, Metric.PRECISION_RECALL})
 NEED_MODEL = frozenset({Metric.RECONSTRUCTION, Metric.CYCLE})
+LEAST_SIDE = {
+    Metric.SSIM: 11,  # its window
+    Metric.LPIPS: 31,  # what AlexNet reduces to one pixel
+    Metric.RETRIEVAL: 8,  # these compare means over 8 x 8 pixels
+    Metric.COVERAGE: 8,
+    Metric.COPYING: 8,
+    Metric.SPECTRUM: 3,  # a Hann window of two has no weight
+}
+"""Pixels that a picture needs along either side; what feature networks need they say themselves."""
+NEEDS = {
+    Metric.PSNR: "samples named as truths",
+    Metric.SSIM: "samples named as truths",
+    Metric.LPIPS: "samples named as truths",
+    Metric.CORRELATION: "hillshades that are not flat, and samples named as truths",
+    Metric.RETRIEVAL: "two cells, and samples named as truths",
+    Metric.FRECHET: "two samples, and two true pictures that differ",
+    Metric.KERNEL: "two cells, and true pictures that differ",
+    Metric.PRECISION_RECALL: "four samples, and four true pictures that differ",
+    Metric.DIVERSITY: "two samples of each place",
+    Metric.COVERAGE: "two samples of each place, named as truths",
+    Metric.COPYING: "training pictures that are not the truths themselves",
+}
+"""Of pictures, for a number to be known; metrics that are not named here are always known."""
 
 
 class Better(StrEnum):

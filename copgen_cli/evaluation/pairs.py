@@ -48,6 +48,11 @@ def parse_pairs(text: str, modalities: Sequence[Modality]) -> tuple[Pair, ...]:
     return tuple(dict.fromkeys(pairs))
 
 
+def modalities_of(pairs: Sequence[Pair]) -> tuple[Modality, ...]:
+    """What is given or generated in any of the pairs."""
+    return in_index_order(m for pair in pairs for m in (*pair.conditions, *pair.targets))
+
+
 def _parse_pair(text: str, modalities: Sequence[Modality]) -> Pair:
     sides = [_side(side, modalities) for side in text.split(":", 1)]
     conditions, targets = sides

@@ -31,7 +31,7 @@ def ssim(truth: Picture, generated: Picture) -> float:
     Raises:
         CopgenError: scikit-image is not installed.
     """
-    require("skimage", extra="evaluate", purpose="SSIM")
+    require_ssim()
     from skimage.metrics import structural_similarity
 
     return float(
@@ -45,6 +45,15 @@ def ssim(truth: Picture, generated: Picture) -> float:
             use_sample_covariance=False,
         )
     )
+
+
+def require_ssim() -> None:
+    """Make sure that scikit-image is there.
+
+    Raises:
+        CopgenError: it is not installed.
+    """
+    require("skimage", extra="evaluate", purpose="SSIM")
 
 
 def correlation(truth: Picture, generated: Picture) -> float:

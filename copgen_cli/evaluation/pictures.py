@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ UNNAMED = "pictures"
 MOST_TRAINING_PICTURES = 2000
 """Pictures of each modality that samples are compared with for copies."""
 _SAMPLE = re.compile(r"(?P<name>.+)_v(?P<number>\d+)")
+_SPREAD = ("_mean", "_std")
+"""How names of pictures end that `copgen sample --spread` computes from samples."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,19 +70,23 @@ def name_of(modalities: Sequence[Modality]) -> str:
     return "+".join(modalities) or "nothing"
 
 
-def read_folders(real: Path, generated: Path, *, limit: int, seed: int) -> list[PictureSet]:
+def read_folders(
+    real: Path, generated: Path, *, limit: int | None, seed: int, note: Callable[[str], None]
+) -> list[PictureSet]:
     """Read two folders of pictures and match them by name, one set per modality.
 
     A folder holds pictures, or one folder of them per modality (`dem` or `DEM_thumbnail`); where the true ones are
     split, the test split counts. Samples are named as the
-    place they show, or `<place>_v<k>`. Where no name matches, the two are still compared as sets.
+    place they show, or `<place>_v<k>`; `<place>_mean` and `<place>_std` are none. Where no name matches, the two are
+    still compared as sets.
 
     Args:
-        limit: places of each modality to use, spread over cells by `choose_places`.
+        limit: places of each modality to use, spread over cells by `choose_places`; None is all.
         seed: of that choice.
+        note: told what is left out, and that there are sets without a match.
 
     Raises:
-        CopgenError: a folder has no pictures, or the two share no modality.
+        CopgenError: a folder has no pictures or no samples, or the two share no modality.
         MismatchError: pictures are of different sizes.
     """
     groups, groups_generated = _groups(_held_out(real)), _groups(generated)
@@ -90,13 +96,17 @@ def read_folders(real: Path, generated: Path, *, limit: int, seed: int) -> list[
             f"{real} has {', '.join(groups)} and {generated} has {', '.join(groups_generated)}: nothing to compare.",
             hint="Give two folders of pictures, or two with folders named as modalities, such as dem.",
         )
-    return [_read_group(name, groups[name], groups_generated[name], limit, seed) for name in shared]
+    for folder, inside in ((real, groups), (generated, groups_generated)):
+        alone = [name for name in inside if name not in shared]
+        if alone:
+            note(f"Left out, being in {folder} alone: {', '.join(alone)}.")
+    return [_read_group(name, groups[name], groups_generated[name], limit, seed, note) for name in shared]
 
 
-def choose_places(names: Sequence[str], limit: int, seed: int) -> tuple[str, ...]:
+def choose_places(names: Sequence[str], limit: int | None, seed: int) -> tuple[str, ...]:
     """Some of the places, sorted; from as many cells as there are before a second patch of any.
 
-    The choice depends on the names and the seed alone.
+    The choice depends on the names and the seed alone; without a limit it is all of them.
     """
     order = random.Random(seed)
     patches: dict[str, list[str]] = defaultdict(list)
@@ -138,20 +148,32 @@ def read_pictures(files: Sequence[Path]) -> Pictures:
     return pictures
 
 
-def read_training(folder: Path, targets: Collection[str], seed: int) -> dict[str, Pictures]:
+def read_training(folder: Path, sizes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, Pictures]:
     """Pictures that a model was trained on, by target; up to `MOST_TRAINING_PICTURES`, drawn by the seed.
 
     Args:
         folder: of pictures, or of one folder of them per modality; where it has splits, its train split counts.
-        targets: what to look for.
+        sizes: height and width of the samples of each target.
+
+    Returns:
+        Those that there are; nothing where there is no such folder.
+
+    Raises:
+        MismatchError: they are of another size than the samples.
     """
-    groups = _groups(folder / Split.TRAIN if (folder / Split.TRAIN).is_dir() else folder)
+    groups = _filled(folder / Split.TRAIN if (folder / Split.TRAIN).is_dir() else folder)
     found: dict[str, Pictures] = {}
-    for target in targets:
-        files = list_pictures(groups[target]) if target in groups else {}
-        if files:
-            chosen = choose_places(list(files), MOST_TRAINING_PICTURES, seed)
-            found[target] = read_pictures([files[name] for name in chosen])
+    for target in (target for target in sizes if target in groups):
+        files = list_pictures(groups[target])
+        pictures = read_pictures([files[name] for name in choose_places(list(files), MOST_TRAINING_PICTURES, seed)])
+        height, width = sizes[target]
+        if pictures.shape[1:3] != (height, width):
+            raise MismatchError(
+                f"Training pictures of {target} in {groups[target]} are {_size(pictures[0])} px, "
+                f"its samples {width} x {height}.",
+                hint="Copies can be found in one size alone: name other pictures with --training.",
+            )
+        found[target] = pictures
     return found
 
 
@@ -163,12 +185,14 @@ def _held_out(folder: Path) -> Path:
 
 
 def _groups(folder: Path) -> dict[str, Path]:
-    """The folders of modalities that hold pictures, or the folder itself."""
+    """What `_filled` finds, if anything.
+
+    Raises:
+        CopgenError: there is no folder, or there are no pictures in it.
+    """
     if not folder.is_dir():
         raise CopgenError(f"There is no folder {folder}.", hint="Check the path.")
-    spellings = {m: (str(m), m.facts.folder, m.facts.source) for m in Modality}
-    groups = {str(m): folder / name for m, names in spellings.items() for name in names if (folder / name).is_dir()}
-    filled = {name: inner for name, inner in (groups or {UNNAMED: folder}).items() if list_pictures(inner)}
+    filled = _filled(folder)
     if not filled:
         raise CopgenError(
             f"There are no pictures in {folder}.", hint="Give a folder of PNGs, or one with a folder per modality."
@@ -176,12 +200,38 @@ def _groups(folder: Path) -> dict[str, Path]:
     return filled
 
 
-def _read_group(target: str, real: Path, generated: Path, limit: int, seed: int) -> PictureSet:
-    truths, samples = list_pictures(real), _samples_by_place(list_pictures(generated), set(list_pictures(real)))
+def _filled(folder: Path) -> dict[str, Path]:
+    """The folders of modalities that hold pictures, or the folder itself; nothing where it is missing."""
+    spellings = {m: (str(m), m.facts.folder, m.facts.source) for m in Modality}
+    groups = {str(m): folder / name for m, names in spellings.items() for name in names if (folder / name).is_dir()}
+    if not groups and folder.is_dir():
+        groups = {UNNAMED: folder}
+    return {name: inner for name, inner in groups.items() if list_pictures(inner)}
+
+
+def _read_group(
+    target: str, real: Path, generated: Path, limit: int | None, seed: int, note: Callable[[str], None]
+) -> PictureSet:
+    truths = list_pictures(real)
+    samples = _samples_by_place(list_pictures(generated), set(truths))
+    if not samples:
+        raise CopgenError(
+            f"There are no samples in {generated}.", hint="Means and deviations are not judged: add the samples."
+        )
     both = [name for name in samples if name in truths]
+    alone = {"true": sorted(truths.keys() - samples.keys()), "generated": sorted(samples.keys() - truths.keys())}
+    if not both:
+        note(f"No names of {target} match: compared as sets.")
+    elif any(alone.values()):
+        counted = ", ".join(f"{len(names)} {side} ({_some(names)})" for side, names in alone.items() if names)
+        note(f"Left out of {target}, having no partner: {counted}.")
     names = choose_places(both or list(samples), limit, seed)
     truth_names = names if both else choose_places(list(truths), limit, seed)
-    n = min(len(samples[name]) for name in names)
+    fewest = min(names, key=lambda name: len(samples[name]))
+    n = len(samples[fewest])
+    left = sum(len(samples[name]) - n for name in names)
+    if left:
+        note(f"Only {n} per place of the samples of {target} are judged, as {fewest} has no more; left out: {left}.")
     truth = read_pictures([truths[name] for name in truth_names])
     drawn = read_pictures([file for name in names for file in samples[name][:n]])
     if drawn.shape[1:] != truth.shape[1:]:
@@ -200,9 +250,11 @@ def _read_group(target: str, real: Path, generated: Path, limit: int, seed: int)
 
 
 def _samples_by_place(files: Mapping[str, Path], truths: set[str]) -> dict[str, list[Path]]:
-    """The samples of each place, in order of their numbers."""
+    """The samples of each place, in order of their numbers; mean and deviation of samples are left out."""
     numbered: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for stem, file in files.items():
+        if stem.endswith(_SPREAD) and stem not in truths:
+            continue
         found = None if stem in truths else _SAMPLE.fullmatch(stem)
         name, number = (found["name"], int(found["number"])) if found else (stem, 0)
         numbered[name].append((number, file))
@@ -215,6 +267,10 @@ def _conditions_of(sample: Path) -> tuple[Modality, ...] | None:
         return read_provenance(sample).recipe.request.conditions
     except BrokenInputError:
         return None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *("…" for _ in names[3:4])])
 
 
 def _size(picture: Pictures) -> str:

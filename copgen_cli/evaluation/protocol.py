@@ -81,24 +81,36 @@ def find_places(workspace: Workspace, modalities: Sequence[Modality]) -> list[st
     names = [set(list_pictures(folder)) if folder.is_dir() else set() for folder in folders]
     common = sorted(set.intersection(*names))
     if not common:
+        absent = [m for m, found in zip(modalities, names, strict=True) if not found]
+        if not any(names):
+            hint = "Numbers on training cells would mean nothing: prepare again with a lower --train-ratio."
+        elif absent:
+            hint = f"Download and prepare {' and '.join(absent)} as well, or name --pairs without it."
+        else:
+            hint = "Download and prepare the same cells for all of them."
         counts = ", ".join(f"{m}: {len(found)}" for m, found in zip(modalities, names, strict=True))
         raise CopgenError(
-            f"The test split of {workspace.region} has no patch that all of the model's modalities share ({counts}).",
-            hint="Numbers on training cells would mean nothing: prepare again with a lower --train-ratio.",
+            f"The test split of {workspace.region} has no patch that all of the pairs' modalities share ({counts}).",
+            hint=hint,
         )
     return common
 
 
+def side_of(model: LoadedModel) -> int:
+    """Of the pictures that the model takes and makes, in pixels."""
+    return int(model.net.config.sample_size) * model.autoencoder.reduction
+
+
 def read_truth(
-    workspace: Workspace, model: LoadedModel, names: tuple[str, ...]
+    workspace: Workspace, model: LoadedModel, modalities: Sequence[Modality], names: tuple[str, ...]
 ) -> Iterator[tuple[Modality, Pictures, Tensor]]:
     """Read and encode the test patches, one modality at a time.
 
     Raises:
         UsageError: patches are not of the model's size.
     """
-    side = int(model.net.config.sample_size) * model.autoencoder.reduction
-    for modality in model.modalities:
+    side = side_of(model)
+    for modality in modalities:
         folder = workspace.patches / Split.TEST / modality.facts.folder
         files = list_pictures(folder)
         pictures = read_pictures([files[name] for name in names])

@@ -43,6 +43,14 @@ def closer_to_own(truth: NDArray, samples: NDArray, names: Sequence[str]) -> tup
     return farther, first
 
 
+def chance_of_first(names: Sequence[str]) -> float | None:
+    """Top-1 retrieval of samples that know nothing of their place; None where there is no other place."""
+    places = [place_of(name) for name in names]
+    if len(set(places)) < 2:
+        return None
+    return float(np.mean([1 / (1 + len(places) - places.count(place)) for place in places]))
+
+
 def nearest(pictures: NDArray, training: NDArray) -> tuple[Floats, NDArray[np.intp]]:
     """Distance of each averaged picture (K, D) to the nearest training picture (T, D), and which one that is."""
     distance = cdist(pictures, training)
