@@ -14,7 +14,7 @@ from copgen_processes import ranks
 from killed_runs import Moment, forked_and_killed_at
 from sample_commands import call_copgen, one_thread
 from tiny_models import tiny_autoencoder
-from tiny_subsets import patch_pixels, picture_bytes, tree, write_patches
+from tiny_subsets import patch_pixels, picture_bytes, tree, write_moments, write_patches
 
 from copgen_cli.data.driver import StageRun
 from copgen_cli.data.latents import PatchBatch, encode_batches, plan_batches
@@ -224,6 +224,40 @@ def test_patches_cut_anew_are_encoded_anew_and_those_gone_leave(encode, made, tm
 
     assert "done now: 1" in encode(path=patches).out
     assert {file.stem for file in Path("npy").rglob("*.npy")} == set(NAMES[:4])
+
+
+def test_moments_of_another_origin_are_refused_until_told_to_overwrite(encode, tmp_path):
+    write_moments(tmp_path / "npy", ["999U_999R_0"], splits=[Split.TEST], modalities=BOTH)
+
+    for options in ((), ("--dry-run",)):
+        refused = encode(*options)
+        assert refused.code == EXIT_FAILED
+        assert "npy holds files" in refused.err
+        assert "--overwrite" in refused.err
+    assert encode("--overwrite").code == 0
+    assert {file.stem for file in Path("npy").rglob("*.npy")} == set(NAMES)
+
+
+def test_a_run_that_ends_within_its_first_batch_is_continued(encode, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageRun, "record", interrupted)  # the files of the batch are in place by then
+        assert encode().code != 0
+    assert list(Path("npy").rglob("*.npy"))
+
+    assert encode().code == 0
+    encode(output="undisturbed")
+    assert tree(Path("npy")) == tree(Path("undisturbed"))
+
+
+def test_straight_into_the_store_a_published_database_is_refused(encode, shared):
+    shutil.copytree(shared / "golden/reference_lmdb", "store/train")
+
+    refused = encode("--to", "lmdb", output="store")
+    assert refused.code == EXIT_FAILED
+    assert "--input-type lmdb" in refused.err
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

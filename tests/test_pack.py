@@ -191,11 +191,44 @@ def test_a_malicious_record_is_set_aside_and_the_rest_imported(pack, tmp_path):
     assert not Path("pwned").exists()
 
 
-def test_an_import_never_goes_over_its_source(pack, shared, tmp_path):
-    shutil.copytree(shared / "golden/reference_lmdb", tmp_path / "db")
-    run = pack("--input-type", "lmdb", path="db", output="db")
+@pytest.mark.parametrize("source", ["db", "db/train"])
+def test_an_import_never_goes_over_its_source(pack, shared, tmp_path, source):
+    shutil.copytree(shared / "golden/reference_lmdb", tmp_path / "db/train")
+    run = pack("--input-type", "lmdb", "--overwrite", path=source, output="db")
     assert run.code == EXIT_USAGE
+    assert Path("db/train/data.mdb").is_file()
     assert "--output-dir" in run.err
+
+
+@pytest.mark.parametrize("packed_before", [False, True])
+def test_a_published_database_is_kept_until_told_to_overwrite(pack, npy, shared, packed_before):
+    if packed_before:
+        pack()
+    for split in Split:
+        shutil.rmtree(f"store/{split}", ignore_errors=True)
+        shutil.copytree(shared / "golden/reference_lmdb", f"store/{split}")
+    before = tree(Path("store"))
+
+    for options in ((), ("--dry-run",)):
+        refused = pack(*options)
+        assert refused.code == EXIT_FAILED
+        for told in ("store holds files", "--input-type lmdb", "another output folder", "--overwrite"):
+            assert told in refused.err
+    assert tree(Path("store")) == before
+
+    assert pack("--overwrite").code == 0
+    assert sorted(tree(Path("store"))) == ["copgen_pack.json", "copgen_pack.jsonl", "train/data.mdb"]
+    assert list(LatentStore(Path("store/train")).names) == SORTED
+
+
+def test_a_store_without_its_manifest_is_no_split_of_another(pack, npy):
+    pack(output="other")
+    Path("store").mkdir()
+    Path("other/train").rename("store/test")
+
+    assert pack().code == EXIT_FAILED
+    assert pack("--overwrite").code == 0
+    assert not Path("store/test").exists()
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

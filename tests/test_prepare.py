@@ -103,6 +103,13 @@ def test_centre_crops_are_single_and_called_so(prepare):
     assert names(Path("out"), Split.TRAIN) | names(Path("out"), Split.TEST) == {f"{cell}_center" for cell in CELLS}
 
 
+def test_the_centre_crops_of_a_settings_file_can_be_called_off(prepare):
+    Path("copgen.toml").write_text("[prepare]\ncenter_crop = true\n")
+
+    assert json.loads(prepare("--dry-run", "--json").out)["patches"] == 3
+    assert json.loads(prepare("--dry-run", "--json", "--no-center-crop").out)["patches"] == 3 * 16
+
+
 def test_a_dry_run_gives_totals_and_writes_nothing(prepare):
     run = prepare("--dry-run", "--json")
 
@@ -144,6 +151,39 @@ def test_a_thumbnail_fetched_again_is_cut_again(prepare, tmp_path):
     assert "done now: 1" in prepare(subset=subset).out
     (patch,) = Path("out").rglob(f"{CELLS[0]}_0.png")
     assert not read_colour(patch).any()
+
+
+def test_files_of_another_origin_are_refused_until_told_to_overwrite_and_never_mix_with_ours(prepare, tmp_path):
+    prepare(output="first")
+    for table in ("train_metadata.parquet", "copgen_prepare.json", "copgen_prepare.jsonl"):
+        Path("first", table).unlink()
+    Path("first/train").rename("out")  # now the cells of one split lie where those of the other go
+    Path("first/test").rename("first/train")
+    Path("out").rename("first/test")
+    Path("first/test/notes.txt").write_text("mine")
+    before = tree(Path("first"))
+
+    for options in ((), ("--dry-run",)):
+        refused = prepare(*options, output="first")
+        assert refused.code == EXIT_FAILED
+        assert "first holds files" in refused.err
+        assert "another output folder" in refused.err
+        assert "--overwrite" in refused.err
+    assert prepare("--overwrite", "--dry-run", output="first").code == 0
+    assert tree(Path("first")) == before
+
+    assert prepare("--overwrite", output="first").code == 0
+    prepare(output="undisturbed")
+    assert tree(Path("first")) == tree(Path("undisturbed")) | {"test/notes.txt": b"mine"}
+
+
+def test_a_folder_with_unrelated_files_is_fine(prepare):
+    for stray in ("train/notes.txt", "train/DEM_thumbnail/.hidden.png", "train/other/1.png", "1.png"):
+        Path("out", stray).parent.mkdir(parents=True, exist_ok=True)
+        Path("out", stray).write_bytes(b"stray")
+
+    assert prepare("--center-crop").code == 0
+    assert Path("out/1.png").read_bytes() == b"stray"
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------
@@ -256,6 +296,7 @@ def test_killed_runs_continue_to_the_undisturbed_tree(prepare, downloaded, tmp_p
     prepare(output="undisturbed")
     call = ("prepare", "--subset-path", downloaded, "--output-dir", tmp_path / "out", *HALVES)
 
+    assert killed_at(Moment.FILE, 1, *call) == -9  # before there is a journal
     for write in (3, 40, 21):
         done = {outcome.key for outcome in journal(tmp_path / "out")}
         assert killed_at(Moment.FILE, write, *call) == -9

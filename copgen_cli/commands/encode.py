@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,7 @@ def encode(
 def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
     from copgen_cli.data.driver import StageRun
     from copgen_cli.data.encoding import STAGE, encode_to_files, units_of
+    from copgen_cli.data.patch_tree import unrecorded_files
 
     tree, encoder = patches.tree, patches.encoder
     with StageRun(
@@ -102,6 +104,7 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
         settings={"modalities": list(tree.modalities), **encoder.settings()},
         overwrite=overwrite,
         prune=True,
+        strangers=partial(unrecorded_files, suffix=".npy", stage=STAGE),
         dry_run=dry_run,
     ) as run:
         units = units_of(tree)

@@ -9,7 +9,8 @@ import typer
 
 from copgen_cli import console
 from copgen_cli.errors import UsageError
-from copgen_cli.layout import store_beside
+from copgen_cli.layout import split_store, store_beside
+from copgen_cli.modalities import Split
 from copgen_cli.options import (
     DataDirOption,
     DryRunOption,
@@ -72,7 +73,8 @@ def pack(
     where = settings.workspace
     source = input_dir or {"npy": where.moments, "png": where.patches, "lmdb": where.store}[kind]
     output = output_dir or store_beside(source)
-    if kind == "lmdb" and (output_dir is None or output.absolute() == source.absolute()):
+    places = [output, *(split_store(output, split) for split in Split)]
+    if kind == "lmdb" and (output_dir is None or source.resolve() in map(Path.resolve, places)):
         raise UsageError(
             "An imported database needs a folder of its own to go to.", hint=f"Name one: --output-dir {output}."
         )

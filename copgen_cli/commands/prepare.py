@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,12 @@ def prepare(
         typer.Option(min=1, help="Side in cells of blocks that are split together.", show_default="from settings: 1"),
     ] = None,
     center_crop: Annotated[
-        bool | None, typer.Option("--center-crop", help="One patch from the middle of a cell instead of 16.")
+        bool | None,
+        typer.Option(
+            "--center-crop/--no-center-crop",
+            help="One patch from the middle of a cell instead of 16.",
+            show_default="from settings: no",
+        ),
     ] = None,
     visualize: Annotated[bool, typer.Option("--visualize", help="Also draw a map of train and test cells.")] = False,
     workers: WorkersOption = None,
@@ -55,6 +61,7 @@ def prepare(
     Example:  copgen prepare --region rome
     """
     from copgen_cli.data.driver import StageRun
+    from copgen_cli.data.patch_tree import unrecorded_files
     from copgen_cli.data.preparation import cut_cells, plan_patches, write_map, write_tables
     from copgen_cli.data.split_map import require_matplotlib
     from copgen_cli.settings import load_settings
@@ -73,6 +80,7 @@ def prepare(
         inputs=plan.inputs,
         overwrite=overwrite,
         prune=True,
+        strangers=partial(unrecorded_files, suffix=".png", stage="prepare"),
         dry_run=dry_run,
     ) as run:
         todo = run.pending(plan.units)

@@ -58,11 +58,14 @@ class StageRun:
         overwrite: forget what earlier runs recorded and do everything again.
         fixed: False where other settings or inputs are fine, because each unit's key says all that matters to it.
         prune: in the end remove the files of units that this run was not asked for.
+        strangers: finds files below the output that are of the stage's kind and not on record, and would be taken for
+            its own by whoever reads the output; a new run needs `overwrite` to go there, and removes them first.
+        otherwise: what else can be done about these, for the message.
         dry_run: only look; takes no lock and writes nothing.
 
     Raises:
         BusyError: another process holds the lock; the message says which.
-        MismatchError: the output was made with other settings or from other inputs.
+        MismatchError: the output was made with other settings or from other inputs, or holds files of another origin.
     """
 
     def __init__(
@@ -75,11 +78,14 @@ class StageRun:
         overwrite: bool = False,
         fixed: bool = True,
         prune: bool = False,
+        strangers: Callable[[Path], Iterable[Path]] = lambda _: (),
+        otherwise: str = "",
         dry_run: bool = False,
     ) -> None:
         self.header = Header(stage, _as_json(settings), _as_json(inputs or {}))
         self.output = output
         self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
+        self._strangers, self._otherwise = strangers, otherwise
         self._private = PrivateFolder(output, stage)
         self._journal = Journal(self._private.folder / f"{stage}.journal")
         self.place = Place(output, self._private.temporary)
@@ -216,7 +222,7 @@ class StageRun:
         if self._dry_run:
             return summary
         for path in sorted(self._superseded() - self._files_of(self._lines)):
-            self._remove(path)
+            self._remove(self.output / safe_path(path))
         totals = {
             "units": len(self._wanted),
             "done": summary.done + summary.already,
@@ -235,8 +241,9 @@ class StageRun:
     def _leave(self) -> None:
         if self._dry_run:
             return
-        if next(self._journal.read(), None) is None:  # nothing was finished that a next run could build on
-            self._journal.file.unlink(missing_ok=True)
+        nothing_noted = self._journal.file.is_file() and next(self._journal.read(), None) is None
+        if nothing_noted and not any(self._strangers(self.output)):  # nor put in place without being noted
+            self._journal.file.unlink(missing_ok=True)  # nothing was finished that a next run could build on
         self._private.leave()
 
     def _stays(self, key: str) -> bool:
@@ -257,6 +264,7 @@ class StageRun:
         }
 
     def _read_records(self) -> None:
+        self._meet_strangers()
         finished = None if self._overwrite else read_header(self.output, self.header.stage)
         started = None if self._overwrite else self._journal.read_start(self.header.stage)
         self._afresh = self._overwrite or (started is not None and started[1])
@@ -276,6 +284,21 @@ class StageRun:
         self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
         if not self._dry_run:
             self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned)
+
+    def _meet_strangers(self) -> None:
+        """Refuse or remove files of another origin. Once there is a journal, which precedes them, files are ours."""
+        if self._journal.file.is_file() and not self._overwrite:
+            return
+        strangers = sorted(self._strangers(self.output))
+        if strangers and not self._overwrite:
+            raise MismatchError(
+                f"{self.output} holds files that no earlier run is known to have left there, such as "
+                f"{strangers[0].relative_to(self.output)}; what is made now would mix with them.",
+                hint=f"Choose another output folder, or give --overwrite to remove them. {self._otherwise}".strip(),
+            )
+        if not self._dry_run:
+            for file in strangers:
+                self._remove(file)
 
     def _must_agree(self, other: Header) -> None:
         if not self._fixed:
@@ -305,9 +328,8 @@ class StageRun:
     def _files_of(self, keys: Iterable[str]) -> set[str]:
         return {file.path for key in keys for file in Outcome.from_line(self._lines[key]).files}
 
-    def _remove(self, path: str) -> None:
-        """Remove a file and the folders that it leaves empty."""
-        file = self.output / safe_path(path)
+    def _remove(self, file: Path) -> None:
+        """Remove a file of the output and the folders that it leaves empty."""
         file.unlink(missing_ok=True)
         for folder in file.parents:
             if folder == self.output:

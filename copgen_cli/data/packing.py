@@ -18,10 +18,10 @@ from copgen_cli.data.atomic import WrittenFile, require_free_space
 from copgen_cli.data.autoencoder_facts import AutoencoderFacts
 from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import Threads
-from copgen_cli.data.manifest import Outcome, Status
+from copgen_cli.data.manifest import Outcome, Status, units_file
 from copgen_cli.data.store import LatentStore
 from copgen_cli.data.store_builder import StoreBuilder, store_bytes
-from copgen_cli.data.store_format import DATA_FILE, StoreMetadata
+from copgen_cli.data.store_format import DATA_FILE, LOCK_FILE, StoreMetadata
 from copgen_cli.data.units import Summary, Unit
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.layout import split_store
@@ -203,6 +203,8 @@ def pack(
         inputs={"input_type": input_type},
         overwrite=overwrite,
         prune=True,
+        strangers=foreign_databases,
+        otherwise="`copgen pack --input-type lmdb` reads databases of the published workflow.",
         dry_run=dry_run,
     ) as run:
         if overwrite and not dry_run:
@@ -227,6 +229,14 @@ def pack(
         return Packed(run.finish(), counts)
 
 
+def foreign_databases(output: Path) -> Iterator[Path]:
+    """What lies in the places of stores and is none that can be read, or of which no finished run has left a record."""
+    recorded = units_file(output, STAGE).is_file()
+    for folder in (split_store(output, split) for split in Split):
+        if (folder / DATA_FILE).is_file() and not (recorded and source_of(folder)):
+            yield from (file for file in (folder / DATA_FILE, folder / LOCK_FILE) if file.is_file())
+
+
 def can_be_mended(run: StageRun, plan: SplitPlan, packing: Packing) -> bool:
     """Whether a record that was broken when the store was built is sound by now."""
     for name in plan.names:
@@ -242,10 +252,15 @@ def can_be_mended(run: StageRun, plan: SplitPlan, packing: Packing) -> bool:
 
 def is_in_place(run: StageRun, plan: SplitPlan) -> bool:
     """Whether the very store that is wanted has been put in its place, though a kill kept it from being recorded."""
+    return source_of(split_store(run.output, plan.split)) == plan.source
+
+
+def source_of(store: Path) -> str | None:
+    """What the metadata of a store say of its source; None where there is no store that can be read."""
     try:
-        return LatentStore(split_store(run.output, plan.split)).metadata.source == plan.source
+        return LatentStore(store).metadata.source
     except CopgenError:
-        return False
+        return None
 
 
 def pack_split(run: StageRun, plan: SplitPlan, source: MomentSource) -> Iterator[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,15 @@ def read_tree(folder: Path, suffix: str, *, what: str, written_by: str) -> Patch
     if not modalities:
         raise MissingInputError(what, folder, written_by=written_by)
     return PatchTree(folder, suffix, modalities, names)
+
+
+def unrecorded_files(folder: Path, suffix: str, stage: str) -> Iterator[Path]:
+    """The files of a tree in which no finished run of the stage has left its record."""
+    if not units_file(folder, stage).is_file():
+        for split in Split:
+            for modality in Modality:
+                for name in _stems(folder / split / modality.facts.folder, suffix):
+                    yield patch_file(folder, split, modality, name, suffix)
 
 
 def fingerprint(names: Iterable[str], folder: Path, stage: str) -> str:

@@ -22,6 +22,8 @@ from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.modalities import Modality
 
 DATA_FILE = "data.mdb"
+LOCK_FILE = "lock.mdb"
+"""What LMDB leaves beside a database that it opens with a lock, which no store needs."""
 METADATA_KEY = b".copgen"
 NAMES_KEY = b".names"
 FORMAT = "copgen latent store"
