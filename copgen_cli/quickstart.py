@@ -51,10 +51,11 @@ class Step:
 def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     """The way from nothing to judged pictures, each step reading what the one before wrote."""
     model = ("--model", BUNDLED_NAME)
+    guided = ("--guidance-scale", "1.5")
     judged = ("--limit", "8", "--n-samples", "1")
 
     def sample(title: str, given: str, wanted: str) -> Step:
-        condition = ("--condition", given) if given else ()
+        condition = ("--condition", given, *guided) if given else ()
         output = f"{PICTURES}/{given.replace(',', '-') or 'nothing'}"
         amounts = ("--n-samples", "2", "--limit", "3")
         return Step(title, ("sample", *model, *condition, "--generate", wanted, *amounts, "--output", output))
@@ -75,7 +76,7 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
         sample("What colour has the ground without the air above it?", "s2_l1c", "s2_l2a"),
         Step(
             "Judge some translations against the truth",
-            ("evaluate", *model, "--pairs", "s2_l1c:s2_l2a,s2_l2a:dem", *judged, "--output", REPORT),
+            ("evaluate", *model, "--pairs", "s2_l1c:s2_l2a,s2_l2a:dem", *guided, *judged, "--output", REPORT),
         ),
     )
 
