@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SCHEDULE_STEPS = 1000
+"""Noise levels of the schedule."""
+
+
 class Solver(StrEnum):
     """How the reverse process is integrated."""
 

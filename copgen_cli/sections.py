@@ -24,11 +24,9 @@ from pydantic import (
 
 from copgen_cli.modalities import Modality
 from copgen_cli.presets import Preset
-from copgen_cli.records import LearningRateDecay, PositionStart, Solver, TimestepDraw
+from copgen_cli.records import SCHEDULE_STEPS, LearningRateDecay, PositionStart, Solver, TimestepDraw
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
-SCHEDULE_STEPS = 1000
-"""Noise levels of the schedule (`copgen_cli.model.diffusion.SCHEDULE`), told here for --help loads no torch."""
 
 
 class Section(BaseModel):

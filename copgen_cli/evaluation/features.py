@@ -20,7 +20,7 @@ from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
 
 INCEPTION = "inception"
 BATCH = 16
-BATCH_PIXELS = 16 * 256 * 256
+BATCH_PIXELS = BATCH * 256 * 256
 """Together in one batch, so that large pictures need no more memory; a single picture may have more."""
 _INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"

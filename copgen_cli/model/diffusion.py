@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from copgen_cli.records import TimestepDraw
+from copgen_cli.records import SCHEDULE_STEPS, TimestepDraw
 
 Denoiser = Callable[..., Sequence[Tensor]]
 """A network: M latents (B, C, H, W) and M timesteps (B,) to the noise in each, as `CopGenTransformer` computes it."""
@@ -82,7 +82,7 @@ def _amplitude_tables(schedule: NoiseSchedule, device: torch.device, dtype: torc
     return schedule.abar.sqrt().to(device, dtype), (1 - schedule.abar).sqrt().to(device, dtype)
 
 
-SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.0120, 1000)
+SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.0120, SCHEDULE_STEPS)
 """The schedule of Stable Diffusion and of COP-GEN-Beta."""
 
 
