@@ -51,6 +51,15 @@ class TimestepDraw(StrEnum):
     """As sampling asks: some modalities given, some generated at one step, some left out."""
 
 
+class Prediction(StrEnum):
+    """What a network's output means, in diffusers' words."""
+
+    NOISE = "epsilon"
+    """As published."""
+    VELOCITY = "v_prediction"
+    """Noise and clean latents weighed against one another, so that both ends of the way are told as well."""
+
+
 class PositionStart(StrEnum):
     """What the position embeddings of a new network are before training."""
 

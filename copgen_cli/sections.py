@@ -24,7 +24,7 @@ from pydantic import (
 
 from copgen_cli.modalities import Modality
 from copgen_cli.presets import Preset
-from copgen_cli.records import SCHEDULE_STEPS, LearningRateDecay, PositionStart, Solver, TimestepDraw
+from copgen_cli.records import SCHEDULE_STEPS, LearningRateDecay, PositionStart, Prediction, Solver, TimestepDraw
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
@@ -207,6 +207,8 @@ class NetworkSettings(Section):
     """Whether the projection to queries, keys and values has a bias."""
     mlp_time_embed: bool = False
     """Whether each modality's timestep goes through an MLP of its own."""
+    prediction_type: Prediction = Prediction.NOISE
+    """What it learns to tell; v_prediction gets to layouts in fewer steps (arXiv:2202.00512)."""
 
 
 class TrainSettings(Section):

@@ -23,9 +23,15 @@ from copgen_cli.model.diffusion import (
     denoising_loss_parts,
     draw_timesteps,
     min_snr_weight,
+    noise_from,
+    prediction_of,
+    what_to_predict,
 )
-from copgen_cli.records import TimestepDraw
+from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.records import Prediction, TimestepDraw
 from copgen_cli.sections import TrainSettings
+
+TINY = {"sample_size": 8, "patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2}
 
 
 def generator(seed=0):
@@ -288,3 +294,47 @@ def test_roles_ask_every_question_that_sampling_asks_and_conditions_weigh_nothin
 def test_roles_without_min_snr_are_refused_for_a_clean_modality_has_no_noise_to_predict():
     with pytest.raises(ValueError, match="min_snr_gamma"):
         TrainSettings(timesteps=TimestepDraw.ROLES)
+
+
+@pytest.mark.parametrize("step", [1, 37, 500, 999, 1000, 250.5])
+def test_noise_comes_back_from_the_velocity_and_the_clean_latents_too(step):
+    clean, noise = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64, generator=generator())
+    n = torch.full((3,), step)
+    noisy = add_noise(clean, noise, n)
+
+    velocity = what_to_predict(clean, noise, n, Prediction.VELOCITY)
+
+    signal, spread = SCHEDULE.amplitudes(torch.tensor(step), torch.float64)
+    assert_close(noise_from(velocity, noisy, step, Prediction.VELOCITY), noise)
+    assert_close(signal * noisy - spread * velocity, clean)
+
+
+def test_at_the_last_step_a_velocity_is_nearly_the_clean_latents_turned_round():
+    clean, noise = torch.randn(2, 1, 4, 8, 8, generator=generator())
+    velocity = what_to_predict(clean, noise, torch.tensor([1000]), Prediction.VELOCITY)
+
+    assert_close(velocity, -clean, rtol=0, atol=0.35)
+    assert float(torch.corrcoef(torch.stack([velocity.flatten(), -clean.flatten()]))[0, 1]) > 0.99
+
+
+def test_a_network_of_velocities_is_judged_by_them_also_from_within_a_wrapper():
+    clean, noise, n = latents("clean"), latents("noise"), torch.tensor([[1, 1000], [40, 700], [500, 2], [999, 333]])
+    wanted = [what_to_predict(z, e, t, Prediction.VELOCITY) for z, e, t in zip(clean, noise, n, strict=True)]
+
+    class Exact(torch.nn.Module):
+        config = CopGenTransformer(prediction_type="v_prediction", **TINY).config
+
+        def forward(self, noisy, timesteps):
+            return wanted
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs):
+            return self.module(*inputs)
+
+    for net in (Exact(), Wrapper(Exact())):
+        assert prediction_of(net) is Prediction.VELOCITY
+        assert_close(denoising_loss(net, clean, list(n), noise), torch.zeros(2), rtol=0, atol=0)

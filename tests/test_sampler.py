@@ -366,3 +366,31 @@ def test_requests_that_contradict_themselves_are_refused(request_, message):
 def test_an_unknown_solver_is_refused_before_the_network_is_called():
     with pytest.raises(UnknownNameError, match="Unknown solver 'euler'"):
         sample_latents(network(), [0], solver="euler")
+
+
+@pytest.mark.parametrize("solver", ["reference", "dpm++2m", "unipc", "ddim"])
+@pytest.mark.parametrize("scale", [0.0, 1.5])
+def test_a_network_of_velocities_draws_what_one_of_the_same_noise_draws(solver, scale):
+    noise_net = network().double()
+
+    class Velocity(torch.nn.Module):
+        config = type("Config", (), {**dict(noise_net.config), "prediction_type": "v_prediction"})
+        device = noise_net.device
+
+        def forward(self, noisy, timesteps, heads=None):
+            told = noise_net(noisy, timesteps, heads=heads)
+            velocities = []
+            for i, noise in zip(heads, told, strict=True):
+                signal, spread = (a[:, None, None, None] for a in SCHEDULE.amplitudes(timesteps[i], torch.float64))
+                velocities.append((noise - spread * noisy[i]) / signal)
+            return velocities
+
+    start, given = latents("start")[:2].double(), {1: latents("given")[1].double()}
+    drawn = [
+        sample_latents(
+            net, [0, 3], given, noise=start, steps=5, solver=solver, guidance_scale=scale, noise_source=PLACES
+        )
+        for net in (noise_net, Velocity())
+    ]
+
+    assert relative_error(drawn[1].values(), drawn[0].values()) < 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,24 @@ def simulate(
         typer.Option("--bbox", metavar="W S E N", help="A box in degrees instead of a region.", show_default=False),
     ] = None,
     cells: Annotated[int, typer.Option("--cells", min=1, help="How many cells to draw from the box.")] = 12,
+    rugged: Annotated[
+        float,
+        typer.Option(
+            "--rugged",
+            min=0,
+            max=1,
+            help="Only cells at least so rugged: 0 is any, 0.85 mountains.",
+            show_default=False,
+        ),
+    ] = 0.0,
+    start_date: Annotated[
+        datetime | None,
+        typer.Option("--start-date", formats=["%Y-%m-%d"], help="First day of visits.", show_default="2017-01-03"),
+    ] = None,
+    end_date: Annotated[
+        datetime | None,
+        typer.Option("--end-date", formats=["%Y-%m-%d"], help="Last day of visits.", show_default="2024-12-11"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the world: another seed is another Earth.")] = 0,
     gaps: Annotated[
         bool,
@@ -40,13 +59,21 @@ def simulate(
     from copgen_cli.settings import load_settings
     from copgen_cli.simulation.archive import write_archive
     from copgen_cli.simulation.products import REAL_GAPS
-    from copgen_cli.simulation.world import cells_of_region
+    from copgen_cli.simulation.world import cells_of_region, days_between
 
     settings = load_settings(config_file(context), region=region)
-    chosen = cells_of_region(bbox or settings.region_settings().bbox, cells, seed)
+    days = days_between(start_date, end_date)
+    chosen = cells_of_region(bbox or settings.region_settings().bbox, cells, seed, least_rugged=rugged)
     if not dry_run:
         written = write_archive(
-            output, chosen, seed, gaps=REAL_GAPS if gaps else None, bands=bands, workers=workers, overwrite=overwrite
+            output,
+            chosen,
+            seed,
+            gaps=REAL_GAPS if gaps else None,
+            bands=bands,
+            days=days,
+            workers=workers,
+            overwrite=overwrite,
         )
         for _ in console.track(written, total=len(chosen), label="Simulating", unit="cells"):
             pass

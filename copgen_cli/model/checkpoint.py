@@ -70,9 +70,10 @@ def load_transformer(
     if names is None and sizes["num_modalities"] == len(Modality):
         names = list(Modality)
     names = None if names is None else [str(name) for name in names]
+    told = {key: configured[key] for key in ("prediction_type",) if key in configured}
     try:
         with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
-            net = CopGenTransformer(**sizes, num_heads=heads, modalities=names)
+            net = CopGenTransformer(**sizes, num_heads=heads, modalities=names, **told)
     except ValueError as error:
         raise MismatchError(
             f"{weights}: {error}.", hint="Pass the num_heads and modalities that it was trained with."
@@ -225,7 +226,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise BrokenInputError(f"{path} is not JSON: {error}.", hint="Fetch or convert the model again.") from error
-    kinds = {"num_heads": int, "mlp_ratio": int | float, "modalities": list | None}
+    kinds = {"num_heads": int, "mlp_ratio": int | float, "modalities": list | None, "prediction_type": str}
     if not isinstance(config, dict) or not all(
         isinstance(config[key], kind) for key, kind in kinds.items() if key in config
     ):

@@ -13,10 +13,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from copgen_cli.records import SCHEDULE_STEPS, TimestepDraw
+from copgen_cli.records import SCHEDULE_STEPS, Prediction, TimestepDraw
 
 Denoiser = Callable[..., Sequence[Tensor]]
-"""A network: M latents (B, C, H, W) and M timesteps (B,) to the noise in each, as `CopGenTransformer` computes it."""
+"""A network: M latents (B, C, H, W) and M timesteps (B,) to a prediction for each, as `CopGenTransformer` makes it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,10 +138,52 @@ def draw_timesteps(
     return (fraction * schedule.steps).ceil().long().clamp(1, schedule.steps).to(device)
 
 
+def prediction_of(net: Denoiser) -> Prediction:
+    """What a network's output means: as its configuration says, also from within a wrapper for several processes."""
+    while not hasattr(net, "config") and hasattr(net, "module"):
+        net = net.module
+    return Prediction(getattr(getattr(net, "config", None), "prediction_type", Prediction.NOISE))
+
+
+def what_to_predict(clean: Tensor, noise: Tensor, n: Tensor, prediction: Prediction) -> Tensor:
+    """What a network should say of latents at steps n: their noise, or their velocity.
+
+    The velocity is sqrt(abar_n) noise - sqrt(1 - abar_n) clean (arXiv:2202.00512, appendix D). Near the last step it
+    is nearly the clean latents, whose errors the noise would only show divided by 15.
+
+    Args:
+        clean, noise: (B, C, H, W).
+        n: (B,) steps.
+
+    Returns:
+        (B, C, H, W), at least in float32.
+    """
+    dtype = torch.promote_types(clean.dtype, torch.float32)
+    if prediction is Prediction.NOISE:
+        return noise.to(dtype)
+    signal, spread = (a[:, None, None, None] for a in SCHEDULE.amplitudes(n, dtype))
+    return signal * noise.to(dtype) - spread * clean.to(dtype)
+
+
+def noise_from(output: Tensor, noisy: Tensor, n: float, prediction: Prediction) -> Tensor:
+    """The noise in latents that all are at step n, from what a network says of them.
+
+    Args:
+        output, noisy: tensors of one shape; the result has the dtype of `noisy`, at least float32 for velocities.
+    """
+    output = output.to(noisy.dtype)
+    if prediction is Prediction.NOISE:
+        return output
+    signal, spread = SCHEDULE.amplitudes(torch.tensor(n, dtype=torch.float64), torch.float64)
+    return float(spread) * noisy + float(signal) * output
+
+
 def min_snr_weight(n: Tensor, gamma: float, schedule: NoiseSchedule = SCHEDULE) -> Tensor:
     """min(SNR, gamma) / SNR at steps n, with SNR = abar / (1 - abar): the min-SNR weight of a loss on noise.
 
-    It keeps the many nearly clean steps from outweighing the rest (arXiv:2303.09556, section 3.4).
+    It keeps the many nearly clean steps from outweighing the rest (arXiv:2303.09556, section 3.4). On velocities the
+    same factor caps how much more than the noisiest step a cleaner one counts: an error of the clean latents has
+    the weight min(1 + SNR, gamma + gamma / SNR), which is nowhere below 1 for gamma of at least 1.
 
     Args:
         n: steps in 0..T, whole or fractional, of any shape; 0, where nothing is to be predicted, has no weight.
@@ -182,6 +224,8 @@ def denoising_loss_parts(
 ) -> Tensor:
     """Mean squared error of the predicted noise, of each modality and sample (arXiv:2303.06555, eq. 6).
 
+    Of a network that predicts velocities it is the error of those.
+
     Args:
         net: called once, with the noisy latents and their timesteps.
         latents: M tensors (B, C, H, W), clean and scaled; a stacked tensor (M, B, C, H, W) will do.
@@ -214,9 +258,11 @@ def denoising_loss_parts(
         )
     noisy = [add_noise(z, e, n) for z, e, n in zip(latents, noise, timesteps, strict=True)]
     predicted = net(noisy, timesteps)
+    prediction = prediction_of(net)
+    wanted = [what_to_predict(z, e, n, prediction) for z, e, n in zip(latents, noise, timesteps, strict=True)]
     errors = [
-        (guess.to(mixed.dtype) - e.to(mixed.dtype)).square().flatten(1).mean(1)
-        for guess, e, mixed in zip(predicted, noise, noisy, strict=True)
+        (guess.to(target.dtype) - target).square().flatten(1).mean(1)
+        for guess, target in zip(predicted, wanted, strict=True)
     ]
     parts = torch.stack(errors)
     if min_snr_gamma is None:

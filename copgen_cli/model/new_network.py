@@ -12,6 +12,7 @@ from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import derive_seed
+from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec, PositionStart
 from copgen_cli.sections import TrainSettings
@@ -57,6 +58,7 @@ def widen(
         key: config[key]
         for key in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "qkv_bias", "mlp_time_embed")
     }
+    sizes["prediction_type"] = str(prediction_of(source))
     net = _fresh(sizes, modalities, spec, seed)
     pairs = [(new, known.index(modality)) for new, modality in enumerate(modalities) if modality in known]
     tensors = source.state_dict()

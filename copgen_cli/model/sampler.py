@@ -16,7 +16,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from copgen_cli.model.diffusion import SCHEDULE
+from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of
 from copgen_cli.model.solvers import find_solver
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, Solver
@@ -204,10 +204,11 @@ class _Network:
         outputs = self.net([i.latents for i in in_order], [i.timesteps for i in in_order], **self.options)
         if "heads" not in self.options:
             outputs = [outputs[i] for i in self.generate]
-        noise = torch.stack(list(outputs)).to(x.dtype)
+        output = torch.stack(list(outputs)).to(x.dtype)
         if self.guidance_scale is not None:
-            given, free = noise.chunk(2, dim=1)
-            noise = (1 + self.guidance_scale) * given - self.guidance_scale * free
+            given, free = output.chunk(2, dim=1)
+            output = (1 + self.guidance_scale) * given - self.guidance_scale * free
+        noise = noise_from(output, x, timestep, prediction_of(self.net))
         self.calls += 1
         if self.callback is not None:
             signal, spread = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)

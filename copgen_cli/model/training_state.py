@@ -27,6 +27,7 @@ from copgen_cli.model.checkpoint_folder import write_folder
 from copgen_cli.model.optimisation import AveragedWeights, LossScale, make_optimizer
 from copgen_cli.model.parallel import World
 from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.records import Prediction
 from copgen_cli.sections import TrainSettings
 
 FORMAT = 1
@@ -157,11 +158,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def _check_identity(folder: Path, facts: Mapping[str, Any], identity: Identity) -> None:
     wanted = json.loads(json.dumps(asdict(identity)))
+    written = {part: facts.get(part, {}) for part in wanted}
+    written["network"] = {"prediction_type": Prediction.NOISE, **written["network"]}  # as it was before there were two
     differences = [
-        f"{key} {facts.get(part, {}).get(key)!r} there, {value!r} here"
+        f"{key} {written[part].get(key)!r} there, {value!r} here"
         for part, values in wanted.items()
         for key, value in values.items()
-        if facts.get(part, {}).get(key) != value
+        if written[part].get(key) != value
     ]
     if differences:
         raise MismatchError(

@@ -19,6 +19,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 NORM_EPS = 1e-5
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 SHORT = 512
 """Tokens up to which the scores of all pairs are cheap to keep."""
 
@@ -113,7 +114,7 @@ class Block(nn.Module):
 
 
 class CopGenTransformer(ModelMixin, ConfigMixin):
-    """Predicts the noise in the latents of M modalities, each noised to its own timestep.
+    """Predicts the noise, or the velocity, in the latents of M modalities, each noised to its own timestep.
 
     Args:
         sample_size: side of the latents, in latent pixels.
@@ -127,9 +128,12 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         mlp_time_embed: whether each modality's timestep embedding goes through an MLP of its own.
         num_modalities: M.
         modalities: names of the modalities in the model's order; None says nothing of them.
+        prediction_type: what the output means, in diffusers' words: "epsilon", the noise, as in the released
+            checkpoint, or "v_prediction", the velocity. It changes nothing here, but tells those who call.
 
     Raises:
-        ValueError: the sizes do not fit one another, or `modalities` does not name M different ones.
+        ValueError: the sizes do not fit one another, `modalities` does not name M different ones, or there is no such
+            `prediction_type`.
     """
 
     _supports_gradient_checkpointing = True
@@ -151,9 +155,12 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         mlp_time_embed: bool = False,
         num_modalities: int = 4,
         modalities: list[str] | None = None,
+        prediction_type: str = "epsilon",
     ) -> None:
         super().__init__()
         _check_sizes(sample_size, patch_size, hidden_size, depth, num_heads, num_modalities, modalities)
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
         self.patch_size, self.in_channels, self.hidden_size = patch_size, in_channels, hidden_size
         self.num_modalities, self.grid_size = num_modalities, sample_size // patch_size
         self.gradient_checkpointing = False
@@ -196,7 +203,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         heads: Sequence[int] | None = None,
         interpolate_positions: bool = False,
     ) -> list[Tensor]:
-        """Predict the noise of every modality, or of those in `heads`.
+        """Predict the noise (or velocity) of every modality, or of those in `heads`.
 
         Args:
             latents: M tensors (B, C, H, W), scaled latents with the noise of their timestep, of any float dtype.
@@ -253,7 +260,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         return block(*inputs)
 
     def _predict(self, modality: int, x: Tensor, rows: int, columns: int) -> Tensor:
-        """(B, N, D) last states to the (B, C, H, W) noise of one modality: its patches are (row, column, channel)."""
+        """(B, N, D) last states to the (B, C, H, W) output of one modality: its patches are (row, column, channel)."""
         start = self.num_modalities + modality * rows * columns
         states = self.norm(x[:, start : start + rows * columns])
         pixels = self.decoder_preds[modality](states)

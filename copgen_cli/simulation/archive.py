@@ -27,7 +27,7 @@ from copgen_cli.data.manifest import Status
 from copgen_cli.data.units import Result, Unit
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.products import OPTICAL_BANDS, REAL_GAPS, Gaps, Row, rows_of_cell
-from copgen_cli.simulation.world import SIZE, WORLD_VERSION
+from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days
 
 CELLS_PER_PART = 8
 STAGE = "simulate"
@@ -76,6 +76,7 @@ def write_archive(
     size: int = SIZE,
     gaps: Gaps | None = REAL_GAPS,
     bands: bool = False,
+    days: Days = ALL_DAYS,
     cells_per_part: int = CELLS_PER_PART,
     workers: int = 1,
     overwrite: bool = False,
@@ -89,6 +90,7 @@ def write_archive(
         cells: names; the archive orders them south to north, then west to east.
         gaps: how irregular the archive is; None for cells in all sources, once each, hardly clouded.
         bands: also small stand-ins for raw bands.
+        days: of the visits.
         cells_per_part: of each part file.
         workers: processes.
         overwrite: start afresh.
@@ -99,13 +101,15 @@ def write_archive(
     """
     ordered = [cell.name for cell in sorted({parse_cell(cell) for cell in cells})]
     batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
-    settings = {
+    settings: dict[str, Any] = {
         "world": WORLD_VERSION,
         "seed": seed,
         "size": size,
         "gaps": asdict(gaps) if gaps else None,
         "bands": bands,
     }
+    if days != ALL_DAYS:
+        settings["days"] = [days.first.date().isoformat(), days.count]
     inputs = {"cells": ordered, "cells_per_part": cells_per_part}
     units = [Unit(f"{number:05}", (number, batch)) for number, batch in enumerate(batches, start=1)]
     cells_of = {unit.key: unit.item[1] for unit in units}
@@ -115,7 +119,7 @@ def write_archive(
         for unit in units:
             if unit.key not in waiting:
                 yield from cells_of[unit.key]
-        work = functools.partial(write_part, seed=seed, size=size, gaps=gaps, bands=bands, place=run.place)
+        work = functools.partial(write_part, seed=seed, size=size, gaps=gaps, bands=bands, days=days, place=run.place)
         executor = local_executor(min(workers, len(todo) or 1), processes=True)
         for outcome in run.run(todo, work, executor=executor):
             yield from cells_of[outcome.key]
@@ -127,11 +131,11 @@ def write_archive(
 
 
 def write_part(
-    item: tuple[int, list[str]], *, seed: int, size: int, gaps: Gaps | None, bands: bool, place: Place
+    item: tuple[int, list[str]], *, seed: int, size: int, gaps: Gaps | None, bands: bool, days: Days, place: Place
 ) -> Result:
     """Simulate a batch of cells into one part file per source; the rows' metadata are facts of the result."""
     number, cells = item
-    rows = [row for cell in cells for row in rows_of_cell(cell, seed, size=size, gaps=gaps, bands=bands)]
+    rows = [row for cell in cells for row in rows_of_cell(cell, seed, size=size, gaps=gaps, bands=bands, days=days)]
     files: list[WrittenFile] = []
     facts: list[tuple[str, dict[str, Any]]] = []
     for source in Modality:

@@ -22,6 +22,8 @@ from copgen_cli.simulation.optical import OpticalPass
 from copgen_cli.simulation.radar import RadarPass
 from copgen_cli.simulation.render import as_jpeg, as_png, elevation_picture, hillshade
 from copgen_cli.simulation.world import (
+    ALL_DAYS,
+    Days,
     Truth,
     optical_pass_of,
     radar_pass_of,
@@ -60,25 +62,29 @@ REAL_GAPS = Gaps()
 """About as often as in the real archive, where a small region should still meet each of them."""
 
 
-def rows_of_cell(cell: str, seed: int, *, size: int, gaps: Gaps | None, bands: bool = False) -> list[Row]:
+def rows_of_cell(
+    cell: str, seed: int, *, size: int, gaps: Gaps | None, bands: bool = False, days: Days = ALL_DAYS
+) -> list[Row]:
     """Simulate a cell and describe it as the archive does.
 
     Args:
         gaps: None for a cell in all four sources, once, with at most a tenth of clouds and no swath edge.
         bands: add small stand-ins for raw bands, and the elevation itself; else their columns are null.
+        days: of the visits.
     """
     truth = truth_of(cell, seed, size=size)
     chance = generator_of(seed, "gaps", cell).random(5)
     rows: list[Row] = []
-    visits = [optical_pass_of(truth.cell, truth.place, seed, clear=gaps is None)]
+    visits = [optical_pass_of(truth.cell, truth.place, seed, clear=gaps is None, days=days)]
     if gaps and chance[0] < gaps.second_date:
-        visits.append(optical_pass_of(truth.cell, truth.place, seed, 1))
+        visits.append(optical_pass_of(truth.cell, truth.place, seed, 1, days=days))
     if gaps and chance[1] < gaps.before_2017:
         visits = [_moved_to_2016(visits[0])]
     for visit in visits:
         rows += _optical_rows(truth, visit, seed, bands)
     if not gaps or chance[2] >= gaps.without_radar:
-        rows += _radar_rows(truth, seed, chance[3] / gaps.repeated_radar if gaps else 1.0, gaps is None, bands)
+        first, second = (radar_pass_of(truth.cell, seed, n, clear=gaps is None, days=days) for n in range(2))
+        rows += _radar_rows(truth, first, second, seed, chance[3] / gaps.repeated_radar if gaps else 1.0, bands)
     if not gaps or chance[4] >= gaps.without_elevation:
         rows.append(_elevation_row(truth, bands))
     return rows
@@ -105,16 +111,15 @@ def _optical_rows(truth: Truth, visit: OpticalPass, seed: int, bands: bool) -> l
     return rows
 
 
-def _radar_rows(truth: Truth, seed: int, repeat: float, clear: bool, bands: bool) -> list[Row]:
+def _radar_rows(truth: Truth, first: RadarPass, second: RadarPass, seed: int, repeat: float, bands: bool) -> list[Row]:
     """One row, or two where `repeat` is below 1: by thirds the same row, the other zone's, the other orbit's."""
-    first = radar_pass_of(truth.cell, seed, clear=clear)
     rows = [_radar_row(truth, first, truth.place, seed, bands)]
     if repeat < 1 / 3:
         rows.append(rows[0])
     elif repeat < 2 / 3:
         rows.append(_radar_row(truth, first, _in_next_zone(truth.place), seed, bands))
     elif repeat < 1:
-        rows.append(_radar_row(truth, radar_pass_of(truth.cell, seed, 1), truth.place, seed, bands))
+        rows.append(_radar_row(truth, second, truth.place, seed, bands))
     return rows
 
 

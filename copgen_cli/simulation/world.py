@@ -29,8 +29,18 @@ WORLD_VERSION = 1
 """Rises when a seed begins to give another world, so that no archive mixes two of them."""
 SIZE = 1068
 """Pixels a side of a radar or optical thumbnail; elevation has a third of them."""
-_FIRST_DAY = datetime(2017, 1, 3)
-_DAYS = 2900
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The days that visits are drawn from."""
+
+    first: datetime
+    """At midnight."""
+    count: int
+
+
+ALL_DAYS = Days(datetime(2017, 1, 3), 2900)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,22 @@ class SimulatedCell:
         return 100 * self.optical.cloud_cover
 
 
+def days_between(first: datetime | None, last: datetime | None) -> Days:
+    """All days from the first to the last, both included; None is that of `ALL_DAYS`.
+
+    Raises:
+        UsageError: the first comes after the last.
+    """
+    start = first or ALL_DAYS.first
+    end = last or ALL_DAYS.first + timedelta(days=ALL_DAYS.count - 1)
+    if start > end:
+        raise UsageError(
+            f"The visits would begin on {start:%Y-%m-%d}, after they end on {end:%Y-%m-%d}.",
+            hint="Give a --start-date that is not after --end-date.",
+        )
+    return Days(start, (end - start).days + 1)
+
+
 def simulate_cell(cell: str, seed: int, *, size: int = SIZE) -> SimulatedCell:
     """Simulate one cell on the first visit of each sensor.
 
@@ -136,16 +162,20 @@ def truth_of(cell: str, seed: int, *, size: int = SIZE) -> Truth:
     return Truth(named, place, terrain, land, surface)
 
 
-def optical_pass_of(cell: Cell, place: Footprint, seed: int, number: int = 0, *, clear: bool = False) -> OpticalPass:
+def optical_pass_of(
+    cell: Cell, place: Footprint, seed: int, number: int = 0, *, clear: bool = False, days: Days = ALL_DAYS
+) -> OpticalPass:
     """The n-th visit of Sentinel-2 to a cell.
 
     Args:
         clear: at most a tenth under clouds, and no edge of the swath.
+        days: when it may be.
     """
     generator = generator_of(seed, "optical", cell.name, number)
-    best = max(sun_at(place.centre_lat, _FIRST_DAY + timedelta(days=d)).elevation for d in range(0, 365, 15))
+    through_the_year = range(0, min(days.count, 365), 15)
+    best = max(sun_at(place.centre_lat, days.first + timedelta(days=d)).elevation for d in through_the_year)
     while True:
-        day = _FIRST_DAY + timedelta(days=int(generator.integers(_DAYS)))
+        day = days.first + timedelta(days=int(generator.integers(days.count)))
         sun = sun_at(place.centre_lat, day)
         if sun.elevation > min(0.38, 0.8 * best):
             break
@@ -160,14 +190,14 @@ def optical_pass_of(cell: Cell, place: Footprint, seed: int, number: int = 0, *,
     return OpticalPass(when, str(generator.choice(["S2A", "S2B"])), sun, air, float(amount), nodata)
 
 
-def radar_pass_of(cell: Cell, seed: int, number: int = 0, *, clear: bool = False) -> RadarPass:
+def radar_pass_of(cell: Cell, seed: int, number: int = 0, *, clear: bool = False, days: Days = ALL_DAYS) -> RadarPass:
     """The n-th visit of Sentinel-1 to a cell; even and odd ones on orbits of opposite direction.
 
     Most land is looked at from one direction for years; here nine in ten first visits come down from the north.
     """
     first_ascends = bool(generator_of(seed, "radar", cell.name).random() < 0.1)
     generator = generator_of(seed, "radar", cell.name, number)
-    day = _FIRST_DAY + timedelta(days=int(generator.integers(_DAYS)))
+    day = days.first + timedelta(days=int(generator.integers(days.count)))
     ascending = first_ascends ^ bool(number % 2)
     hours = (18.1 if ascending else 5.9) - cell.corner[1] / 15 + generator.uniform(-0.2, 0.2)
     nodata = float(generator.uniform(0.02, 0.3)) if generator.random() < 0.03 and not clear else 0.0
@@ -211,12 +241,15 @@ def beyond_swath(size: int, share: float, *words: str | int) -> np.ndarray | Non
     return np.asarray(across < np.quantile(across, share))
 
 
-def cells_of_region(bbox: tuple[float, float, float, float], count: int, seed: int) -> list[str]:
+def cells_of_region(
+    bbox: tuple[float, float, float, float], count: int, seed: int, *, least_rugged: float = 0.0
+) -> list[str]:
     """Draw cells whose centres lie in a box, those that are open sea left out, as the archive leaves them out.
 
     Args:
         bbox: west, south, east, north in degrees.
         count: how many; a box with fewer gives all it has.
+        least_rugged: only cells whose climate is as rugged as that on average: 0 is any, 1 none but high mountains.
 
     Returns:
         Names in the order of the archive.
@@ -233,8 +266,12 @@ def cells_of_region(bbox: tuple[float, float, float, float], count: int, seed: i
         index = int(np.searchsorted(ends, number, side="right"))
         row, columns = rows[index]
         cell = Cell(row, columns[int(number) - int(ends[index])])  # counted from the end of its row
-        if is_in_box(cell, *bbox) and float(climate_of(footprint(cell), seed).base.max()) > 0:
+        if not is_in_box(cell, *bbox):
+            continue
+        climate = climate_of(footprint(cell), seed)
+        if float(climate.base.max()) > 0 and float(climate.rugged.mean()) >= least_rugged:
             chosen.append(cell)
     if not chosen:
-        raise UsageError("The box holds no cell with land.", hint="Choose a larger box or another --seed.")
+        kind = f"land as rugged as {least_rugged:g}" if least_rugged > 0 else "land"
+        raise UsageError(f"The box holds no cell with {kind}.", hint="Choose a larger box or another --seed.")
     return [cell.name for cell in sorted(chosen)]
