@@ -306,7 +306,7 @@ def test_a_perfect_translation_has_the_best_of_every_number():
 
     assert found["psnr"] == 100
     assert found["ssim"] == pytest.approx(1)
-    assert found["closer"] == found["top1"] == found["precision"] == found["recall"] == 1
+    assert found["closer"] == found["closer_layout"] == found["top1"] == found["precision"] == found["recall"] == 1
     assert found["frechet"] == pytest.approx(0, abs=0.1)  # twice the pictures have a hair less variance
     assert found["kernel"] == pytest.approx(0, abs=1e-9)
     for key in ("wasserstein", "wasserstein_blue", "spectrum", "diversity"):

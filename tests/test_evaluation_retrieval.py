@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from copgen_cli.evaluation.retrieval import chance_of_first, closer_to_own, nearest
+from copgen_cli.evaluation.samples import layouts
 
 
 def test_a_sample_is_compared_with_its_own_truth_and_with_all_others():
@@ -57,6 +58,27 @@ def test_chance_of_the_first_place_counts_no_patches_of_the_same_cell():
     # of four patches, the two of one cell have two competitors each, the others three
     assert chance_of_first(["1U_1R_0", "1U_1R_1", "2U_1R_0", "3U_1R_0"]) == pytest.approx((1 / 3 + 1 / 4) / 2)
     assert chance_of_first(["1U_1R_0", "1U_1R_1"]) is None
+
+
+def test_a_layout_is_known_whatever_tone_contrast_and_colour_the_picture_has():
+    truth = np.random.default_rng(0).normal(128, 20, (6, 4, 4, 3)).astype(np.float32)
+    others = np.array([1.0, 0.5, 2.0, 1.0, 3.0, 0.1], np.float32)[:, None, None, None]
+    samples = (truth - truth.mean((1, 2), keepdims=True)) * others + np.array([0, 60, 200], np.float32)
+    names = [f"{i}U_1R_0" for i in range(6)]
+
+    by_tone, _ = closer_to_own(truth.reshape(6, -1), samples.reshape(6, 1, -1), names)
+    by_layout, _ = closer_to_own(layouts(truth).reshape(6, -1), layouts(samples).reshape(6, 1, -1), names)
+
+    assert by_layout.tolist() == [1] * 6
+    assert by_tone.mean() < 1
+
+
+def test_the_distance_of_two_layouts_is_their_correlation_and_an_even_picture_has_none():
+    first, second = np.random.default_rng(1).normal(size=(2, 5, 5, 1)).astype(np.float32)
+    r = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+
+    assert np.square(layouts(first) - layouts(second)).sum() == pytest.approx(2 - 2 * r, rel=1e-5)
+    assert not layouts(np.full((5, 5, 3), 70, np.float32)).any()
 
 
 def test_the_nearest_training_picture_is_found():

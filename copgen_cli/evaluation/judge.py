@@ -15,7 +15,7 @@ from copgen_cli.evaluation.features import FeatureNetwork, features_of, in_units
 from copgen_cli.evaluation.metrics import NEED_FEATURES, QUANTITIES, Metric
 from copgen_cli.evaluation.pictures import Pictures, PictureSet
 from copgen_cli.evaluation.retrieval import closer_to_own, nearest
-from copgen_cli.evaluation.samples import block_means, coverage, diversity, mean_over_samples
+from copgen_cli.evaluation.samples import block_means, coverage, diversity, layouts, mean_over_samples
 
 CHANNELS = ("red", "green", "blue")
 
@@ -104,9 +104,11 @@ class Judge:
             values["coverage"] = _each(coverage, pictures.truth, pictures.samples)
             values["coverage_coarse"] = _each(coverage, *coarse)
         if Metric.RETRIEVAL in self.metrics:
-            flat = block_means(pictures.truth).reshape(len(pictures.truth), -1)
-            drawn = block_means(pictures.samples).reshape(*pictures.samples.shape[:2], -1)
-            values["closer"], values["top1"] = closer_to_own(flat, drawn, pictures.names)
+            truth, drawn = block_means(pictures.truth), block_means(pictures.samples)
+            values["closer"], values["top1"] = closer_to_own(_flat(truth, 1), _flat(drawn, 2), pictures.names)
+            values["closer_layout"], _ = closer_to_own(
+                _flat(layouts(truth), 1), _flat(layouts(drawn), 2), pictures.names
+            )
         return _means(values, weights.truth, weights)
 
     def _samples(self, pictures: PictureSet, weights: Weights) -> dict[str, Estimate]:
@@ -215,6 +217,11 @@ def _means(values: Mapping[str, Floats], rows: Floats, weights: Weights) -> dict
 def _each(function: Callable[[NDArray, NDArray], float], truth: NDArray, samples: NDArray) -> Floats:
     """(N,) values of each truth and its samples."""
     return np.array([function(t, s) for t, s in zip(truth, samples, strict=True)])
+
+
+def _flat(pictures: NDArray, lead: int) -> NDArray:
+    """One row of values per picture, behind `lead` axes that count them."""
+    return pictures.reshape(*pictures.shape[:lead], -1)
 
 
 def _unitless(network: FeatureNetwork, truth: Pictures) -> bool:

@@ -106,6 +106,15 @@ QUANTITIES: dict[str, Quantity] = {
         "compared as averages over 8 x 8 pixels.",
         most=1,
     ),
+    "closer_layout": Quantity(
+        Metric.RETRIEVAL,
+        "Closer in layout",
+        "",
+        Better.HIGHER,
+        "The same of what lies where: the mean of each channel is taken off and contrasts are made alike, so that "
+        "season, light and the stretch of a thumbnail, which the condition need not tell, do not count.",
+        most=1,
+    ),
     "top1": Quantity(
         Metric.RETRIEVAL,
         "Top-1",

@@ -25,7 +25,7 @@ class Family:
 
 
 FAMILIES = (
-    Family("Each sample beside its truth", ("psnr", "ssim", "lpips", "correlation", "closer", "top1")),
+    Family("Each sample beside its truth", ("psnr", "ssim", "lpips", "correlation", "closer", "closer_layout", "top1")),
     Family("All samples beside all truths", ("frechet", "kernel", "precision", "recall", "wasserstein", "spectrum")),
     Family("Wasserstein by channel", ("wasserstein_red", "wasserstein_green", "wasserstein_blue")),
     Family("Samples among themselves", ("diversity", "coverage", "coverage_coarse", "copying")),

@@ -28,6 +28,14 @@ def block_means(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(squares.mean(axis=(-4, -2), dtype=np.float32))
 
 
+def layouts(averaged: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What lies where in pictures (..., h, w, C): each channel without its mean, then all of one picture in units of
+    their norm, so that squared distances are 2 - 2 r, with r the correlation; zeros of an even picture."""
+    apart = averaged - averaged.mean(axis=(-3, -2), keepdims=True)
+    norm = np.sqrt(np.square(apart).sum(axis=(-3, -2, -1), keepdims=True))
+    return np.asarray(np.divide(apart, norm, out=np.zeros_like(apart), where=norm > 1e-3))
+
+
 def diversity(samples: NDArray[np.uint8]) -> float:
     """Mean over pairs of samples (n, H, W, C) of their root-mean-square difference, in grey levels; nan for one."""
     pairs = [
