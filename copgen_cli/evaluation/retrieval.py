@@ -1,7 +1,7 @@
 """Whether a sample shows its own place rather than another, and whether it copies a training picture.
 
-Pictures are compared by the Euclidean distance of their `block_means`, or of the `layouts` of these. N places, n samples
-of each, D = values of one averaged picture.
+Pictures are compared by the Euclidean distance of their `block_means`, or of the `layouts` of these. N places, n
+samples of each, D = values of one averaged picture.
 """
 
 from __future__ import annotations
