@@ -90,7 +90,8 @@ def test_the_recorded_timestep_embeddings_come_out(shared, width):
 
     embedding = timestep_embedding(torch.from_numpy(arrays[f"t_dim{width}"]), width)
 
-    assert_close(embedding, torch.from_numpy(arrays[f"emb_dim{width}"]), rtol=0, atol=1e-6)
+    # one rounding of a frequency, in which processors differ, turns the angle of timestep 1000 by up to 6e-5
+    assert_close(embedding, torch.from_numpy(arrays[f"emb_dim{width}"]), rtol=0, atol=1e-4)
 
 
 def test_a_timestep_embedding_is_cosines_then_sines_and_a_zero_where_the_width_is_odd():
