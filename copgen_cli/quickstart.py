@@ -24,7 +24,10 @@ from copgen_cli.settings import ENV_PREFIX
 from copgen_cli.simulation.world import cells_of_region
 
 REGION = "simulated"
-BBOX = (15.5, 48.5, 19.25, 51.0)
+BBOX = (0.0, 44.0, 40.0, 50.0)
+RUGGED = 0.9
+DAYS = ("2020-09-10", "2020-11-05")
+"""The kind of country and season that the model in the package learned from."""
 TRAIN_RATIO = 0.6
 SETTINGS = "copgen.toml"
 ARCHIVE = "archive"
@@ -52,6 +55,8 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     """The way from nothing to judged pictures, each step reading what the one before wrote."""
     model = ("--model", BUNDLED_NAME)
     guided = ("--guidance-scale", "1.5")
+    season = ("--start-date", DAYS[0], "--end-date", DAYS[1])
+    plain = ("--no-gaps", "--output", ARCHIVE)
     judged = ("--limit", "8", "--n-samples", "1")
 
     def sample(title: str, given: str, wanted: str) -> Step:
@@ -63,7 +68,7 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     return (
         Step(
             "Make a small Earth whose truth is known",
-            ("simulate", "--cells", str(cells), "--seed", str(seed), "--no-gaps", "--output", ARCHIVE),
+            ("simulate", "--cells", str(cells), "--rugged", str(RUGGED), *season, "--seed", str(seed), *plain),
         ),
         Step("Fetch the thumbnails of the region from that archive", ("download",)),
         Step("Align, crop and cut them into patches", ("prepare",)),
@@ -116,7 +121,7 @@ def write_settings(folder: Path, cells: int, seed: int) -> Path:
         `folder/copgen.toml`.
     """
     file = folder / SETTINGS
-    drawn = cells_of_region(BBOX, cells, seed)
+    drawn = cells_of_region(BBOX, cells, seed, least_rugged=RUGGED)
     file.write_text(
         f"""{_HEAD}
 region = "{REGION}"

@@ -158,6 +158,8 @@ class AutoencoderSettings(Section):
     """Width of each resolution; every further one halves the side of the latents. Multiples of 8."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
+    colour_weight: NonNegativeFloat = 2.0
+    """Weight of the mean absolute error of averages over what one latent pixel covers."""
     structure_weight: NonNegativeFloat = 0.2
     """Weight of the structural loss beside the mean absolute error."""
     kl_weight: NonNegativeFloat = 1e-4

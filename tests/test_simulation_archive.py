@@ -22,6 +22,7 @@ from copgen_cli.data.grid import footprint, parse_cell
 from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.archive import METADATA_COLUMNS, PART_COLUMNS, PUBLIC_HOST, write_archive
+from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.products import Gaps
 from copgen_cli.simulation.world import cells_of_region
 
@@ -221,6 +222,21 @@ def test_a_dry_run_names_the_cells_and_writes_nothing(tmp_path):
     assert run.exit_code == 0, run.output
     assert len(json.loads(run.stdout)["cells"]) == 4
     assert not (tmp_path / "earth").exists()
+
+
+def test_days_and_ruggedness_reach_the_archive_and_other_days_are_another_archive(tmp_path):
+    def simulate(*more):
+        command = ["simulate", "--bbox", "0", "44", "40", "50", "--cells", "1", "--no-gaps", "--rugged", "0.8"]
+        return CliRunner().invoke(app, [*command, "--output", str(tmp_path / "earth"), *more])
+
+    days = ("--start-date", "2020-09-10", "--end-date", "2020-09-12")
+
+    assert simulate(*days).exit_code == 0
+    (row,) = rows_of(tmp_path / "earth", Modality.S2L2A)
+    assert row["timestamp"][:8] in ("20200910", "20200911", "20200912")
+    assert climate_of(footprint(parse_cell(row["grid_cell"])), 0).rugged.mean() >= 0.8
+    assert isinstance(simulate().exception, MismatchError)  # on any day
+    assert isinstance(simulate("--start-date", "2021-01-02", "--end-date", "2021-01-01").exception, UsageError)
 
 
 def test_every_source_has_its_columns_written_down():

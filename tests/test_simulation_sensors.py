@@ -13,15 +13,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy import ndimage
 
+from copgen_cli.data.grid import footprint, parse_cell
+from copgen_cli.errors import UsageError
 from copgen_cli.simulation.atmosphere import Air, Sun, at_top_of_atmosphere, clouds_over, sun_at, veiled
+from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.landcover import Cover
 from copgen_cli.simulation.noise import generator_of
 from copgen_cli.simulation.optical import cast_shadow, sunlight, through_the_optics
 from copgen_cli.simulation.radar import LOOKS, backscatter, slope_effect, speckle
 from copgen_cli.simulation.render import as_jpeg, as_png, elevation_picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.world import (
+    ALL_DAYS,
     beyond_swath,
     cells_of_region,
+    days_between,
     optical_pass_of,
     radar_pass_of,
     simulate_cell,
@@ -301,3 +306,34 @@ def test_cells_of_a_region_are_drawn_by_seed_and_come_in_order():
     assert cells_of_region(box, 5, 3) == cells_of_region(box, 5, 3)
     assert cells_of_region(box, 5, 3) != cells_of_region(box, 5, 4)
     assert len(cells_of_region(box, 1000, 3)) <= 47
+
+
+def test_cells_can_be_drawn_from_rugged_country_alone():
+    box = (0.0, 44.0, 40.0, 50.0)
+
+    rugged = cells_of_region(box, 6, 3, least_rugged=0.8)
+
+    assert len(rugged) == 6
+    assert all(climate_of(footprint(parse_cell(cell)), 3).rugged.mean() >= 0.8 for cell in rugged)
+    assert set(cells_of_region(box, 3, 3, least_rugged=0.8)) < set(rugged)  # with more, the others stay
+    with pytest.raises(UsageError, match=r"as rugged as 0\.99"):
+        cells_of_region((12.2, 41.6, 12.5, 41.8), 1, 0, least_rugged=0.99)
+
+
+@pytest.mark.parametrize("cell", ["463U_102R", "680U_40R"])  # at 61 degrees north the sun of December is always low
+def test_visits_fall_on_the_days_asked_for(cell):
+    place = truth_of(cell, 0, size=96)
+    days = days_between(datetime(2020, 12, 3), datetime(2020, 12, 20))
+
+    visits = [optical_pass_of(place.cell, place.place, 0, number, days=days) for number in range(20)]
+    visits += [radar_pass_of(place.cell, 0, number, days=days) for number in range(20)]
+
+    assert all(datetime(2020, 12, 3) <= visit.when < datetime(2020, 12, 22) for visit in visits)
+    assert len({visit.when.date() for visit in visits}) > 8
+
+
+def test_days_that_are_not_said_are_all_days_and_none_is_refused():
+    assert days_between(None, None) == ALL_DAYS
+    assert days_between(ALL_DAYS.first, ALL_DAYS.first).count == 1
+    with pytest.raises(UsageError, match="after they end"):
+        days_between(datetime(2021, 1, 2), datetime(2021, 1, 1))
