@@ -158,6 +158,12 @@ class AutoencoderSettings(Section):
     """Width of each resolution; every further one halves the side of the latents. Multiples of 8."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
+    init_from: str | None = None
+    """Start from the weights of this autoencoder, a folder or hub id of the same architecture."""
+    frozen_encoder: bool = False
+    """Train the decoder alone: latents stay what they are, with all that was encoded or learned on them."""
+    recoloured: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of crops with channels exchanged and another saturation, so that colours are learned at all."""
     colour_weight: NonNegativeFloat = 2.0
     """Weight of the mean absolute error of averages over what one latent pixel covers."""
     structure_weight: NonNegativeFloat = 0.2
@@ -170,6 +176,12 @@ class AutoencoderSettings(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic; auto is bfloat16 where the device multiplies it natively."""
+
+    @model_validator(mode="after")
+    def _a_frozen_encoder_comes_from_somewhere(self) -> Self:
+        if self.frozen_encoder and self.init_from is None:
+            raise ValueError("frozen_encoder needs init_from, the autoencoder whose encoder stays as it is")
+        return self
 
 
 def _read_duration(value: Any) -> Any:

@@ -257,3 +257,73 @@ def test_the_command_says_who_writes_patches_where_there_are_none(tmp_path, monk
 
     assert "No patches" in str(run.exception)
     assert "copgen prepare" in run.exception.hint
+
+
+def test_recoloured_crops_keep_light_and_shade_but_for_what_white_and_black_cut_off():
+    pixels = np.random.default_rng(0).integers(90, 160, (32, 32, 3), dtype=np.uint8)
+
+    changed = [training.recolour(pixels, np.random.default_rng(seed)) for seed in range(8)]
+
+    for other in changed:
+        assert other.dtype == np.uint8
+        assert np.abs(other.mean(-1) - pixels.mean(-1)).mean() < 6
+        assert not np.array_equal(other, pixels)
+    spreads = [float(other.std(-1).mean()) for other in changed]
+    assert min(spreads) < 0.8 * pixels.std(-1).mean() < 1.5 * pixels.std(-1).mean() < max(spreads)
+
+
+def test_no_crop_or_every_crop_is_recoloured_as_asked(images):
+    def draw(share):
+        return training.draw_crops(images, 6, 64, np.random.default_rng(1), recoloured=share).float()
+
+    (plain, every) = draw(0.0), draw(1.0)
+
+    assert torch.equal(plain, training.draw_crops(images, 6, 64, np.random.default_rng(1)).float())
+    assert not torch.equal(plain, every)
+
+
+def test_colours_that_are_a_linear_function_of_the_latents_are_explained_and_others_teach_the_latents():
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mix = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, 0], [0.5, 0, 0, -1]])
+    linear = torch.einsum("kc,bchw->bkhw", mix, latents.detach()) + 0.3
+
+    assert float(training.unexplained(linear, latents).detach()) < 1e-5
+    other = linear.roll(1, 3)
+    left = training.unexplained(other, latents)
+    left.backward()
+    closer = latents - 100 * latents.grad
+    assert float(training.unexplained(other, closer).detach()) < float(left.detach())
+
+
+def test_a_run_starts_from_another_autoencoder_and_refuses_one_of_another_architecture(images, tmp_path):
+    train(images, small(steps=2), tmp_path / "first")
+    training.export_autoencoder(images, small(steps=2), tmp_path / "first", CPU)
+    start = str(tmp_path / "first")
+
+    train(images, small(steps=1, lr=1e-12, init_from=start), tmp_path / "second")
+
+    first, second = (torch.load(tmp_path / name / STATE_NAME, weights_only=True)["ema"] for name in ("first", "second"))
+    for name, tensor in second.items():
+        torch.testing.assert_close(tensor, first[name], rtol=2e-3, atol=1e-4)  # it was written in float16
+    with pytest.raises(MismatchError, match="architecture"):
+        train(images, small(channels=(8, 16), init_from=start), tmp_path / "third")
+
+
+def test_a_frozen_encoder_keeps_latents_and_their_scale_while_the_decoder_learns(images, tmp_path):
+    train(images, small(steps=2), tmp_path / "first")
+    scale = training.export_autoencoder(images, small(steps=2), tmp_path / "first", CPU)
+    settings = small(steps=3, lr=1e-2, init_from=str(tmp_path / "first"), frozen_encoder=True)
+
+    train(images, settings, tmp_path / "second")
+
+    assert training.export_autoencoder(images, settings, tmp_path / "second", CPU) == scale
+    first, second = (load_autoencoder(tmp_path / name) for name in ("first", "second"))
+    image = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moments = first.moments(image)
+    assert torch.equal(moments, second.moments(image))
+    assert not torch.equal(first.decode(moments[:, :4]), second.decode(moments[:, :4]))
+
+
+def test_a_frozen_encoder_without_an_autoencoder_to_start_from_is_refused():
+    with pytest.raises(ValueError, match="init_from"):
+        small(frozen_encoder=True)

@@ -34,6 +34,10 @@ def train_autoencoder(
     output: Annotated[
         Path | None, typer.Option("--output", help="Where it is written.", show_default="runs/REGION-autoencoder")
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option("--init-from", metavar="ID_OR_PATH", help="Start from this autoencoder.", show_default=False),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates in all.", show_default="from settings")] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Crops per update.", show_default="from settings")
@@ -61,7 +65,14 @@ def train_autoencoder(
     from copgen_cli.model.devices import choose_device, choose_training_dtype
     from copgen_cli.settings import load_settings
 
-    chosen = {"steps": steps, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype}
+    chosen = {
+        "init_from": init_from,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+    }
     settings = load_settings(config_file(context), region=region, data_dir=data_dir, autoencoder=chosen)
     recipe = settings.autoencoder
     patches = data or settings.workspace.patches

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from filelock import FileLock, Timeout
 
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
+from copgen_cli.model.autoencoder import read_autoencoder
 
 if TYPE_CHECKING:
     from copgen_cli.sections import AutoencoderSettings
@@ -64,7 +65,7 @@ def restore_state(output: Path, settings: AutoencoderSettings, device: torch.dev
     """The state that a run left in `output`, or a new one.
 
     Raises:
-        MismatchError: it was made by another recipe.
+        MismatchError: it was made by another recipe, or what a new one starts from has another architecture.
         BrokenInputError: it cannot be read.
     """
     model = build_autoencoder(settings.channels, settings.seed).to(device)
@@ -72,6 +73,8 @@ def restore_state(output: Path, settings: AutoencoderSettings, device: torch.dev
     state = TrainingState(model, ema, torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01))
     file = output / STATE_NAME
     if not file.is_file():
+        if settings.init_from is not None:
+            _start_from(state, settings.init_from)
         return state
     saved = _read_state(file)
     _check_recipe(saved["recipe"], settings, output)
@@ -80,6 +83,19 @@ def restore_state(output: Path, settings: AutoencoderSettings, device: torch.dev
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step = saved["step"]
     return state
+
+
+def _start_from(state: TrainingState, source: str) -> None:
+    """Give a new run the weights of an autoencoder."""
+    weights = read_autoencoder(source).state_dict()
+    try:
+        for model in (state.model, state.ema):
+            model.load_state_dict(weights)
+    except RuntimeError as error:  # names or shapes differ
+        raise MismatchError(
+            f"{source} is no autoencoder of this architecture.",
+            hint="Give the channels that it was trained with, or leave init_from out.",
+        ) from error
 
 
 def finished_steps(output: Path) -> int:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed, to_uint8
+from copgen_cli.model.autoencoder import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
 from copgen_cli.model.autoencoder_state import (
     METRICS_NAME,
     PATCH,
@@ -68,6 +68,8 @@ class Update:
     """Mean absolute error in [-1, 1]."""
     colour: float
     """The same of averages over what one latent pixel covers."""
+    linear: float
+    """What is left of these averages by the best linear function of the latents."""
     structure: float
     """1 - structural similarity."""
     divergence: float
@@ -81,13 +83,16 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / _WARM_UP, left)
 
 
-def draw_crops(images: Images, count: int, size: int, generator: np.random.Generator) -> Tensor:
+def draw_crops(
+    images: Images, count: int, size: int, generator: np.random.Generator, *, recoloured: float = 0.0
+) -> Tensor:
     """Square crops at random places of random images of random modalities, turned and mirrored at random.
 
     Args:
         images: RGB files by modality, of at least 256 px a side, however small the crops: the last ones are whole.
         count, size: crops, and pixels of their sides.
         generator: of what is drawn.
+        recoloured: share of them that go through `recolour`.
 
     Returns:
         (count, 3, size, size) uint8.
@@ -102,8 +107,21 @@ def draw_crops(images: Images, count: int, size: int, generator: np.random.Gener
         pixels = read_image(files[int(generator.integers(len(files)))], at_least=PATCH)
         top, left = (generator.integers(side - size + 1) for side in pixels.shape[:2])
         crop = np.rot90(pixels[top : top + size, left : left + size], int(generator.integers(4)))
-        crops.append(crop[:, ::-1] if generator.random() < 0.5 else crop)
+        crop = crop[:, ::-1] if generator.random() < 0.5 else crop
+        crops.append(recolour(crop, generator) if generator.random() < recoloured else crop)
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+
+
+def recolour(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 with its channels in another order and half to four times its saturation.
+
+    Colours are few and pale beside light and shade, and nearly a function of them; so little is lost by making them up
+    that an autoencoder learns them last.
+    """
+    exchanged = pixels[..., generator.permutation(3)].astype(np.float32)
+    grey = exchanged.mean(axis=-1, keepdims=True)
+    saturated = grey + (exchanged - grey) * np.float32(2 ** generator.uniform(-1, 2))
+    return np.clip(np.rint(saturated), 0, 255).astype(np.uint8)
 
 
 def read_image(file: Path, *, at_least: int = 1, at_most: int = 4096) -> np.ndarray:
@@ -173,23 +191,26 @@ def _train_once(
     generator = np.random.default_rng([settings.seed, state.step])
     finishing = state.step >= (1 - _FINISH) * settings.steps
     count, size = (max(1, settings.batch_size // 4), PATCH) if finishing else (settings.batch_size, CROP)
-    target = to_signed(draw_crops(images, count, size, generator).to(device))
+    target = to_signed(draw_crops(images, count, size, generator, recoloured=settings.recoloured).to(device))
     noise = torch.Generator().manual_seed(int(generator.integers(2**63)))
     lr = learning_rate(state.step, settings.steps, settings.lr)
 
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        posterior = state.model.encode(target).latent_dist
+        with torch.set_grad_enabled(not settings.frozen_encoder):
+            posterior = state.model.encode(target).latent_dist
         drawn = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)
         image = state.model.decode(drawn).sample
     absolute = F.l1_loss(image.float(), target)
     reduction = size // posterior.mean.shape[-1]
-    colour = F.l1_loss(F.avg_pool2d(image.float(), reduction), F.avg_pool2d(target, reduction))
+    wanted = F.avg_pool2d(target, reduction)
+    colour = F.l1_loss(F.avg_pool2d(image.float(), reduction), wanted)
+    linear = unexplained(wanted, posterior.mean.float())
     structure = structural_loss(image.float(), target)
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     divergence = (mean**2 + log_variance.exp() - 1 - log_variance).mean() / 2
     loss = (
         absolute
-        + settings.colour_weight * colour
+        + settings.colour_weight * (colour + linear)
         + settings.structure_weight * structure
         + settings.kl_weight * divergence
     )
@@ -202,8 +223,27 @@ def _train_once(
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     _follow(state.ema, state.model, min(_EMA_RATE, (1 + state.step) / (10 + state.step)))
-    parts = (part.item() for part in (loss, absolute, colour, structure, divergence))
+    parts = (part.item() for part in (loss, absolute, colour, linear, structure, divergence))
     return Update(state.step, *parts, lr)
+
+
+def unexplained(colours: Tensor, latents: Tensor) -> Tensor:
+    """Mean absolute error of colours as an affine function of the latents at the same place, the best for this batch.
+
+    Colours are a small part of an image's variance, and at first neither coder knows a way to pass them on. Fitted anew
+    for each batch, in closed form, such a function shows the encoder one at once.
+
+    Args:
+        colours: (B, 3, h, w).
+        latents: (B, C, h, w); the gradient is with regard to them.
+    """
+    known = F.pad(latents.movedim(1, -1).flatten(0, 2), (0, 1), value=1.0)
+    wanted = colours.movedim(1, -1).flatten(0, 2)
+    with torch.no_grad():  # the normal equations, in float64: five unknowns, thousands of places
+        exact = known.double()
+        damping = 1e-9 * len(exact) * torch.eye(exact.shape[1], dtype=exact.dtype, device=exact.device)
+        best = torch.linalg.solve(exact.T @ exact + damping, exact.T @ wanted.double())
+    return F.l1_loss(known @ best.to(known.dtype), wanted)
 
 
 @torch.no_grad()
@@ -231,6 +271,8 @@ def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Pa
     mean, log_variance = moments.chunk(2, dim=1)
     variance = mean.var() + log_variance.clamp(-30, 20).exp().mean()  # of a draw: between and within posteriors
     scale = 1 / math.sqrt(variance.item())
+    if settings.frozen_encoder and settings.init_from is not None:
+        scale = float(read_autoencoder(settings.init_from).config.scaling_factor)  # of the same latents
     ema.register_to_config(scaling_factor=scale)
     ema.half().save_pretrained(output)
     recipe = settings.model_dump(mode="json", exclude={"save_every"}) | {"steps": state.step, "of": settings.steps}
