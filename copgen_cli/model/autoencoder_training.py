@@ -224,7 +224,7 @@ def _train_once(
     state.step += 1
     _follow(state.ema, state.model, min(_EMA_RATE, (1 + state.step) / (10 + state.step)))
     parts = (part.item() for part in (loss, absolute, colour, linear, structure, divergence))
-    return Update(state.step, *parts, lr)
+    return Update(state.step, *parts, lr=lr)
 
 
 def unexplained(colours: Tensor, latents: Tensor) -> Tensor:
