@@ -223,8 +223,16 @@ def _train_once(
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     _follow(state.ema, state.model, min(_EMA_RATE, (1 + state.step) / (10 + state.step)))
-    parts = (part.item() for part in (loss, absolute, colour, linear, structure, divergence))
-    return Update(state.step, *parts, lr=lr)
+    return Update(
+        step=state.step,
+        loss=loss.item(),
+        absolute=absolute.item(),
+        colour=colour.item(),
+        linear=linear.item(),
+        structure=structure.item(),
+        divergence=divergence.item(),
+        lr=lr,
+    )
 
 
 def unexplained(colours: Tensor, latents: Tensor) -> Tensor:
