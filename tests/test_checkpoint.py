@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_networks import latents, network, timesteps
+from tiny_models import tiny_transformer
 from torch.testing import assert_close
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
@@ -328,6 +329,21 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, text):
 
     with pytest.raises(BrokenInputError, match=r"config\.json"):
         load_transformer(tmp_path)
+
+
+def test_what_a_network_predicts_stands_in_its_configuration_and_is_noise_where_nothing_is_said(tmp_path):
+    velocities = tiny_transformer(prediction_type="v_prediction")
+    velocities.save_pretrained(tmp_path / "model")
+
+    assert load_transformer(tmp_path / "model").config.prediction_type == "v_prediction"
+    config = tmp_path / "model" / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"prediction_type": "clean"}))
+    with pytest.raises(MismatchError, match="'clean' is none of epsilon, v_prediction"):
+        load_transformer(tmp_path / "model")
+    del told["prediction_type"]
+    config.write_text(json.dumps(told))
+    assert load_transformer(tmp_path / "model").config.prediction_type == "epsilon"
 
 
 def test_a_ratio_that_does_not_divide_evenly_survives_its_rounding(tmp_path):

@@ -198,3 +198,14 @@ def test_a_checkpoint_of_other_data_is_refused_with_what_differs(tmp_path):
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(BrokenInputError, match="no checkpoint of training"):
         load_state(tmp_path, some_state(0), IDENTITY)
+
+
+def test_a_checkpoint_from_before_velocities_is_one_of_noise(tmp_path):
+    save(tmp_path, 1)  # IDENTITY says nothing of what is predicted
+    folder = step_folder(tmp_path, 1)
+
+    load_state(folder, some_state(0), Identity({"depth": 2, "prediction_type": "epsilon"}, IDENTITY.data))
+
+    velocities = Identity({"depth": 2, "prediction_type": "v_prediction"}, IDENTITY.data)
+    with pytest.raises(MismatchError, match="prediction_type"):
+        load_state(folder, some_state(0), velocities)

@@ -17,6 +17,7 @@ from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, fingerprint
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.data_order import DrawnSamples
+from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink_until_it_fits
 from copgen_cli.model.new_network import make_network, widen
 from copgen_cli.model.parallel import World
@@ -24,7 +25,7 @@ from copgen_cli.model.training import train
 from copgen_cli.model.training_setup import prepare_run
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.validation import validate
-from copgen_cli.records import LatentSpec, PositionStart
+from copgen_cli.records import LatentSpec, PositionStart, Prediction
 from copgen_cli.sections import NetworkSettings, TrainSettings
 from copgen_cli.training_preview import Preview
 from copgen_cli.training_run import find_autoencoder, open_data
@@ -81,6 +82,17 @@ def test_modalities_that_the_source_does_not_know_start_fresh_and_the_others_as_
         patch_size=4, hidden_size=32, depth=2, num_heads=2)}))  # fmt: skip
     assert torch.equal(net.decoder_preds[0].weight, fresh.decoder_preds[0].weight)
     assert torch.equal(net.pos_embed[:, 0], fresh.pos_embed[:, 0])
+
+
+def test_a_new_network_tells_what_the_settings_say_and_one_from_other_weights_what_these_told(tmp_path):
+    velocities = NetworkSettings(patch_size=4, hidden_size=16, depth=2, num_heads=2, prediction_type="v_prediction")
+    net = make_network(SPEC, SETTINGS.model_copy(update={"model": velocities}))
+    net.save_pretrained(tmp_path / "source")
+
+    further = make_network(SPEC, SETTINGS.model_copy(update={"init_from": str(tmp_path / "source")}))
+
+    assert prediction_of(make_network(SPEC, SETTINGS)) is Prediction.NOISE
+    assert prediction_of(net) is prediction_of(further) is Prediction.VELOCITY
 
 
 def test_weights_of_other_latents_are_refused():
