@@ -166,6 +166,8 @@ class AutoencoderSettings(Section):
     """Share of crops with channels exchanged and another saturation, so that colours are learned at all."""
     colour_weight: NonNegativeFloat = 2.0
     """Weight of the mean absolute error of averages over what one latent pixel covers."""
+    linear_weight: NonNegativeFloat = 2.0
+    """Weight of what a linear function of the latents leaves of these averages: it has the encoder tell colours."""
     structure_weight: NonNegativeFloat = 0.2
     """Weight of the structural loss beside the mean absolute error."""
     kl_weight: NonNegativeFloat = 1e-4

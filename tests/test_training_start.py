@@ -95,6 +95,20 @@ def test_a_new_network_tells_what_the_settings_say_and_one_from_other_weights_wh
     assert prediction_of(net) is prediction_of(further) is Prediction.VELOCITY
 
 
+def test_a_trunk_can_learn_to_predict_something_else_with_fresh_heads(tmp_path):
+    tiny_transformer(sample_size=8, patch_size=4).save_pretrained(tmp_path / "noise")
+    asked = SETTINGS.model_copy(
+        update={"init_from": str(tmp_path / "noise"), "model": NetworkSettings(prediction_type="v_prediction")}
+    )
+
+    net, source = make_network(SPEC, asked), load_transformer(tmp_path / "noise")
+
+    assert prediction_of(net) is Prediction.VELOCITY
+    assert torch.equal(net.mid_block.attn.qkv.weight, source.mid_block.attn.qkv.weight)
+    assert not torch.equal(net.decoder_preds[1].weight, source.decoder_preds[1].weight)
+    assert not net.decoder_preds[1].bias.any()
+
+
 def test_weights_of_other_latents_are_refused():
     with pytest.raises(MismatchError, match="is of latents 4 x 16 x 16, the data of 4 x 8 x 8"):
         widen(tiny_transformer(sample_size=16), ALL, SPEC, seed=0, name="source")

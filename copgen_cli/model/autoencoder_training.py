@@ -108,7 +108,7 @@ def draw_crops(
         top, left = (generator.integers(side - size + 1) for side in pixels.shape[:2])
         crop = np.rot90(pixels[top : top + size, left : left + size], int(generator.integers(4)))
         crop = crop[:, ::-1] if generator.random() < 0.5 else crop
-        crops.append(recolour(crop, generator) if generator.random() < recoloured else crop)
+        crops.append(recolour(crop, generator) if recoloured and generator.random() < recoloured else crop)
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -210,7 +210,8 @@ def _train_once(
     divergence = (mean**2 + log_variance.exp() - 1 - log_variance).mean() / 2
     loss = (
         absolute
-        + settings.colour_weight * (colour + linear)
+        + settings.colour_weight * colour
+        + settings.linear_weight * linear
         + settings.structure_weight * structure
         + settings.kl_weight * divergence
     )

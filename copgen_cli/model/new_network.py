@@ -14,7 +14,7 @@ from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import derive_seed
 from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.records import LatentSpec, PositionStart
+from copgen_cli.records import LatentSpec, PositionStart, Prediction
 from copgen_cli.sections import TrainSettings
 
 _LONGEST = 100.0  # ratio of the longest to the shortest wavelength of starting positions
@@ -31,7 +31,11 @@ def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer
     modalities = settings.modalities or spec.modalities
     if settings.init_from is not None:
         source = load_transformer(settings.init_from)
-        return widen(source, modalities, spec, settings.seed, settings.init_from)
+        net = widen(source, modalities, spec, settings.seed, settings.init_from)
+        asked = settings.model.prediction_type
+        if "prediction_type" in settings.model.model_fields_set and asked is not prediction_of(source):
+            _tell_something_else(net, asked, settings.seed)
+        return net
     net = _fresh(settings.model.model_dump(), modalities, spec, settings.seed)
     if settings.positions is PositionStart.SINE:
         _start_with_sines(net)
@@ -111,6 +115,16 @@ def _start_with_sines(net: CopGenTransformer) -> None:
     place = torch.nn.functional.pad(place, (0, width - place.shape[1]))
     modalities = net.config.num_modalities
     net.pos_embed[:, modalities:] += _HEIGHT * place.repeat(modalities, 1)
+
+
+def _tell_something_else(net: CopGenTransformer, prediction: Prediction, seed: int) -> None:
+    """Have a network predict something else: its trunk stays, its heads, which spoke of the former, start fresh."""
+    net.register_to_config(prediction_type=str(prediction))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "heads"))
+        for head in net.decoder_preds:
+            torch.nn.init.trunc_normal_(head.weight, std=0.02)
+            torch.nn.init.zeros_(head.bias)
 
 
 def _modality_index(key: str) -> int | None:
