@@ -126,20 +126,21 @@ def days_between(first: datetime | None, last: datetime | None) -> Days:
     return Days(start, (end - start).days + 1)
 
 
-def simulate_cell(cell: str, seed: int, *, size: int = SIZE) -> SimulatedCell:
+def simulate_cell(cell: str, seed: int, *, size: int = SIZE, days: Days = ALL_DAYS) -> SimulatedCell:
     """Simulate one cell on the first visit of each sensor.
 
     Args:
         cell: its name, such as `454U_120R`.
         seed: of the world; the same seed gives the same world.
         size: pixels a side of the radar and optical thumbnails over the same ground, a multiple of 3.
+        days: of the visits.
 
     Raises:
         UsageError: no such cell, or no such size.
     """
     truth = truth_of(cell, seed, size=size)
-    optical = view_optical(truth, optical_pass_of(truth.cell, truth.place, seed), seed)
-    radar = view_radar(truth, radar_pass_of(truth.cell, seed), seed)
+    optical = view_optical(truth, optical_pass_of(truth.cell, truth.place, seed, days=days), seed)
+    radar = view_radar(truth, radar_pass_of(truth.cell, seed, days=days), seed)
     return SimulatedCell(
         truth, optical.visit, radar.visit, hillshade(truth.height), radar.picture, optical.l1c, optical.l2a
     )
