@@ -224,7 +224,7 @@ class NetworkSettings(Section):
     mlp_time_embed: bool = False
     """Whether each modality's timestep goes through an MLP of its own."""
     prediction_type: Prediction = Prediction.NOISE
-    """What it learns to tell; v_prediction gets to layouts in fewer steps (arXiv:2202.00512)."""
+    """What it learns to tell: the noise, or the velocity, which shows clean latents at any step (arXiv:2202.00512)."""
 
 
 class TrainSettings(Section):

@@ -27,7 +27,7 @@ from copgen_cli.model.diffusion import (
     prediction_of,
     what_to_predict,
 )
-from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.model.transformer import PREDICTION_TYPES, CopGenTransformer
 from copgen_cli.records import Prediction, TimestepDraw
 from copgen_cli.sections import TrainSettings
 
@@ -338,3 +338,7 @@ def test_a_network_of_velocities_is_judged_by_them_also_from_within_a_wrapper():
     for net in (Exact(), Wrapper(Exact())):
         assert prediction_of(net) is Prediction.VELOCITY
         assert_close(denoising_loss(net, clean, list(n), noise), torch.zeros(2), rtol=0, atol=0)
+
+
+def test_a_network_can_be_told_to_predict_all_that_the_loss_knows():
+    assert set(PREDICTION_TYPES) == set(Prediction)
