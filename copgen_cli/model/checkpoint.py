@@ -22,6 +22,7 @@ from copgen_cli.errors import BrokenInputError, CopgenError, DiskFullError, Mism
 from copgen_cli.modalities import Modality
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.records import Prediction
 
 PUBLISHED_ID = "mespinosami/COP-GEN-Beta"
 """Hub id of the released COP-GEN-Beta."""
@@ -70,10 +71,10 @@ def load_transformer(
     if names is None and sizes["num_modalities"] == len(Modality):
         names = list(Modality)
     names = None if names is None else [str(name) for name in names]
-    told = {key: configured[key] for key in ("prediction_type",) if key in configured}
+    prediction = configured.get("prediction_type", str(Prediction.NOISE))  # published weights tell nothing of it
     try:
         with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
-            net = CopGenTransformer(**sizes, num_heads=heads, modalities=names, **told)
+            net = CopGenTransformer(**sizes, num_heads=heads, modalities=names, prediction_type=prediction)
     except ValueError as error:
         raise MismatchError(
             f"{weights}: {error}.", hint="Pass the num_heads and modalities that it was trained with."

@@ -123,6 +123,7 @@ def _tell_something_else(net: CopGenTransformer, prediction: Prediction, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "heads"))
         for head in net.decoder_preds:
+            assert isinstance(head, torch.nn.Linear)
             torch.nn.init.trunc_normal_(head.weight, std=0.02)
             torch.nn.init.zeros_(head.bias)
 
