@@ -13,7 +13,7 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import derive_seed
 from copgen_cli.model.diffusion import prediction_of
-from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.model.transformer import CopGenTransformer, initialise
 from copgen_cli.records import LatentSpec, PositionStart, Prediction
 from copgen_cli.sections import TrainSettings
 
@@ -122,10 +122,7 @@ def _tell_something_else(net: CopGenTransformer, prediction: Prediction, seed: i
     net.register_to_config(prediction_type=str(prediction))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "heads"))
-        for head in net.decoder_preds:
-            assert isinstance(head, torch.nn.Linear)
-            torch.nn.init.trunc_normal_(head.weight, std=0.02)
-            torch.nn.init.zeros_(head.bias)
+        net.decoder_preds.apply(initialise)
 
 
 def _modality_index(key: str) -> int | None:

@@ -193,7 +193,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
             nn.Linear(hidden_size, patch_size * patch_size * in_channels) for _ in range(num_modalities)
         )
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(
         self,
@@ -295,7 +295,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         return rows, columns
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Truncated normal linear weights and zero biases; convolutions and norms stay as PyTorch makes them."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
