@@ -60,6 +60,15 @@ class Prediction(StrEnum):
     """Noise and clean latents weighed against one another, so that both ends of the way are told as well."""
 
 
+class Optimizer(StrEnum):
+    """What turns gradients into new weights."""
+
+    ADAMW = "adamw"
+    """AdamW on all of them (arXiv:1711.05101), as published."""
+    MUON = "muon"
+    """Muon on the matrices of the blocks (arXiv:2502.16982), AdamW on the rest."""
+
+
 class PositionStart(StrEnum):
     """What the position embeddings of a new network are before training."""
 

@@ -24,7 +24,15 @@ from pydantic import (
 
 from copgen_cli.modalities import Modality
 from copgen_cli.presets import Preset
-from copgen_cli.records import SCHEDULE_STEPS, LearningRateDecay, PositionStart, Prediction, Solver, TimestepDraw
+from copgen_cli.records import (
+    SCHEDULE_STEPS,
+    LearningRateDecay,
+    Optimizer,
+    PositionStart,
+    Prediction,
+    Solver,
+    TimestepDraw,
+)
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
@@ -247,6 +255,8 @@ class TrainSettings(Section):
     """Samples per step, over all processes."""
     micro_batch: PositiveInt | None = None
     """Samples at a time in one process; gradients of the rest accumulate. None finds what fits the device."""
+    optimizer: Optimizer = Optimizer.ADAMW
+    """What turns gradients into new weights; Muon's rate is scaled to AdamW's, so the same ones will do for both."""
     lr: PositiveFloat = 2e-4
     """Learning rate after warm-up."""
     warmup: NonNegativeInt = 5_000
@@ -258,7 +268,7 @@ class TrainSettings(Section):
     eps: PositiveFloat = 1e-8
     """Term of AdamW's denominator."""
     weight_decay: NonNegativeFloat = 0.03
-    """Decay of AdamW, on all parameters."""
+    """Decoupled decay of all parameters, times the learning rate."""
     clip: PositiveFloat | None = None
     """Largest norm of the gradient; None does not clip."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999

@@ -17,7 +17,7 @@ from copgen_cli.model.optimisation import AveragedWeights, LossScale, ema_decay,
 from copgen_cli.model.training import training_step
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.transformer import SHORT, attend
-from copgen_cli.records import LearningRateDecay
+from copgen_cli.records import LearningRateDecay, Optimizer
 from copgen_cli.sections import TrainSettings
 
 PUBLISHED = TrainSettings(preset="base", batch_size=4, warmup=2, mixed_precision="no")
@@ -116,6 +116,25 @@ def some_batch(samples: int = 4, seed: int = 0) -> TrainBatch:
 
 def some_state(settings: TrainSettings) -> TrainState:
     return TrainState.begin(tiny_transformer(sample_size=8), settings)
+
+
+def test_muon_changes_the_matrices_of_blocks_by_one_norm_and_leaves_the_rest_to_adamw():
+    plain = STEADY.model_copy(update={"weight_decay": 0.0})
+    muon = plain.model_copy(update={"optimizer": Optimizer.MUON})
+    start = {name: p.detach().clone() for name, p in some_state(plain).net.named_parameters()}
+    after = {}
+    for settings in (plain, muon):
+        state = some_state(settings)
+        training_step(state, [some_batch()], settings)
+        after[settings.optimizer] = {name: p.detach() for name, p in state.net.named_parameters()}
+
+    for name, before in start.items():
+        update = after[Optimizer.MUON][name] - before
+        if "block" in name and before.ndim == 2:
+            largest = muon.lr * 0.2 * max(before.shape) ** 0.5  # arXiv:2502.16982, eq. 4
+            assert 0.7 < torch.linalg.matrix_norm(update, 2) / largest < 1.3, name
+        else:
+            assert_close(after[Optimizer.MUON][name], after[Optimizer.ADAMW][name], rtol=0, atol=0)
 
 
 def everything(state: TrainState) -> dict[str, torch.Tensor]:

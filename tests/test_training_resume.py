@@ -18,7 +18,7 @@ from copgen_cli.model.optimisation import LossScale
 from copgen_cli.model.parallel import World
 from copgen_cli.model.training import NotFiniteError, train
 from copgen_cli.model.training_setup import Prepared, prepare_run
-from copgen_cli.records import LatentSpec, StopReason, TrainReport
+from copgen_cli.records import LatentSpec, Optimizer, StopReason, TrainReport
 from copgen_cli.sections import NetworkSettings, TrainSettings
 
 SAMPLES = 10  # of which a step takes 4, so that an epoch ends in the middle of a batch
@@ -88,6 +88,42 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(store, tm
     assert [report.loss for report in reports] == [report.loss for report in expected]
     own = everything(prepared)
     assert [name for name in final if not torch.equal(own[name], final[name])] == []
+
+
+def test_a_run_with_muon_goes_on_bit_for_bit_too(store, tmp_path):
+    whole = prepare(store, tmp_path / "whole", optimizer=Optimizer.MUON)
+    expected = [report.loss for report in go_on(whole, stop_at())]
+    first = prepare(store, tmp_path / "halves", optimizer=Optimizer.MUON)
+    losses = [report.loss for report in go_on(first, stop_at(7))]
+    second = prepare(store, tmp_path / "halves", optimizer=Optimizer.MUON)
+    losses += [report.loss for report in go_on(second, stop_at())]
+
+    assert losses == expected
+    own, final = everything(second), everything(whole)
+    assert own.keys() == final.keys()
+    assert [name for name in final if not torch.equal(own[name], final[name])] == []
+
+
+def test_a_run_does_not_go_on_with_another_optimiser(store, tmp_path):
+    list(go_on(prepare(store, tmp_path), stop_at(2)))
+
+    with pytest.raises(MismatchError, match="trained with adamw, and can not go on with muon") as caught:
+        prepare(store, tmp_path, optimizer=Optimizer.MUON)
+    assert caught.value.hint is not None
+    assert 'train.optimizer = "adamw"' in caught.value.hint
+
+
+def test_muon_is_refused_where_matrices_are_cut(store, tmp_path):
+    class Sharding:
+        distributed_type = "FSDP"
+
+    data = LatentStore(store / Split.TRAIN)
+    spec = LatentSpec(data.modalities, 4, 8, "absent", "f" * 64, 0.5)
+    world = World(torch.device("cpu"), accelerator=Sharding())  # type: ignore[arg-type]
+    settings = SETTINGS.model_copy(update={"optimizer": Optimizer.MUON, "resume": "none"})
+
+    with pytest.raises(UsageError, match="Muon needs whole matrices"):
+        prepare_run(data, None, spec, settings, tmp_path / "checkpoints", world)
 
 
 def test_a_run_that_was_killed_loses_what_came_after_its_last_checkpoint_and_nothing_else(store, tmp_path, unbroken):

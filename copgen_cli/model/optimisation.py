@@ -1,4 +1,4 @@
-"""The optimiser's side of a step: AdamW, its learning rate, the averaged weights, and the scale of half precision."""
+"""The optimiser's side of a step: AdamW or Muon, learning rate, averaged weights, and the scale of half precision."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from copgen_cli.records import LearningRateDecay
+from copgen_cli.model.transformer import Block
+from copgen_cli.records import LearningRateDecay, Optimizer
 from copgen_cli.sections import TrainSettings
 
 
-def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) with decay on all parameters, in one kernel where the device has one."""
-    fused = {p.device.type for p in net.parameters()} <= {"cuda", "cpu"}
+def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, with decay on all parameters."""
+    if settings.optimizer is Optimizer.MUON:
+        return MuonBesideAdamW(net, settings)
+    return _adamw(list(net.parameters()), settings)
+
+
+def _adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW (arXiv:1711.05101), in one kernel where the device has one."""
+    fused = {p.device.type for p in parameters} <= {"cuda", "cpu"}
     return torch.optim.AdamW(
-        net.parameters(),
+        parameters,
         lr=settings.lr,
         betas=settings.betas,
         eps=settings.eps,
@@ -26,6 +34,30 @@ def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.AdamW
         fused=fused,
         foreach=None if fused else True,
     )
+
+
+class MuonBesideAdamW(torch.optim.Optimizer):
+    """Muon on the matrices of the blocks, AdamW on everything else: embeddings, heads, norms and biases.
+
+    Muon makes the singular values of an update alike, so that directions that gradients seldom take are learned as
+    fast as the others. Its updates are scaled to the size of AdamW's (arXiv:2502.16982, section 2.2): one learning
+    rate and one decay serve both. It needs whole matrices, not shards of them.
+    """
+
+    def __init__(self, net: nn.Module, settings: TrainSettings) -> None:
+        blocks = [module for module in net.modules() if isinstance(module, Block)]
+        matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
+        chosen = set(map(id, matrices))
+        self._muon = torch.optim.Muon(
+            matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self._adamw = _adamw([p for p in net.parameters() if id(p) not in chosen], settings)
+        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], self._adamw.defaults)
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part, group in zip((self._muon, self._adamw), self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state  # loading a state replaces both
+            part.step()
 
 
 def learning_rate(k: int, settings: TrainSettings) -> float:

@@ -49,7 +49,7 @@ def training_step(
     settings: TrainSettings,
     world: World | None = None,
 ) -> StepResult:
-    """One update from one global batch: gradients of the mean loss, AdamW, then the averaged weights.
+    """One update from one global batch: gradients of the mean loss, the optimiser, then the averaged weights.
 
     Args:
         state: changed in place, its counters included.

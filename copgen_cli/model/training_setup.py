@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from copgen_cli.errors import CopgenError, UsageError
+from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.data_order import DrawnSamples, MomentsDataset
@@ -22,7 +22,7 @@ from copgen_cli.model.training import Run, Validate, autocast
 from copgen_cli.model.training_state import Identity, TrainState, load_state
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.validation import validate
-from copgen_cli.records import LatentSpec, ValidationReport
+from copgen_cli.records import LatentSpec, Optimizer, ValidationReport
 from copgen_cli.sections import TrainSettings
 
 VALIDATION_SEED = 0
@@ -69,6 +69,7 @@ def prepare_run(
         net = make_network(spec, settings)
     net.to(world.device)
     before = facts.get("settings", {})
+    _check_optimizer(before, settings, world)
     if settings.micro_batch is None and facts.get("processes") == world.size:
         settings = settings.model_copy(update={"micro_batch": before["micro_batch"]})  # sums round the same
     micro_batch = choose_micro_batch(net, settings, settings.batch_size // world.size, world.device)
@@ -115,6 +116,21 @@ def check_amounts(samples: int, settings: TrainSettings, processes: int) -> None
         raise UsageError(
             f"A global batch of {settings.batch_size} can not be shared by {processes} processes.",
             hint=f"Give a --batch-size that {processes} divides, such as {near}.",
+        )
+
+
+def _check_optimizer(before: Mapping[str, Any], settings: TrainSettings, world: World) -> None:
+    """Raises MismatchError where a checkpoint has moments of another optimiser, UsageError where matrices are cut."""
+    earlier = Optimizer(before.get("optimizer", Optimizer.ADAMW)) if before else settings.optimizer
+    if earlier is not settings.optimizer:
+        raise MismatchError(
+            f"The run was trained with {earlier}, and can not go on with {settings.optimizer}.",
+            hint=f'Set train.optimizer = "{earlier}", or begin another --workdir with --init-from.',
+        )
+    if settings.optimizer is Optimizer.MUON and world.is_sharded:
+        raise UsageError(
+            "Muon needs whole matrices, and FSDP cuts them.",
+            hint=f'Set train.optimizer = "{Optimizer.ADAMW}", or train without FSDP.',
         )
 
 

@@ -3,7 +3,7 @@
 step-00000010/
   transformer/          weights as trained, in diffusers layout
   ema/                  averaged weights, likewise: what one samples with
-  optimizer.safetensors Adam's moments, by parameter
+  optimizer.safetensors moments of gradients, by parameter
   state.json            counters, settings, and what data and network they belong to
   manifest.json         size and SHA-256 of every file
 """
@@ -31,7 +31,7 @@ from copgen_cli.records import Prediction
 from copgen_cli.sections import TrainSettings
 
 FORMAT = 1
-_KINDS = ("exp_avg", "exp_avg_sq", "step")
+_KINDS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
 @dataclass(slots=True)
