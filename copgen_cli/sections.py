@@ -277,6 +277,10 @@ class TrainSettings(Section):
     """Keep at most (1 + k) / (10 + k) at step k, so that a short run's average forgets its start."""
     timesteps: TimestepDraw = TimestepDraw.UNIFORM
     """How noise levels are drawn; logit-normal is arXiv:2403.03206; roles needs min_snr_gamma."""
+    timestep_shift: PositiveFloat = 1.0
+    """Above 1, noisier steps are drawn more often: t becomes s t / (1 + (s - 1) t) (arXiv:2403.03206, eq. 23)."""
+    one_given: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of samples, among roles, that are sure to have exactly one modality given."""
     min_snr_gamma: PositiveFloat | None = None
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper; None weighs all alike."""
     stop_after_skipped: PositiveInt = 20
@@ -333,9 +337,11 @@ class TrainSettings(Section):
     """The autoencoder that made the latents, for previews and the finished model; None is the one the store names."""
 
     @model_validator(mode="after")
-    def _given_modalities_have_no_weight(self) -> Self:
+    def _roles_fit(self) -> Self:
         if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None:
             raise ValueError("timesteps = roles needs min_snr_gamma, which gives modalities without noise no weight")
+        if self.one_given and self.timesteps is not TimestepDraw.ROLES:
+            raise ValueError("one_given is for timesteps = roles: no other draw gives a modality without noise")
         return self
 
     @field_validator("betas")

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.diffusion import (
     SCHEDULE,
+    TimestepLaw,
     add_noise,
     denoising_loss,
     denoising_loss_parts,
@@ -119,7 +120,7 @@ def test_drawn_steps_cover_the_schedule_and_differ_by_modality_and_sample():
 
 
 def test_logit_normal_steps_prefer_the_middle():
-    drawn = draw_timesteps(20_000, 1, distribution=TimestepDraw.LOGIT_NORMAL, generator=generator())
+    drawn = draw_timesteps(20_000, 1, law=TimestepLaw(TimestepDraw.LOGIT_NORMAL), generator=generator())
     middle = ((drawn > 250) & (drawn <= 750)).double().mean()  # a standard normal within log 3 of 0
 
     assert int(drawn.min()) >= 1
@@ -277,7 +278,7 @@ def test_five_training_steps_agree_with_adamw_written_out_in_float64():
 
 
 def test_roles_ask_every_question_that_sampling_asks_and_conditions_weigh_nothing():
-    steps = draw_timesteps(8000, 4, distribution=TimestepDraw.ROLES, generator=generator())
+    steps = draw_timesteps(8000, 4, law=TimestepLaw(TimestepDraw.ROLES), generator=generator())
     given, left_out = steps == 0, steps == 1000
     generated = ~given & ~left_out
     asked = generated.any(0)  # all but the rare columns where the step of what is generated is the last one
@@ -289,6 +290,31 @@ def test_roles_ask_every_question_that_sampling_asks_and_conditions_weigh_nothin
         assert len(column[mask].unique()) <= 1
     assert abs(steps[generated].float().mean() - 500) < 20
     assert min_snr_weight(torch.tensor([0, 1000]), 1.0).tolist() == [0.0, 1.0]
+
+
+def test_a_share_of_roles_has_exactly_one_modality_given_and_something_to_generate():
+    law = TimestepLaw(TimestepDraw.ROLES, one_given=0.6)
+    steps = draw_timesteps(8000, 4, law=law, generator=generator())
+    given = steps == 0
+    one = given.sum(0) == 1
+
+    assert float(one.float().mean()) == pytest.approx(0.6 + 0.4 * 32 / 81, abs=0.02)  # 32 of 81 by equal odds
+    assert_close((given & one).float().mean(1), torch.full((4,), float(one.float().mean()) / 4), rtol=0, atol=0.02)
+    assert ((steps > 0) & (steps < 1000)).any(0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("distribution", TimestepDraw)
+def test_a_shift_moves_steps_towards_noise_by_the_stated_formula(distribution):
+    plain = draw_timesteps(500, 4, law=TimestepLaw(distribution), generator=generator())
+    moved = draw_timesteps(500, 4, law=TimestepLaw(distribution, shift=3.0), generator=generator())
+
+    t = plain.double() / 1000
+    assert_close(moved.double(), 3000 * t / (1 + 2 * t), rtol=0, atol=0.5)
+
+
+def test_one_given_without_roles_is_refused():
+    with pytest.raises(ValueError, match="one_given is for timesteps = roles"):
+        TrainSettings(one_given=0.5)
 
 
 def test_roles_without_min_snr_are_refused_for_a_clean_modality_has_no_noise_to_predict():

@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import draw_latents
-from copgen_cli.model.diffusion import draw_timesteps
-from copgen_cli.records import TimestepDraw
+from copgen_cli.model.diffusion import PUBLISHED_LAW, TimestepLaw, draw_timesteps
 
 
 class Moments(Protocol):
@@ -100,7 +99,7 @@ def sample_at(seed: int, position: int, size: int) -> int:
 
 
 def draw_for(
-    seed: int, step: int, slot: int, shape: tuple[int, ...], distribution: TimestepDraw
+    seed: int, step: int, slot: int, shape: tuple[int, ...], law: TimestepLaw
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is drawn for one slot of one step.
 
@@ -111,7 +110,7 @@ def draw_for(
     generator = torch.Generator().manual_seed(derive_seed(seed, "step", step, slot))
     draw = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
-    timesteps = draw_timesteps(1, shape[0], distribution=distribution, generator=generator)[:, 0]
+    timesteps = draw_timesteps(1, shape[0], law=law, generator=generator)[:, 0]
     return draw, noise, timesteps
 
 
@@ -123,13 +122,13 @@ class DrawnSamples(Dataset[TrainBatch]):
     """Of the model's modalities, in its order."""
     scale_factor: float
     seed: int
-    distribution: TimestepDraw = TimestepDraw.UNIFORM
+    law: TimestepLaw = PUBLISHED_LAW
 
     def __getitems__(self, slots: Sequence[Slot]) -> TrainBatch:
         moments = self.moments.__getitems__([slot.index for slot in slots]).moments.transpose(0, 1).float()
         modalities, _, channels, *side = moments.shape
         shape = (modalities, channels // 2, *side)
-        drawn = [draw_for(self.seed, slot.step, slot.slot, shape, self.distribution) for slot in slots]
+        drawn = [draw_for(self.seed, slot.step, slot.slot, shape, self.law) for slot in slots]
         draws, noise, timesteps = (torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True))
         return TrainBatch(draw_latents(moments, draws, self.scale_factor), noise, timesteps)
 

@@ -106,11 +106,26 @@ def add_noise(clean: Tensor, noise: Tensor, n: Tensor, schedule: NoiseSchedule =
     return signal * clean.to(dtype) + spread * noise.to(dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class TimestepLaw:
+    """How training draws the steps that modalities are noised to."""
+
+    distribution: TimestepDraw = TimestepDraw.UNIFORM
+    shift: float = 1.0
+    """s of t -> s t / (1 + (s - 1) t), with t = n / T (arXiv:2403.03206, eq. 23): above 1, noisier steps."""
+    one_given: float = 0.0
+    """Share of samples, among `ROLES`, that are sure to have exactly one modality given."""
+
+
+PUBLISHED_LAW = TimestepLaw()
+"""One step for every modality and sample, all alike (arXiv:2504.08548)."""
+
+
 def draw_timesteps(
     batch: int,
     num_modalities: int,
     *,
-    distribution: TimestepDraw = TimestepDraw.UNIFORM,
+    law: TimestepLaw = PUBLISHED_LAW,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     schedule: NoiseSchedule = SCHEDULE,
@@ -120,22 +135,45 @@ def draw_timesteps(
     `UNIFORM`, the published choice, draws one for every modality and sample; so does `LOGIT_NORMAL`, as the sigmoid of
     a standard normal times T, which prefers the middle (arXiv:2403.03206). `ROLES` makes every sample a question that
     sampling asks: each modality is given, at 0, generated, at one step for all of them, or left out, at T, with equal
-    odds, and one at least is generated. What is given has no noise to predict, so such a loss must give step 0 no
-    weight, as `min_snr_weight` does. Drawn on the generator's device, then moved.
+    odds, and one at least is generated. A share of the samples, `law.one_given`, has one modality given, each as often,
+    and the others generated or left out with equal odds. What is given has no noise to predict, so such a loss must
+    give step 0 no weight, as `min_snr_weight` does. Drawn on the generator's device, then moved.
     """
     shape = (num_modalities, batch)
     source = generator.device if generator is not None else device
-    if distribution == TimestepDraw.ROLES:
+    if law.distribution == TimestepDraw.ROLES:
         role = torch.randint(-1, 2, shape, generator=generator, device=source)  # given, generated, left out
-        needed = torch.randint(0, num_modalities, (1, batch), generator=generator, device=source)
-        chosen = torch.arange(num_modalities, device=source)[:, None] == needed
-        generated = (role == 0) | (chosen & (role != 0).all(0))
+        needed = _one_of(num_modalities, batch, generator, source)
         step = torch.randint(1, schedule.steps + 1, (batch,), generator=generator, device=source)
-        return torch.where(generated, step, torch.where(role < 0, 0, schedule.steps)).to(device)
-    if distribution == TimestepDraw.UNIFORM:
-        return torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source).to(device)
-    fraction = torch.randn(shape, generator=generator, device=source).sigmoid()
-    return (fraction * schedule.steps).ceil().long().clamp(1, schedule.steps).to(device)
+        if law.one_given:
+            given = _one_of(num_modalities, batch, generator, source)
+            other = torch.randint(0, 2, shape, generator=generator, device=source)
+            single = torch.rand(batch, generator=generator, device=source) < law.one_given
+            role = torch.where(single, torch.where(given, -1, other), role)
+            needed = torch.where(single, given.roll(1, dims=0), needed)
+        generated = (role == 0) | (needed & (role != 0).all(0))
+        return torch.where(generated, _shifted(step, law, schedule), torch.where(role < 0, 0, schedule.steps)).to(
+            device
+        )
+    if law.distribution == TimestepDraw.UNIFORM:
+        step = torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source)
+    else:
+        fraction = torch.randn(shape, generator=generator, device=source).sigmoid()
+        step = (fraction * schedule.steps).ceil().long().clamp(1, schedule.steps)
+    return _shifted(step, law, schedule).to(device)
+
+
+def _one_of(num_modalities: int, batch: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
+    """(M, B) bool, True for one modality of each sample."""
+    chosen = torch.randint(0, num_modalities, (1, batch), generator=generator, device=device)
+    return torch.arange(num_modalities, device=device)[:, None] == chosen
+
+
+def _shifted(step: Tensor, law: TimestepLaw, schedule: NoiseSchedule) -> Tensor:
+    if law.shift == 1:
+        return step
+    t = step.double() / schedule.steps
+    return (law.shift * t / (1 + (law.shift - 1) * t) * schedule.steps).round().long().clamp(1, schedule.steps)
 
 
 def prediction_of(net: Denoiser) -> Prediction:
@@ -203,13 +241,11 @@ def denoising_loss(
     noise: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
     *,
-    distribution: TimestepDraw = TimestepDraw.UNIFORM,
+    law: TimestepLaw = PUBLISHED_LAW,
     min_snr_gamma: float | None = None,
 ) -> Tensor:
     """(B,) loss of each sample: the sum over modalities of `denoising_loss_parts`, whose arguments these are."""
-    return denoising_loss_parts(
-        net, latents, timesteps, noise, generator, distribution=distribution, min_snr_gamma=min_snr_gamma
-    ).sum(0)
+    return denoising_loss_parts(net, latents, timesteps, noise, generator, law=law, min_snr_gamma=min_snr_gamma).sum(0)
 
 
 def denoising_loss_parts(
@@ -219,7 +255,7 @@ def denoising_loss_parts(
     noise: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
     *,
-    distribution: TimestepDraw = TimestepDraw.UNIFORM,
+    law: TimestepLaw = PUBLISHED_LAW,
     min_snr_gamma: float | None = None,
 ) -> Tensor:
     """Mean squared error of the predicted noise, of each modality and sample (arXiv:2303.06555, eq. 6).
@@ -232,7 +268,7 @@ def denoising_loss_parts(
         timesteps: M tensors (B,), whole or fractional, in [0, T]; drawn by `draw_timesteps` where None.
         noise: M tensors shaped as the latents; standard normal where None.
         generator: source of what is drawn, timesteps first, then the noise of each modality in order.
-        distribution: how timesteps are drawn.
+        law: how timesteps are drawn.
         min_snr_gamma: weigh each part by `min_snr_weight`; None weighs all alike, as published.
 
     Returns:
@@ -243,11 +279,7 @@ def denoising_loss_parts(
     """
     if timesteps is None:
         device = latents[0].device
-        timesteps = list(
-            draw_timesteps(
-                latents[0].shape[0], len(latents), distribution=distribution, generator=generator, device=device
-            )
-        )
+        timesteps = list(draw_timesteps(latents[0].shape[0], len(latents), law=law, generator=generator, device=device))
     if noise is None:
         noise = [_normal_like(latent, generator) for latent in latents]
     shapes = [z.shape for z in latents]

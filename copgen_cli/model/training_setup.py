@@ -13,7 +13,7 @@ from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.data_order import DrawnSamples, MomentsDataset
-from copgen_cli.model.diffusion import denoising_loss_parts
+from copgen_cli.model.diffusion import TimestepLaw, denoising_loss_parts
 from copgen_cli.model.memory import choose_micro_batch, shrink_until_it_fits
 from copgen_cli.model.new_network import make_network
 from copgen_cli.model.parallel import World, gradients_stay_here
@@ -82,7 +82,12 @@ def prepare_run(
     if resumption.folder is not None:
         load_state(resumption.folder, state, identity)
     run = Run(
-        samples=DrawnSamples(train_data, spec.scale_factor, settings.seed, settings.timesteps),
+        samples=DrawnSamples(
+            train_data,
+            spec.scale_factor,
+            settings.seed,
+            TimestepLaw(settings.timesteps, settings.timestep_shift, settings.one_given),
+        ),
         names=train_data.names,
         modalities=modalities,
         identity=identity,
