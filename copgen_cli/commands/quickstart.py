@@ -17,7 +17,7 @@ def quickstart(
     output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = DEFAULT_FOLDER,
     cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 6,
     train_steps: Annotated[int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Run the whole way on a simulated region: offline, on a CPU, every step a real command.
