@@ -150,11 +150,10 @@ def draw_timesteps(
             other = torch.randint(0, 2, shape, generator=generator, device=source)
             single = torch.rand(batch, generator=generator, device=source) < law.one_given
             role = torch.where(single, torch.where(given, -1, other), role)
-            needed = torch.where(single, given.roll(1, dims=0), needed)
+            needed = torch.where(single, given.roll(1, dims=0), needed)  # any but the one given will do
         generated = (role == 0) | (needed & (role != 0).all(0))
-        return torch.where(generated, _shifted(step, law, schedule), torch.where(role < 0, 0, schedule.steps)).to(
-            device
-        )
+        step = _shifted(step, law, schedule)
+        return torch.where(generated, step, torch.where(role < 0, 0, schedule.steps)).to(device)
     if law.distribution == TimestepDraw.UNIFORM:
         step = torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source)
     else:
