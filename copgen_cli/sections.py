@@ -281,6 +281,8 @@ class TrainSettings(Section):
     """Above 1, noisier steps are drawn more often: t becomes s t / (1 + (s - 1) t) (arXiv:2403.03206, eq. 23)."""
     one_given: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of samples, among roles, that are sure to have exactly one modality given."""
+    given_odds: dict[Modality, PositiveFloat] = Field(default_factory=dict)
+    """How often each modality is that one, relative to the others; 1 for those not named."""
     min_snr_gamma: PositiveFloat | None = None
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper; None weighs all alike."""
     stop_after_skipped: PositiveInt = 20
@@ -342,6 +344,8 @@ class TrainSettings(Section):
             raise ValueError("timesteps = roles needs min_snr_gamma, which gives modalities without noise no weight")
         if self.one_given and self.timesteps is not TimestepDraw.ROLES:
             raise ValueError("one_given is for timesteps = roles: no other draw gives a modality without noise")
+        if self.given_odds and not self.one_given:
+            raise ValueError("given_odds divide the share of one_given, which is 0")
         return self
 
     @field_validator("betas")

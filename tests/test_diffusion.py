@@ -303,6 +303,19 @@ def test_a_share_of_roles_has_exactly_one_modality_given_and_something_to_genera
     assert ((steps > 0) & (steps < 1000)).any(0).float().mean() > 0.99
 
 
+def test_odds_say_how_often_each_modality_is_the_one_given():
+    law = TimestepLaw(TimestepDraw.ROLES, one_given=1.0, given_odds=(1.0, 4.0, 1.0, 2.0))
+    steps = draw_timesteps(8000, 4, law=law, generator=generator())
+
+    assert_close((steps == 0).float().mean(1), torch.tensor([1, 4, 1, 2]) / 8, rtol=0, atol=0.02)
+    assert ((steps == 0).sum(0) == 1).all()
+
+
+def test_odds_without_a_share_to_divide_are_refused():
+    with pytest.raises(ValueError, match="given_odds divide the share of one_given"):
+        TrainSettings(timesteps=TimestepDraw.ROLES, min_snr_gamma=5, given_odds={"s1_rtc": 4})
+
+
 @pytest.mark.parametrize("distribution", TimestepDraw)
 def test_a_shift_moves_steps_towards_noise_by_the_stated_formula(distribution):
     plain = draw_timesteps(500, 4, law=TimestepLaw(distribution), generator=generator())

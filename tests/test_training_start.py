@@ -22,7 +22,7 @@ from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink
 from copgen_cli.model.new_network import make_network, widen
 from copgen_cli.model.parallel import World
 from copgen_cli.model.training import train
-from copgen_cli.model.training_setup import prepare_run
+from copgen_cli.model.training_setup import prepare_run, timestep_law
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.validation import validate
 from copgen_cli.records import LatentSpec, PositionStart, Prediction
@@ -129,6 +129,16 @@ def test_a_run_from_another_model_goes_on_without_it(tmp_path):
     (tmp_path / "source" / "config.json").unlink()
 
     assert prepare().state.step == 3
+
+
+def test_odds_follow_the_order_of_the_model_and_are_refused_for_what_it_does_not_have():
+    asked = TrainSettings(timesteps="roles", min_snr_gamma=5, one_given=0.5, given_odds={"s1_rtc": 4, "s2_l1c": 2})
+    dem, radar, *optical = ALL
+
+    assert timestep_law(asked, [*optical, radar, dem]).given_odds == (2, 1, 4, 1)
+    assert timestep_law(SETTINGS, ALL).given_odds == ()
+    with pytest.raises(UsageError, match="given_odds names s1_rtc, which the run does not train"):
+        timestep_law(asked, [dem, *optical])
 
 
 def test_weights_of_a_pipeline_with_another_autoencoder_are_refused(tmp_path):

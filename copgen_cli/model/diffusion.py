@@ -115,6 +115,8 @@ class TimestepLaw:
     """s of t -> s t / (1 + (s - 1) t), with t = n / T (arXiv:2403.03206, eq. 23): above 1, noisier steps."""
     one_given: float = 0.0
     """Share of samples, among `ROLES`, that are sure to have exactly one modality given."""
+    given_odds: tuple[float, ...] = ()
+    """How often, relative to one another, each modality is that one; empty is alike."""
 
 
 PUBLISHED_LAW = TimestepLaw()
@@ -135,9 +137,9 @@ def draw_timesteps(
     `UNIFORM`, the published choice, draws one for every modality and sample; so does `LOGIT_NORMAL`, as the sigmoid of
     a standard normal times T, which prefers the middle (arXiv:2403.03206). `ROLES` makes every sample a question that
     sampling asks: each modality is given, at 0, generated, at one step for all of them, or left out, at T, with equal
-    odds, and one at least is generated. A share of the samples, `law.one_given`, has one modality given, each as often,
-    and the others generated or left out with equal odds. What is given has no noise to predict, so such a loss must
-    give step 0 no weight, as `min_snr_weight` does. Drawn on the generator's device, then moved.
+    odds, and one at least is generated. A share of the samples, `law.one_given`, has one modality given, by
+    `law.given_odds`, and the others generated or left out with equal odds. What is given has no noise to predict, so
+    such a loss must give step 0 no weight, as `min_snr_weight` does. Drawn on the generator's device, then moved.
     """
     shape = (num_modalities, batch)
     source = generator.device if generator is not None else device
@@ -146,7 +148,7 @@ def draw_timesteps(
         needed = _one_of(num_modalities, batch, generator, source)
         step = torch.randint(1, schedule.steps + 1, (batch,), generator=generator, device=source)
         if law.one_given:
-            given = _one_of(num_modalities, batch, generator, source)
+            given = _one_of(num_modalities, batch, generator, source, law.given_odds)
             other = torch.randint(0, 2, shape, generator=generator, device=source)
             single = torch.rand(batch, generator=generator, device=source) < law.one_given
             role = torch.where(single, torch.where(given, -1, other), role)
@@ -162,9 +164,19 @@ def draw_timesteps(
     return _shifted(step, law, schedule).to(device)
 
 
-def _one_of(num_modalities: int, batch: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
-    """(M, B) bool, True for one modality of each sample."""
-    chosen = torch.randint(0, num_modalities, (1, batch), generator=generator, device=device)
+def _one_of(
+    num_modalities: int,
+    batch: int,
+    generator: torch.Generator | None,
+    device: torch.device | str,
+    odds: tuple[float, ...] = (),
+) -> Tensor:
+    """(M, B) bool, True for one modality of each sample, all as often or by these odds."""
+    if odds:
+        weights = torch.tensor(odds, dtype=torch.float64, device=device)
+        chosen = torch.multinomial(weights, batch, replacement=True, generator=generator)[None]
+    else:
+        chosen = torch.randint(0, num_modalities, (1, batch), generator=generator, device=device)
     return torch.arange(num_modalities, device=device)[:, None] == chosen
 
 

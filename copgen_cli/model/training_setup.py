@@ -86,7 +86,7 @@ def prepare_run(
             train_data,
             spec.scale_factor,
             settings.seed,
-            TimestepLaw(settings.timesteps, settings.timestep_shift, settings.one_given),
+            timestep_law(settings, modalities),
         ),
         names=train_data.names,
         modalities=modalities,
@@ -98,6 +98,22 @@ def prepare_run(
         validate=_validation(test_data, spec, settings, modalities, world),
     )
     return Prepared(run, state, resumption, changed_settings(before, settings) if before else {})
+
+
+def timestep_law(settings: TrainSettings, modalities: Sequence[Modality]) -> TimestepLaw:
+    """The settings' law, with odds in the order of a model's modalities.
+
+    Raises:
+        UsageError: odds of a modality that the model does not have.
+    """
+    unknown = settings.given_odds.keys() - set(modalities)
+    if unknown:
+        raise UsageError(
+            f"train.given_odds names {', '.join(sorted(unknown))}, which the run does not train.",
+            hint=f"Leave it out, or add it to train.modalities: {', '.join(modalities)}.",
+        )
+    odds = tuple(settings.given_odds.get(modality, 1.0) for modality in modalities) if settings.given_odds else ()
+    return TimestepLaw(settings.timesteps, settings.timestep_shift, settings.one_given, odds)
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
