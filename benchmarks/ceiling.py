@@ -47,17 +47,18 @@ from copgen_cli.simulation.world import (
 
 BOX = (0.0, 44.0, 40.0, 50.0)
 MOST_CLOUDS = 0.01
-"""Of a visit, as in the region of docs/evaluation.md."""
+"""Share of a visit's picture, as in the region of docs/evaluation.md."""
 SIDE = 256
+"""Pixels of a sample."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=96, help="of the world, as given to `copgen simulate`")
     parser.add_argument("--places", type=int, default=32, help="of them, one from the middle of each cell")
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=9002)
-    parser.add_argument("--rugged", type=float, default=0.9)
+    parser.add_argument("--draws", type=int, default=8, help="of each place")
+    parser.add_argument("--seed", type=int, default=9002, help="of the world")
+    parser.add_argument("--rugged", type=float, default=0.9, help="as `copgen simulate` takes it")
     parser.add_argument("--start-date", type=datetime.fromisoformat, default="2020-09-10")
     parser.add_argument("--end-date", type=datetime.fromisoformat, default="2020-11-05")
     options = parser.parse_args()
@@ -68,7 +69,8 @@ def main() -> None:
         for cell in cells_of_region(BOX, options.cells, options.seed, least_rugged=options.rugged)
         if first_visit(cell, options.seed, days).cloud_cover <= MOST_CLOUDS
     ]
-    cells = cells[:: max(1, len(cells) // options.places)][: options.places]
+    spread = np.linspace(0, len(cells), min(options.places, len(cells)), endpoint=False).astype(int)
+    cells = [cells[index] for index in spread]
     truths: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     draws: dict[tuple[str, str], list[list[NDArray[np.float32]]]] = defaultdict(list)
     for cell in cells:

@@ -256,7 +256,7 @@ class TrainSettings(Section):
     micro_batch: PositiveInt | None = None
     """Samples at a time in one process; gradients of the rest accumulate. None finds what fits the device."""
     optimizer: Optimizer = Optimizer.ADAMW
-    """What turns gradients into new weights; Muon's rate is scaled to AdamW's, so the same ones will do for both."""
+    """What turns gradients into new weights; Muon's updates are as large as AdamW's, so lr means the same for both."""
     lr: PositiveFloat = 2e-4
     """Learning rate after warm-up."""
     warmup: NonNegativeInt = 5_000
@@ -264,7 +264,7 @@ class TrainSettings(Section):
     decay: LearningRateDecay = LearningRateDecay.CONSTANT
     """What follows the warm-up."""
     betas: tuple[float, float] = (0.99, 0.99)
-    """Momenta of AdamW (arXiv:1711.05101)."""
+    """Decay rates of AdamW's two moment estimates (arXiv:1711.05101)."""
     eps: PositiveFloat = 1e-8
     """Term of AdamW's denominator."""
     weight_decay: NonNegativeFloat = 0.03
@@ -282,9 +282,9 @@ class TrainSettings(Section):
     one_given: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of samples, among roles, that are sure to have exactly one modality given."""
     given_odds: dict[Modality, PositiveFloat] = Field(default_factory=dict)
-    """How often each modality is that one, relative to the others; 1 for those not named."""
+    """Relative odds of each modality to be the single one given, among one_given; 1 for those not named."""
     min_snr_gamma: PositiveFloat | None = None
-    """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper; None weighs all alike."""
+    """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper, also for velocities; None weighs all alike."""
     stop_after_skipped: PositiveInt = 20
     """Steps in a row without a finite loss and gradient after which the run gives up."""
     seed: NonNegativeInt = 0

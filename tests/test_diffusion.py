@@ -311,6 +311,11 @@ def test_odds_say_how_often_each_modality_is_the_one_given():
     assert ((steps == 0).sum(0) == 1).all()
 
 
+def test_there_is_one_of_the_odds_for_each_modality():
+    with pytest.raises(ValueError, match="3 odds for 4 modalities"):
+        draw_timesteps(1, 4, law=TimestepLaw(TimestepDraw.ROLES, one_given=1.0, given_odds=(1.0, 4.0, 1.0)))
+
+
 def test_odds_without_a_share_to_divide_are_refused():
     with pytest.raises(ValueError, match="given_odds divide the share of one_given"):
         TrainSettings(timesteps=TimestepDraw.ROLES, min_snr_gamma=5, given_odds={"s1_rtc": 4})

@@ -21,6 +21,7 @@ from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink_until_it_fits
 from copgen_cli.model.new_network import make_network, widen
 from copgen_cli.model.parallel import World
+from copgen_cli.model.resumption import changed_settings
 from copgen_cli.model.training import train
 from copgen_cli.model.training_setup import prepare_run, timestep_law
 from copgen_cli.model.training_state import TrainState
@@ -129,6 +130,39 @@ def test_a_run_from_another_model_goes_on_without_it(tmp_path):
     (tmp_path / "source" / "config.json").unlink()
 
     assert prepare().state.step == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"modalities": ALL[::-1]}, MismatchError, "was trained on dem, s1_rtc, s2_l1c, s2_l2a, and can not go on"),
+        ({"model": NetworkSettings(prediction_type="v_prediction")}, MismatchError, "predicts epsilon, and can not"),
+        ({"init_from": "copgen-sim"}, UsageError, "began from .*source, and --init-from copgen-sim would change"),
+    ],
+)
+def test_a_run_from_another_model_goes_on_as_what_it_became(tmp_path, changed, error, says):
+    store = tiny_store(tmp_path / "store")
+    tiny_transformer(sample_size=8, modalities=ALL[:2]).save_pretrained(tmp_path / "source")
+    settings = SETTINGS.model_copy(update={"init_from": str(tmp_path / "source"), "validate_every": 0})
+    data = LatentStore(store / Split.TRAIN)
+
+    def prepare(asked):
+        return prepare_run(data, None, SPEC, asked, tmp_path / "checkpoints", World(torch.device("cpu")))
+
+    first = prepare(settings)
+    list(train(first.run, first.state, lambda: None))
+
+    with pytest.raises(error, match=says):
+        prepare(settings.model_copy(update=changed))
+
+
+def test_settings_that_are_younger_than_a_run_have_not_changed():
+    settings = TrainSettings()
+    before = settings.model_dump(mode="json")
+    del before["timestep_shift"], before["given_odds"]
+
+    assert changed_settings(before, settings) == {}
+    assert changed_settings(before, TrainSettings(timestep_shift=3)) == {"timestep_shift": (1.0, 3.0)}
 
 
 def test_odds_follow_the_order_of_the_model_and_are_refused_for_what_it_does_not_have():

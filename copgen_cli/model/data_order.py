@@ -64,7 +64,7 @@ class TrainBatch:
     noise: Tensor
     """(M, B, C, H, W) standard normal."""
     timesteps: Tensor
-    """(M, B) steps in 1..T."""
+    """(M, B) steps in 0..T; at 0 there is no noise."""
 
     def __len__(self) -> int:
         return self.latents.shape[1]

@@ -116,7 +116,7 @@ class TimestepLaw:
     one_given: float = 0.0
     """Share of samples, among `ROLES`, that are sure to have exactly one modality given."""
     given_odds: tuple[float, ...] = ()
-    """How often, relative to one another, each modality is that one; empty is alike."""
+    """Relative odds of each modality to be the single one given; empty is equal odds."""
 
 
 PUBLISHED_LAW = TimestepLaw()
@@ -138,9 +138,15 @@ def draw_timesteps(
     a standard normal times T, which prefers the middle (arXiv:2403.03206). `ROLES` makes every sample a question that
     sampling asks: each modality is given, at 0, generated, at one step for all of them, or left out, at T, with equal
     odds, and one at least is generated. A share of the samples, `law.one_given`, has one modality given, by
-    `law.given_odds`, and the others generated or left out with equal odds. What is given has no noise to predict, so
-    such a loss must give step 0 no weight, as `min_snr_weight` does. Drawn on the generator's device, then moved.
+    `law.given_odds`, and the others generated or left out with equal odds; where all would be left out, the next one
+    in order is generated. What is given has no noise to predict, so such a loss must give step 0 no weight, as
+    `min_snr_weight` does. Drawn on the generator's device, then moved.
+
+    Raises:
+        ValueError: there are odds, but not one for each modality.
     """
+    if len(law.given_odds) not in (0, num_modalities):
+        raise ValueError(f"{len(law.given_odds)} odds for {num_modalities} modalities")
     shape = (num_modalities, batch)
     source = generator.device if generator is not None else device
     if law.distribution == TimestepDraw.ROLES:
@@ -152,7 +158,7 @@ def draw_timesteps(
             other = torch.randint(0, 2, shape, generator=generator, device=source)
             single = torch.rand(batch, generator=generator, device=source) < law.one_given
             role = torch.where(single, torch.where(given, -1, other), role)
-            needed = torch.where(single, given.roll(1, dims=0), needed)  # any but the one given will do
+            needed = torch.where(single, given.roll(1, dims=0), needed)
         generated = (role == 0) | (needed & (role != 0).all(0))
         step = _shifted(step, law, schedule)
         return torch.where(generated, step, torch.where(role < 0, 0, schedule.steps)).to(device)
@@ -218,7 +224,7 @@ def noise_from(output: Tensor, noisy: Tensor, n: float, prediction: Prediction) 
     """The noise in latents that all are at step n, from what a network says of them.
 
     Args:
-        output, noisy: tensors of one shape; the result has the dtype of `noisy`, at least float32 for velocities.
+        output, noisy: tensors of one shape; the result has the dtype of `noisy`.
     """
     output = output.to(noisy.dtype)
     if prediction is Prediction.NOISE:

@@ -72,7 +72,7 @@ def find_resumption(checkpoints: Path, choice: str) -> Resumption:
     if later:
         raise UsageError(
             f"{checkpoints} goes on to {later[-1].name}, past {named.name}.",
-            hint="Choose another --workdir to branch off, or remove the later folders yourself.",
+            hint="--resume auto goes on from there; choose another --workdir to branch off anew.",
         )
     return Resumption(named)
 
@@ -86,6 +86,7 @@ def agree_on_resumption(found: Resumption | None, world: World) -> Resumption:
 def changed_settings(before: Mapping[str, Any], settings: TrainSettings) -> dict[str, tuple[Any, Any]]:
     """Settings that change the course of a run and are not as they were: name to (then, now)."""
     now = settings.model_dump(mode="json")
+    before = {**TrainSettings().model_dump(mode="json"), **before}  # settings that are younger than the run
     silent = {*PASSES_ON, *(() if settings.decay is LearningRateDecay.COSINE else ("steps",))}
     return {
         key: (before.get(key), value) for key, value in now.items() if key not in silent and before.get(key) != value

@@ -1,6 +1,6 @@
 """Training: one step, and the run that repeats it; what it does is a function of settings, data and the step's number.
 
-The loss is that of UniDiffuser (arXiv:2303.06555, eq. 6), the optimiser that of the published run (arXiv:2504.08548).
+The loss is that of UniDiffuser (arXiv:2303.06555, eq. 6).
 """
 
 from __future__ import annotations

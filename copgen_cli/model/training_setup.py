@@ -11,9 +11,9 @@ import torch
 
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
-from copgen_cli.model.checkpoint import load_transformer
+from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import DrawnSamples, MomentsDataset
-from copgen_cli.model.diffusion import TimestepLaw, denoising_loss_parts
+from copgen_cli.model.diffusion import TimestepLaw, denoising_loss_parts, prediction_of
 from copgen_cli.model.memory import choose_micro_batch, shrink_until_it_fits
 from copgen_cli.model.new_network import make_network
 from copgen_cli.model.parallel import World, gradients_stay_here
@@ -53,22 +53,27 @@ def prepare_run(
     Every process of the run calls it; the main one looks for the checkpoint.
 
     Raises:
-        MismatchError: the data lacks a modality.
+        MismatchError: the data lacks a modality, or the run was trained with other ones, another optimiser or another
+            prediction.
+        UsageError: the run began with another `init_from`, or the settings do not fit one another.
         CopgenError: as `check_amounts`, `find_resumption`, `make_network` and `load_state` say.
     """
     check_amounts(len(train_data.names), settings, world.size)
     modalities = settings.modalities or spec.modalities
+    law = timestep_law(settings, modalities)
     train_data = train_data.select(modalities)
     found = find_resumption(checkpoints, settings.resume) if world.is_main else None
     resumption = agree_on_resumption(found, world)
     facts = resumption.facts
     settings = settings.model_copy(update={"mixed_precision": choose_precision(settings.mixed_precision, world.device)})
+    before = facts.get("settings", {})
     if resumption.folder is not None and settings.init_from is not None:
+        _check_source(before, settings)
         net = load_transformer(resumption.folder / "transformer")  # widened when the run began
+        _check_network(net, settings, modalities)
     else:
         net = make_network(spec, settings)
     net.to(world.device)
-    before = facts.get("settings", {})
     _check_optimizer(before, settings, world)
     if settings.micro_batch is None and facts.get("processes") == world.size:
         settings = settings.model_copy(update={"micro_batch": before["micro_batch"]})  # sums round the same
@@ -82,12 +87,7 @@ def prepare_run(
     if resumption.folder is not None:
         load_state(resumption.folder, state, identity)
     run = Run(
-        samples=DrawnSamples(
-            train_data,
-            spec.scale_factor,
-            settings.seed,
-            timestep_law(settings, modalities),
-        ),
+        samples=DrawnSamples(train_data, spec.scale_factor, settings.seed, law),
         names=train_data.names,
         modalities=modalities,
         identity=identity,
@@ -137,6 +137,32 @@ def check_amounts(samples: int, settings: TrainSettings, processes: int) -> None
         raise UsageError(
             f"A global batch of {settings.batch_size} can not be shared by {processes} processes.",
             hint=f"Give a --batch-size that {processes} divides, such as {near}.",
+        )
+
+
+def _check_source(before: Mapping[str, Any], settings: TrainSettings) -> None:
+    """Raises UsageError where a run is told to begin from another model than it did."""
+    if before.get("init_from") != settings.init_from:
+        began = f"from {before['init_from']}" if before.get("init_from") else "with fresh weights"
+        raise UsageError(
+            f"The run began {began}, and --init-from {settings.init_from} would change nothing.",
+            hint="Leave it out to go on, or begin another --workdir with it.",
+        )
+
+
+def _check_network(net: CopGenTransformer, settings: TrainSettings, modalities: Sequence[Modality]) -> None:
+    """Raises MismatchError where a checkpoint's network is not the one that the settings ask for."""
+    trained = modalities_of(net)
+    if tuple(trained) != tuple(modalities):
+        raise MismatchError(
+            f"The run was trained on {', '.join(trained)}, and can not go on with {', '.join(modalities)}.",
+            hint="Set train.modalities as it was, or begin another --workdir with --init-from.",
+        )
+    asked = settings.model.prediction_type
+    if "prediction_type" in settings.model.model_fields_set and asked is not prediction_of(net):
+        raise MismatchError(
+            f"The run predicts {prediction_of(net)}, and can not go on with {asked}.",
+            hint="Set train.model.prediction_type as it was, or begin another --workdir with --init-from.",
         )
 
 

@@ -74,7 +74,7 @@ class Identity:
     network: Mapping[str, Any]
     """The network's configuration."""
     data: Mapping[str, Any]
-    """Modalities, shape and autoencoder of the latents."""
+    """Shape, scale and autoencoder of the latents."""
 
 
 def save_state(
@@ -200,7 +200,9 @@ def _gathered(named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor
 
 def _restore(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], folder: Path) -> None:
     if targets.keys() != sources.keys():
-        raise BrokenInputError(f"{folder} does not hold the tensors of its network.", hint="Resume from another one.")
+        raise BrokenInputError(
+            f"{folder} does not hold the tensors of its network.", hint="Resume from another checkpoint."
+        )
     for name, target in targets.items():
         target.copy_(_like(target, sources[name]))
 
@@ -211,7 +213,7 @@ def _restore_optimizer(state: TrainState, tensors: Mapping[str, Tensor], folder:
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
         if name not in parameters or kind not in _KINDS:
-            raise BrokenInputError(f"{folder} holds {key} for no parameter.", hint="Resume from another one.")
+            raise BrokenInputError(f"{folder} holds {key} for no parameter.", hint="Resume from another checkpoint.")
         parameter = parameters[name]
         # fused kernels want the counter beside the weights, the others on the CPU
         beside = parameter.device if state.optimizer.defaults.get("fused") else torch.device("cpu")
