@@ -56,7 +56,7 @@ class Sharding:
         torch.distributed.destroy_process_group()
 
 
-def take_steps(store: Path, folder: Path, sharded: bool = False) -> None:
+def take_steps(store: Path, folder: Path, sharded: bool = False, optimizer: str = "adamw") -> None:
     """Train for a few steps in this process, one of several perhaps, and write down samples and losses."""
     import torch
 
@@ -75,7 +75,7 @@ def take_steps(store: Path, folder: Path, sharded: bool = False) -> None:
     settings = TrainSettings(
         model=NetworkSettings(patch_size=4, hidden_size=32, depth=2, num_heads=2),
         steps=STEPS, batch_size=4, micro_batch=1, warmup=0, lr=1e-3, ema_decay=0.9, mixed_precision="no", save_every=3,
-        validate_every=2, clip=0.5,
+        validate_every=2, clip=0.5, optimizer=optimizer, decay="cosine",
     )  # fmt: skip
     data = LatentStore(store / Split.TRAIN)
     spec = LatentSpec(data.modalities, 4, 8, "absent", None, 0.5)
@@ -97,12 +97,12 @@ def alone(store, tmp_path_factory) -> Path:
     return folder
 
 
-def take_steps_together(store: Path, folder: Path, *, sharded: bool) -> list[list]:
+def take_steps_together(store: Path, folder: Path, *, sharded: bool = False, optimizer: str = "adamw") -> list[list]:
     """What each of two processes wrote down."""
     first, second = places(2)
     with (
-        running(take_steps, store, folder, sharded, environment=first) as one,
-        running(take_steps, store, folder, sharded, environment=second) as other,
+        running(take_steps, store, folder, sharded, optimizer, environment=first) as one,
+        running(take_steps, store, folder, sharded, optimizer, environment=second) as other,
     ):
         assert (one.end(), other.end()) == (0, 0), one.said + other.said
     return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(2)]
@@ -134,6 +134,22 @@ def test_two_processes_go_on_from_the_checkpoint_of_one(store, tmp_path, alone, 
 
     for told in take_steps_together(store, tmp_path, sharded=sharded):
         assert_same_course(told, expected)
+
+
+def test_two_processes_of_muon_move_the_weights_as_one_does(store, tmp_path):
+    """Its products are of bfloat16, so sums in another order show from the third digit on."""
+    one, two = (tmp_path / "one", tmp_path / "two")
+    one.mkdir()
+    two.mkdir()
+    with running(take_steps, store, one, False, "muon") as process:
+        assert process.end() == 0, process.said
+    take_steps_together(store, two, optimizer="muon")
+
+    first, alone, together = (
+        load_file(folder / "checkpoints" / step / "transformer" / WEIGHTS_NAME)["mid_block.mlp.fc1.weight"]
+        for folder, step in ((one, "step-00000003"), (one, "step-00000006"), (two, "step-00000006"))
+    )
+    assert float((together - alone).norm()) < 0.05 * float((alone - first).norm())
 
 
 def test_one_command_starts_two_processes_which_a_signal_stops_and_it_exits_with_their_code(store, tmp_path):
