@@ -143,10 +143,11 @@ def check_amounts(samples: int, settings: TrainSettings, processes: int) -> None
 def _check_source(before: Mapping[str, Any], settings: TrainSettings) -> None:
     """Raises UsageError where a run is told to begin from another model than it did."""
     if before.get("init_from") != settings.init_from:
-        began = f"from {before['init_from']}" if before.get("init_from") else "with fresh weights"
+        began = before.get("init_from")
         raise UsageError(
-            f"The run began {began}, and --init-from {settings.init_from} would change nothing.",
-            hint="Leave it out to go on, or begin another --workdir with it.",
+            f"The run began {f'from {began}' if began else 'with fresh weights'}, "
+            f"and --init-from {settings.init_from} would change nothing.",
+            hint=f"{f'Give --init-from {began}' if began else 'Leave it out'} to go on, or begin another --workdir.",
         )
 
 
