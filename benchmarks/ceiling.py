@@ -10,8 +10,8 @@ with all that a condition could at most tell kept, and the rest left to chance:
 - relief: heights and climate are the truth's. Elevation tells less: it does not say how warm and moist a place is.
 
 The draws are judged as `copgen evaluate` judges samples ("Closer to own", "Closer in layout"). Samples of a perfect
-model score no better than draws; a model that guesses the middle of all that may be, as guidance makes it do, no better
-than about their mean.
+model score no better than draws; a model that guesses the middle of all that may be, as guidance makes it do, may score
+about as their mean does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen_cli.data.grid import FOOTPRINT_METRES, footprint, parse_cell
+from copgen_cli.evaluation.bootstrap import RESAMPLES, draw_weights, weighted_mean
 from copgen_cli.evaluation.retrieval import closer_to_own
 from copgen_cli.evaluation.samples import block_means, layouts
 from copgen_cli.simulation.climate import climate_of
@@ -88,7 +89,7 @@ def main() -> None:
         true, again = np.stack(truths[target]), np.array(pictures)
         middle = again.mean(1, keepdims=True)
         own, layout = (
-            f"{score(kind(true), kind(again), cells):.3f} / {score(kind(true), kind(middle), cells):.3f}"
+            f"{score(kind(true), kind(again), cells)} / {score(kind(true), kind(middle), cells)}"
             for kind in (np.asarray, layouts)
         )
         print(f"{known:7} {target:8} {own:35} {layout}")
@@ -124,11 +125,14 @@ def seen(truth: Truth, visit: OpticalPass, seed: int, days: Days) -> dict[str, N
     return {target: block_means(picture[middle, middle]) for target, picture in pictures.items()}
 
 
-def score(truth: NDArray[np.float32], samples: NDArray[np.float32], cells: list[str]) -> float:
-    """Mean share of other truths (N, h, w, C) that are farther from samples (N, n, h, w, C) than their own."""
+def score(truth: NDArray[np.float32], samples: NDArray[np.float32], cells: list[str]) -> str:
+    """Mean share of other truths (N, h, w, C) that are farther from samples (N, n, h, w, C) than their own, and half
+    of its 95 % interval."""
     places, number = samples.shape[:2]
     farther, _ = closer_to_own(truth.reshape(places, -1), samples.reshape(places, number, -1), cells)
-    return float(np.nanmean(farther))
+    weights = draw_weights(cells, cells, resamples=RESAMPLES, seed=0)
+    mean = weights.estimate(weighted_mean(farther, weights.truth), places)
+    return f"{mean.value:.3f} ± {(mean.high - mean.low) / 2:.3f}"
 
 
 if __name__ == "__main__":

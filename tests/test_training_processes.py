@@ -138,7 +138,7 @@ def test_two_processes_go_on_from_the_checkpoint_of_one(store, tmp_path, alone, 
 
 def test_two_processes_of_muon_move_the_weights_as_one_does(store, tmp_path):
     """Its products are of bfloat16, so sums in another order show from the third digit on."""
-    one, two = (tmp_path / "one", tmp_path / "two")
+    one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
     with running(take_steps, store, one, False, "muon") as process:

@@ -142,12 +142,12 @@ def check_amounts(samples: int, settings: TrainSettings, processes: int) -> None
 
 def _check_source(before: Mapping[str, Any], settings: TrainSettings) -> None:
     """Raises UsageError where a run is told to begin from another model than it did."""
-    if before.get("init_from") != settings.init_from:
-        began = before.get("init_from")
+    source = before.get("init_from")
+    if source != settings.init_from:
+        began, remedy = (f"from {source}", f"Give --init-from {source}") if source else ("afresh", "Leave it out")
         raise UsageError(
-            f"The run began {f'from {began}' if began else 'with fresh weights'}, "
-            f"and --init-from {settings.init_from} would change nothing.",
-            hint=f"{f'Give --init-from {began}' if began else 'Leave it out'} to go on, or begin another --workdir.",
+            f"The run began {began}, and --init-from {settings.init_from} would change nothing.",
+            hint=f"{remedy} to go on, or begin another --workdir.",
         )
 
 
