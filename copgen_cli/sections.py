@@ -247,7 +247,7 @@ class TrainSettings(Section):
     """Which of the data's modalities to train on, in the model's order; None is all."""
 
     positions: PositionStart = PositionStart.NORMAL
-    """How the position embeddings of a new network start; sine is alike in all modalities (arXiv:2111.06377)."""
+    """How the position embeddings of new modalities start; sine is alike in all of them (arXiv:2111.06377)."""
 
     steps: PositiveInt = 500_000
     """Steps of the whole run."""

@@ -85,6 +85,20 @@ def test_modalities_that_the_source_does_not_know_start_fresh_and_the_others_as_
     assert torch.equal(net.pos_embed[:, 0], fresh.pos_embed[:, 0])
 
 
+def test_only_modalities_that_are_added_start_with_sines(tmp_path):
+    known = (Modality.S1RTC, Modality.S2L2A)
+    source = tiny_transformer(sample_size=8, patch_size=4, modalities=known)
+    source.save_pretrained(tmp_path / "source")
+    asked = SETTINGS.model_copy(update={"init_from": str(tmp_path / "source"), "positions": PositionStart.SINE})
+
+    net = make_network(SPEC, asked)
+
+    added, old = net.pos_embed[0, len(ALL) :].unflatten(0, (len(ALL), -1))[::2], source.pos_embed[0, len(known) :]
+    torch.testing.assert_close(added[0], added[1], rtol=0, atol=0.2)
+    assert added.abs().max() > 0.4
+    assert torch.equal(net.pos_embed[0, len(ALL) :].unflatten(0, (len(ALL), -1))[1], old[: len(old) // 2])
+
+
 def test_a_new_network_tells_what_the_settings_say_and_one_from_other_weights_what_these_told(tmp_path):
     velocities = NetworkSettings(patch_size=4, hidden_size=16, depth=2, num_heads=2, prediction_type="v_prediction")
     net = make_network(SPEC, SETTINGS.model_copy(update={"model": velocities}))

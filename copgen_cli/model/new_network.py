@@ -31,19 +31,21 @@ def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer
     modalities = settings.modalities or spec.modalities
     if settings.init_from is not None:
         source = load_transformer(settings.init_from)
-        net = widen(source, modalities, spec, settings.seed, settings.init_from)
+        net = widen(source, modalities, spec, settings.seed, settings.init_from, settings.positions)
         asked = settings.model.prediction_type
         if "prediction_type" in settings.model.model_fields_set and asked is not prediction_of(source):
             _tell_something_else(net, asked, settings.seed)
         return net
-    net = _fresh(settings.model.model_dump(), modalities, spec, settings.seed)
-    if settings.positions is PositionStart.SINE:
-        _start_with_sines(net)
-    return net
+    return _fresh(settings.model.model_dump(), modalities, spec, settings.seed, settings.positions)
 
 
 def widen(
-    source: CopGenTransformer, modalities: Sequence[Modality], spec: LatentSpec, seed: int, name: str
+    source: CopGenTransformer,
+    modalities: Sequence[Modality],
+    spec: LatentSpec,
+    seed: int,
+    name: str,
+    positions: PositionStart = PositionStart.NORMAL,
 ) -> CopGenTransformer:
     """A network of these modalities with a source's weights; what the source has no modality for starts fresh.
 
@@ -63,7 +65,7 @@ def widen(
         for key in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "qkv_bias", "mlp_time_embed")
     }
     sizes["prediction_type"] = str(prediction_of(source))
-    net = _fresh(sizes, modalities, spec, seed)
+    net = _fresh(sizes, modalities, spec, seed, positions)
     pairs = [(new, known.index(modality)) for new, modality in enumerate(modalities) if modality in known]
     tensors = source.state_dict()
     with torch.no_grad():
@@ -81,11 +83,13 @@ def widen(
     return net
 
 
-def _fresh(sizes: Mapping[str, Any], modalities: Sequence[Modality], spec: LatentSpec, seed: int) -> CopGenTransformer:
+def _fresh(
+    sizes: Mapping[str, Any], modalities: Sequence[Modality], spec: LatentSpec, seed: int, positions: PositionStart
+) -> CopGenTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         try:
-            return CopGenTransformer(
+            net = CopGenTransformer(
                 sample_size=spec.side,
                 in_channels=spec.channels,
                 num_modalities=len(modalities),
@@ -96,6 +100,9 @@ def _fresh(sizes: Mapping[str, Any], modalities: Sequence[Modality], spec: Laten
             raise UsageError(
                 f"No network can be made of these sizes: {error}.", hint="Change train.model in the settings."
             ) from error
+    if positions is PositionStart.SINE:
+        _start_with_sines(net)
+    return net
 
 
 @torch.no_grad()
