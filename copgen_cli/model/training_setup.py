@@ -75,12 +75,13 @@ def prepare_run(
         net = make_network(spec, settings)
     net.to(world.device)
     _check_optimizer(before, settings, world)
+    finds_what_fits = settings.micro_batch is None and world.device.type == "cuda" and not world.is_sharded
     if settings.micro_batch is None and facts.get("processes") == world.size:
         settings = settings.model_copy(update={"micro_batch": before["micro_batch"]})  # sums round the same
     micro_batch = choose_micro_batch(net, settings, settings.batch_size // world.size, world.device)
     _configure(net, settings)
     state = TrainState.begin(net, settings, world)
-    if settings.micro_batch is None and world.device.type == "cuda" and not world.is_sharded:
+    if finds_what_fits:  # also where the run was on a larger device before
         micro_batch = shrink_until_it_fits(micro_batch, lambda size: _try_once(state, settings, world, size))
     settings = settings.model_copy(update={"micro_batch": world.smallest(micro_batch)})
     identity = identity_of(net, spec)
