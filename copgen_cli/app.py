@@ -55,6 +55,12 @@ for command in COMMANDS:
 app.add_typer(config, name="config")
 
 
+ANEW = {"evaluate": "Nothing of an evaluation is kept before its end; the same command begins again."}
+"""What commands say that do not continue when they are stopped."""
+
+_command = ""  # of this process; told by the callback
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         console.line(f"copgen {__version__}")
@@ -81,6 +87,8 @@ def copgen(
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     chosen = console.Verbosity.QUIET if quiet else console.Verbosity.VERBOSE if verbose else console.Verbosity.NORMAL
     console.configure(chosen)
+    global _command
+    _command = context.invoked_subcommand or ""
     context.obj = GlobalOptions(config=config)
 
 
@@ -100,7 +108,8 @@ def main() -> None:
         sys.exit(told.exit_code)
     except SystemExit as leaving:
         if leaving.code in (EXIT_SIGINT, EXIT_SIGTERM):
-            console.note("Stopped. What is complete is kept; the same command continues from here.")
+            said = ANEW.get(_command, "What is complete is kept; the same command continues from here.")
+            console.note(f"Stopped. {said}")
         raise
 
 

@@ -405,7 +405,7 @@ class EvaluateSettings(Section):
     on."""
     features: str | None = None
     """Network that sets are compared by: an autoencoder or inception; None is the autoencoder in the package."""
-    translations: Annotated[int, Field(ge=2)] = 4
+    translations: Annotated[int, Field(ge=2, multiple_of=2)] = 4
     """Length of the cycles, where these are asked for; every second one returns."""
     resamples: Annotated[int, Field(ge=20)] = 500
     """Of the bootstrap that intervals come from."""

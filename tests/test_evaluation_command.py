@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from copgen_cli.app import main
+
 COMMAND = [sys.executable, "-m", "copgen_cli", "evaluate"]
 
 
@@ -61,6 +63,8 @@ def test_two_folders_are_judged_and_a_report_is_written(folders):
             "--solver, --guidance-scale",
         ),
         (["--real", "real", "--generated", "made", "--translations", "4"], "--translations"),
+        (["--real", "real", "--generated", "made", "--dtype", "float16", "--data-dir", "x"], "--data-dir, --dtype"),
+        (["--model", "copgen-sim", "--metrics", "cycle", "--translations", "3"], "multiple of 2"),
     ],
 )
 def test_wrong_usage_ends_with_two_and_says_what_to_do(folders, arguments, complaint):
@@ -89,6 +93,44 @@ def test_tables_are_printed_even_where_the_report_can_not_be_written(folders):
     assert process.returncode != 0
     assert "metrics.json" in process.stderr
     assert "PSNR" in process.stdout
+
+
+def test_samples_of_each_are_told_as_a_range_where_modalities_differ(folders):
+    for name in ("1U_1R_0", "1U_2R_0"):
+        for side, copies in (("real", [""]), ("made", ["_v1", "_v2", "_v3"])):
+            picture = (folders / side / "s2_l2a" / f"{name}{copies[0]}.png").read_bytes()
+            (folders / side / "s2_l1c").mkdir(exist_ok=True)
+            for copy in copies:
+                (folders / side / "s2_l1c" / f"{name}{copy}.png").write_bytes(picture)
+
+    process = run(folders, "--real", "real", "--generated", "made", "--metrics", "psnr", "--json")
+
+    assert json.loads(process.stdout)["facts"]["samples_of_each"] == "1 to 3", process.stderr
+
+
+def test_a_folder_of_any_name_can_be_judged(folders):
+    made = folders / os.fsdecode(b"g\xe9n")
+    (folders / "made").rename(made)
+
+    process = run(folders, "--real", "real", "--generated", made, "--metrics", "psnr", "--output", "report")
+
+    assert process.returncode == 0, process.stderr
+    assert (folders / "report" / "report.html").is_file()
+
+
+def test_an_evaluation_that_is_stopped_does_not_promise_to_continue(folders, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("copgen_cli.evaluation.assessing.assess_folders", stop)
+    monkeypatch.setattr(sys, "argv", ["copgen", "evaluate", "--real", "real", "--generated", "made"])
+    monkeypatch.chdir(folders)
+
+    with pytest.raises(SystemExit) as left:
+        main()
+
+    assert left.value.code == 130
+    assert "begins again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

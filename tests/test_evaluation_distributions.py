@@ -21,7 +21,7 @@ from copgen_cli.evaluation.distributions import (
 
 def once(n: int, k: int) -> Weights:
     """Everything counts once; no resamples."""
-    return Weights(np.ones((1, n)), np.ones((1, k)))
+    return Weights(np.ones((1, n)), np.ones((1, k)), min(n, k))
 
 
 def names(prefix: str, n: int) -> list[str]:
@@ -63,7 +63,7 @@ def test_rounding_takes_no_frechet_distance_below_zero(random):
 
 def test_a_picture_that_counts_twice_counts_as_two_pictures(random):
     x, y = random.normal(size=(5, 3)), random.normal(size=(6, 3))
-    doubled = Weights(np.array([[2.0, 1, 0, 1, 1]]), np.ones((1, 6)))
+    doubled = Weights(np.array([[2.0, 1, 0, 1, 1]]), np.ones((1, 6)), 5)
 
     written_out = x[[0, 0, 1, 3, 4]]
 
@@ -108,7 +108,7 @@ def test_precision_and_recall_on_a_line_by_hand():
     truth = np.array([[0.0], [1], [2], [3], [100]])  # reaches 3, 2, 2, 3 and 99
     generated = np.array([[-3.5], [1.5], [2.5], [200], [300]])  # reaches 203.5, 198.5, 197.5, 198.5 and 298.5
 
-    precision, recall = precision_recall(truth, generated, once(5, 5))
+    precision, recall = precision_recall(truth, generated, (names("t", 5), names("g", 5)), once(5, 5))
 
     assert precision[0] == pytest.approx(2 / 5)
     assert recall[0] == 1
@@ -117,16 +117,56 @@ def test_precision_and_recall_on_a_line_by_hand():
 def test_what_is_everywhere_has_full_recall_and_what_is_in_one_spot_full_precision(random):
     wide, narrow = random.normal(size=(60, 2)) * 10, random.normal(size=(60, 2)) * 0.01
 
-    precision, recall = precision_recall(wide, narrow, once(60, 60))
+    precision, recall = precision_recall(wide, narrow, (names("w", 60), names("n", 60)), once(60, 60))
 
     assert precision[0] == 1
     assert recall[0] < 0.2
 
 
 def test_precision_and_recall_of_too_few_pictures_are_unknown(random):
-    found = precision_recall(random.normal(size=(3, 2)), random.normal(size=(9, 2)), once(3, 9))
+    sets = random.normal(size=(3, 2)), random.normal(size=(9, 2))
+
+    found = precision_recall(*sets, (names("t", 3), names("g", 9)), once(3, 9))
 
     assert np.isnan(found).all()
+
+
+def test_more_patches_of_each_cell_do_not_lower_precision_and_recall(random):
+    """Cells differ as much as their patches do; the model is perfect."""
+
+    def draw(patches: int) -> tuple[float, float]:
+        of_cells = [f"{i}U_1R_{k}" for i in range(40) for k in range(patches)]
+        cells = random.normal(size=(2, 40, 1, 2))
+        truth, generated = (cells + random.normal(size=(2, 40, patches, 2)) * 0.1).reshape(2, -1, 2)
+        found = precision_recall(truth, generated, (of_cells, of_cells), once(len(truth), len(generated)))
+        return found[0][0], found[1][0]
+
+    assert draw(1) == pytest.approx((0.85, 0.85), abs=0.15)
+    assert draw(8) == pytest.approx((0.85, 0.85), abs=0.15)
+
+
+def test_intervals_of_precision_move_with_the_places_that_stand_for_the_truth(random):
+    """Of two spots, only one is generated; how near anything is depends on which truths are drawn."""
+    truth, generated = random.normal(size=(2, 24, 3))
+    of_places = names("p", 24)
+
+    weights = draw_weights(of_places, of_places, resamples=100, seed=0)
+    precision, recall = precision_recall(truth, generated, (of_places, of_places), weights)
+
+    whole = precision_recall(truth, generated, (of_places, of_places), once(24, 24))
+    assert (precision[0], recall[0]) == (whole[0][0], whole[1][0])
+    assert 0.02 < precision[1:].std() < 0.2
+    assert 0.02 < recall[1:].std() < 0.2
+
+
+def test_a_picture_that_was_drawn_twice_counts_as_two_neighbours():
+    truth = np.array([[0.0], [1], [2], [3], [4]])
+    generated = np.array([[-1.9], [-2.5], [10], [11], [12]])
+    weights = Weights(np.array([[1.0, 2, 1, 1, 0]]), np.ones((1, 5)), 5)
+
+    precision, _ = precision_recall(truth, generated, (names("t", 5), names("g", 5)), weights)
+
+    assert precision[0] == pytest.approx(1 / 5), "0 reaches as far as 2, for 1 counts twice"
 
 
 def test_the_wasserstein_distance_is_scipys_in_every_channel(random):

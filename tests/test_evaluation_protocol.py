@@ -71,18 +71,20 @@ def workspace(tmp_path_factory) -> Workspace:
 
 @pytest.fixture
 def ask(workspace, model_folder, tmp_path, monkeypatch):
-    """Settings to judge the tiny model by, on a copy of the workspace that a test may change."""
+    """Settings to judge the tiny model by, trained on a copy of the workspace that a test may change."""
     monkeypatch.chdir(tmp_path)
     Path("copgen.toml").write_text("[regions.toy]\nbbox = [0, 0, 1, 1]\n")
     shutil.copytree(workspace.data_dir, "data")
+    trained = Path("runs/toy-tiny/model")
+    shutil.copytree(model_folder, trained)
 
-    def settings(**evaluate):
+    def settings(model=trained, **evaluate):
         values = {"resamples": 20, "features": str(model_folder), "n_samples": 1, "pairs": ":dem"}
         return load_settings(
             data_dir="data",
             region="toy",
             evaluate=values | evaluate,
-            sample={"model": str(model_folder), "steps": 1, "solver": "ddim"},
+            sample={"model": str(model), "steps": 1, "solver": "ddim"},
         )
 
     return settings
@@ -350,7 +352,7 @@ def test_a_model_is_assessed_on_the_test_split_and_the_report_says_how(workspace
         sample={"model": str(model_folder), "steps": 2, "solver": "ddim"},
     )  # fmt: skip
 
-    assessment = assess_model(settings, Ignored.MARGINALISE, None, unwatched)
+    assessment = assess_model(settings, Ignored.MARGINALISE, settings.workspace.patches / "train", unwatched)
     written = assessment.write(tmp_path / "report")
 
     report = json.loads(written["numbers"].read_text())
@@ -405,6 +407,16 @@ def test_without_training_pictures_copies_are_not_looked_for_unless_asked_for_by
     assert "Copies are not looked for" in report.notes[0]
     with pytest.raises(CopgenError, match="no training pictures"):
         assess_model(ask(metrics="copying"), Ignored.MARGINALISE, None, unwatched)
+
+
+def test_what_a_model_from_elsewhere_was_trained_on_is_not_known(ask, model_folder):
+    elsewhere = ask(model=model_folder, metrics="copying")
+
+    with pytest.raises(CopgenError, match="not known") as refused:
+        assess_model(elsewhere, Ignored.MARGINALISE, None, unwatched)
+    assert "--training" in refused.value.hint
+    told = assess_model(elsewhere, Ignored.MARGINALISE, elsewhere.workspace.patches / "train", unwatched)
+    assert told.report.facts["training_pictures"].endswith("train")
 
 
 def save_picture(file: Path, pixels: np.ndarray) -> None:
@@ -567,11 +579,13 @@ def test_a_table_gives_numbers_no_more_digits_than_their_intervals_allow():
     report = make_report(
         Score("s1_rtc", "dem", "psnr", Estimate(21.23456, 20.6, 21.8, 8)),
         Score("s1_rtc", "dem", "frechet", Estimate(0.012345, 0.010, 0.014, 8)),
+        Score("s1_rtc", "s2_l2a", "frechet", Estimate(36.8, 0.0, 231.0, 8)),
     )
 
     text = "\n".join(as_text(report))
 
     assert "21.23 ± 0.60" in text
+    assert "37 (0 to 231)" in text
     assert "0.0123 ± 0.0020" in text
     assert "AE-FD" in text
 

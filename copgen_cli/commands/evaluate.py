@@ -30,7 +30,8 @@ from copgen_cli.options import (
 from copgen_cli.records import Ignored
 
 MODEL_OPTIONS = (
-    "model", "region", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored", "translations"
+    "model", "region", "data_dir", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored", "translations",
+    "batch_size", "dtype",
 )  # fmt: skip
 """Options that say nothing to two folders."""
 
@@ -83,7 +84,7 @@ def evaluate(
     ignored: IgnoredOption = Ignored.MARGINALISE,
     translations: Annotated[
         int | None,
-        typer.Option(min=2, help="Length of the cycles, with --metrics cycle.", show_default="from settings: 4"),
+        typer.Option(help="Length of the cycles, even, with --metrics cycle.", show_default="from settings: 4"),
     ] = None,
     features: Annotated[
         str | None,
@@ -96,7 +97,10 @@ def evaluate(
     ] = None,
     training: Annotated[
         Path | None,
-        typer.Option(help="Pictures that the model was trained on.", show_default="the region's train split"),
+        typer.Option(
+            help="Pictures that the model was trained on.",
+            show_default="the region's train split, of a model trained on it",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for report.html and metrics.json.", show_default="none is written")

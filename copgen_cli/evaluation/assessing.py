@@ -93,7 +93,7 @@ class Assessment:
         """Write the page and the numbers, each whole or not at all."""
         page, numbers = folder / REPORT_FILE, folder / NUMBERS_FILE
         write_atomically(numbers, (json.dumps(as_json(self.report), indent=2) + "\n").encode())
-        write_atomically(page, as_html(self.report, self.album).encode())
+        write_atomically(page, as_html(self.report, self.album).encode(errors="replace"))
         return {"report": page, "numbers": numbers}
 
 
@@ -121,7 +121,7 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
         metrics,
         features=network,
         perceptual=_choose_perceptual(metrics, device),
-        training=_find_training(training, sizes, metrics, settings.sample.seed, required=True) if training else {},
+        training=_find_training(training, sizes, metrics, settings.sample.seed, required=training is not None),
         resamples=asked.resamples,
         seed=settings.sample.seed,
     )
@@ -129,7 +129,7 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
         "generated": str(generated),
         "real": str(real),
         "places": len({name for s in sets for name in s.names}),
-        "samples_of_each": sets[0].samples.shape[1],
+        "samples_of_each": _alike(s.samples.shape[1] for s in sets),
         "features": network.name if network else None,
     }
     assessment = Assessment(judge, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
@@ -144,7 +144,8 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     Args:
         settings: what is asked for; the model is that of `settings.sample`.
         ignored: how modalities that are neither given nor generated enter.
-        training: a tree of the pictures that the model was trained on; None is the region's train split.
+        training: a tree of the pictures that the model was trained on; None is the region's train split, of a model
+            that a run of the region made.
         watch: what batches pass through as they are drawn.
 
     Raises:
@@ -166,13 +167,12 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     network, metrics = _choose_features(asked.features, model, metrics, explicit=bool(asked.metrics), device=device)
     side = protocol.side_of(model)
     metrics = _leave_out_small(metrics, side, network, notes, explicit=bool(asked.metrics))
-    trained_on = training or settings.workspace.patches / Split.TRAIN
+    trained_on = training or (settings.workspace.patches / Split.TRAIN if choice.of_region else None)
     sizes = dict.fromkeys(map(str, modalities), (side, side))
-    required = training is not None or asked.metrics is not None
-    known = _find_training(trained_on, sizes, metrics, sample.seed, required=required)
+    known = _find_training(trained_on, sizes, metrics, sample.seed, required=bool(training or asked.metrics))
     if Metric.COPYING in metrics and not known:
         metrics -= {Metric.COPYING}
-        notes.append(f"Copies are not looked for: there are no training pictures in {trained_on}.")
+        notes.append("Copies are not looked for: --training does not name the pictures that the model was trained on.")
     judge = Judge(
         metrics,
         features=network,
@@ -354,13 +354,19 @@ def _leave_out_small(
     return metrics - set(small)
 
 
+def _alike(numbers: Iterable[int]) -> int | str:
+    """The number that they all are, or their range."""
+    found = sorted(set(numbers))
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
 def _told(metrics: frozenset[Metric], *, explicit: bool) -> frozenset[Metric]:
     """The metrics whose absence is news: all that are asked for, else those that most sets of pictures give."""
     return metrics if explicit else metrics & (NEED_FEATURES | {Metric.RETRIEVAL, Metric.COPYING})
 
 
 def _find_training(
-    folder: Path, sizes: Mapping[str, tuple[int, int]], metrics: frozenset[Metric], seed: int, *, required: bool
+    folder: Path | None, sizes: Mapping[str, tuple[int, int]], metrics: frozenset[Metric], seed: int, *, required: bool
 ) -> dict[str, Pictures]:
     """What `read_training` finds, where copies are looked for.
 
@@ -369,11 +375,16 @@ def _find_training(
     """
     if Metric.COPYING not in metrics:
         return {}
-    found = read_training(folder, sizes, seed)
+    found = read_training(folder, sizes, seed) if folder else {}
     if required and not found:
+        where = (
+            f"There are no training pictures of {', '.join(sizes)} in {folder}"
+            if folder
+            else ("Which pictures the model was trained on is not known")
+        )
         raise CopgenError(
-            f"There are no training pictures of {', '.join(sizes)} in {folder}.",
-            hint="Name others with --training, or leave copying out of --metrics.",
+            f"{where}, and copying needs them.",
+            hint="Name them with --training, or leave copying out of --metrics.",
         )
     return found
 

@@ -7,12 +7,13 @@ that is possible. N true pictures, K generated ones, R resamples, D features, C 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from copgen_cli.evaluation.bootstrap import Floats, Weights, place_of, weighted_mean
+from copgen_cli.evaluation.bootstrap import Floats, Weights, place_of
 
 NEIGHBOURS = 3
 """k of the k-nearest-neighbour manifolds, as their paper chooses it."""
@@ -57,23 +58,32 @@ def kernel_distance(
     return among_truth + among_generated - 2 * across
 
 
-def precision_recall(truth: Floats, generated: Floats, weights: Weights) -> tuple[Floats, Floats]:
+def precision_recall(
+    truth: Floats, generated: Floats, names: tuple[Sequence[str], Sequence[str]], weights: Weights
+) -> tuple[Floats, Floats]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
     Precision is the share of generated pictures within reach of a true one, recall the share of true pictures within
     reach of a generated one; the reach of a picture is the distance to its `NEIGHBOURS`-th neighbour in its own set.
-    Under resampling the reaches stay, and what is counted is drawn.
+    Pictures of the same place are no neighbours: they resemble one another, and the more of them there are, the shorter
+    all reaches would be, and the fewer pictures within them.
+
+    Args:
+        truth, generated: (N, D) and (K, D) features.
+        names: the (N,) and (K,) places that they show.
 
     Returns:
-        Two arrays (1 + R,); nan where a set has no more than `NEIGHBOURS` pictures.
+        Two arrays (1 + R,); nan where a picture has fewer than `NEIGHBOURS` of other places in its set.
     """
-    if min(len(truth), len(generated)) <= NEIGHBOURS:
-        unknown = np.full(len(weights.truth), np.nan)
-        return unknown, unknown
     distance = cdist(truth, generated)
-    near_truth = (distance <= _reach(truth)[:, None]).any(0).astype(float)
-    near_generated = (distance <= _reach(generated)[None, :]).any(1).astype(float)
-    return weighted_mean(near_truth, weights.generated), weighted_mean(near_generated, weights.truth)
+    of_truth, of_generated = _Neighbours.among(truth, names[0]), _Neighbours.among(generated, names[1])
+    found = np.full((2, len(weights.truth)), np.nan)
+    for row, (w, v) in enumerate(zip(weights.truth, weights.generated, strict=True)):
+        reach_of_truth, reach_of_generated = of_truth.reaches(w), of_generated.reaches(v)
+        if reach_of_truth is not None and reach_of_generated is not None:
+            found[0, row] = v @ (distance <= reach_of_truth[:, None]).any(0) / v.sum()
+            found[1, row] = w @ (distance <= reach_of_generated).any(1) / w.sum()
+    return found[0], found[1]
 
 
 def histograms(pictures: NDArray[np.uint8]) -> Floats:
@@ -172,7 +182,28 @@ def _mean_kernel(x: Floats, y: Floats, at_x: NDArray, at_y: NDArray, w: Floats, 
         return np.asarray(((w @ kernel) * v).sum(1) / ((w @ apart) * v).sum(1))
 
 
-def _reach(features: Floats) -> Floats:
-    """Distance of each picture to its k-th neighbour in the set."""
-    distance = cdist(features, features)
-    return np.asarray(np.sort(distance, axis=1)[:, NEIGHBOURS])  # the first is the picture itself
+@dataclass(frozen=True, slots=True, eq=False)
+class _Neighbours:
+    """The pictures of other places in a set, from the nearest of each picture to its farthest."""
+
+    order: NDArray[np.intp]
+    """(n, n) which they are."""
+    distance: Floats
+    """(n, n) how far; infinite, and so last, are those of the same place."""
+
+    @classmethod
+    def among(cls, features: Floats, names: Sequence[str]) -> _Neighbours:
+        places = np.array([place_of(name) for name in names])
+        distance = np.where(places[:, None] == places, np.inf, cdist(features, features))
+        order = distance.argsort(axis=1)
+        return cls(order, np.take_along_axis(distance, order, axis=1))
+
+    def reaches(self, w: Floats) -> Floats | None:
+        """(n,) distances to the k-th neighbour when each picture counts w times; below zero where it counts never.
+
+        None where one that counts has no k neighbours.
+        """
+        counted = np.cumsum(w[self.order], axis=1) >= NEIGHBOURS
+        reach = np.take_along_axis(self.distance, counted.argmax(axis=1)[:, None], axis=1)[:, 0]
+        known = counted.any(axis=1) & np.isfinite(reach)
+        return None if (~known & (w != 0)).any() else np.where(w > 0, reach, -1.0)

@@ -168,12 +168,13 @@ class Judge:
             x, y = self._of_truth("features", compute, pictures), compute(drawn)
             if self.features.relative:
                 x, y = in_units_of_truth(x, y)
+            names = pictures.truth_names, repeated
             if Metric.FRECHET in self.metrics:
                 values["frechet"] = distributions.frechet_distance(x, y, weights)
             if Metric.KERNEL in self.metrics:
-                values["kernel"] = distributions.kernel_distance(x, y, (pictures.truth_names, repeated), weights)
+                values["kernel"] = distributions.kernel_distance(x, y, names, weights)
             if Metric.PRECISION_RECALL in self.metrics:
-                values["precision"], values["recall"] = distributions.precision_recall(x, y, weights)
+                values["precision"], values["recall"] = distributions.precision_recall(x, y, names, weights)
         if Metric.WASSERSTEIN in self.metrics:
             x = self._of_truth("histograms", distributions.histograms, pictures)
             by_channel = distributions.wasserstein_distance(x, distributions.histograms(drawn), weights)

@@ -50,7 +50,7 @@ NEEDS = {
     Metric.RETRIEVAL: "two cells, and samples named as truths",
     Metric.FRECHET: "two samples, and two true pictures that differ",
     Metric.KERNEL: "two cells, and true pictures that differ",
-    Metric.PRECISION_RECALL: "four samples, and four true pictures that differ",
+    Metric.PRECISION_RECALL: "four cells, and true pictures that differ",
     Metric.DIVERSITY: "two samples of each place",
     Metric.COVERAGE: "two samples of each place, named as truths",
     Metric.COPYING: "training pictures that are not the truths themselves",

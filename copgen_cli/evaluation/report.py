@@ -32,6 +32,8 @@ FAMILIES = (
     Family("The autoencoder alone", ("reconstruction", "autoencoder_noise")),
 )
 CYCLE_KEYS = ("psnr", "frechet")
+LOPSIDED = 0.2
+"""Of half an interval's width: how far its middle may lie from the number that "±" speaks of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,10 @@ def tables(report: Report) -> list[Table]:
 
 
 def as_text(report: Report) -> list[str]:
-    """Lines for a terminal: every table with its numbers and half the width of their intervals."""
+    """Lines for a terminal: every table with its numbers and their intervals."""
     lines: list[str] = []
     for table in tables(report):
-        cells = [[name, *(_with_half_width(estimate) for estimate in estimates)] for name, estimates in table.rows]
+        cells = [[name, *(with_interval(estimate) for estimate in estimates)] for name, estimates in table.rows]
         lines += ["", *_aligned([[table.title, *table.columns], *cells])]
     return lines
 
@@ -162,12 +164,17 @@ def _arrow(condition: str, target: str) -> str:
     return target if condition in ("", "?") else f"{condition} -> {target}"
 
 
-def _with_half_width(estimate: Estimate | None) -> str:
+def with_interval(estimate: Estimate | None) -> str:
+    """A number and half the width of its interval; the ends instead where they lie at unlike distances from it."""
     if estimate is None:
         return ""
     digits = digits_of(estimate)
     half = (estimate.high - estimate.low) / 2
-    interval = f" ± {half:.{digits}f}" if math.isfinite(half) else ""
+    interval = ""
+    if abs((estimate.high + estimate.low) / 2 - estimate.value) > LOPSIDED * half:
+        interval = f" ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+    elif math.isfinite(half):
+        interval = f" ± {half:.{digits}f}"
     return f"{estimate.value:.{digits}f}{interval}"
 
 

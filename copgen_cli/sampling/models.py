@@ -27,6 +27,8 @@ class ModelChoice:
     source: str
     reason: str | None = None
     """None where the user named it."""
+    of_region: bool = False
+    """Whether a run of the region made it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,13 +49,15 @@ def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     Raises:
         CopgenError: none is named, none was trained, and the package comes without one.
     """
+    runs = [run_folder(runs_dir, region, preset) for preset in Preset]
     if named is not None:
-        return ModelChoice(named)
-    folders = [model_folder(run_folder(runs_dir, region, preset)) for preset in Preset]
+        place = Path(named).resolve()
+        return ModelChoice(named, of_region=any(place.is_relative_to(run.resolve()) for run in runs))
+    folders = [model_folder(run) for run in runs]
     trained = [folder for folder in folders if (folder / INDEX_NAME).is_file()]
     if trained:
         newest = max(trained, key=lambda folder: ((folder / INDEX_NAME).stat().st_mtime_ns, folder.name))
-        return ModelChoice(newest.as_posix(), f"the newest model trained on {region}")
+        return ModelChoice(newest.as_posix(), f"the newest model trained on {region}", of_region=True)
     bundled_folder()
     return ModelChoice(BUNDLED_NAME, f"no model trained on {region} in {runs_dir}; this one comes with the package")
 
