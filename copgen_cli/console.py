@@ -47,6 +47,11 @@ def configure(verbosity: Verbosity) -> None:
     logging.getLogger("copgen_cli").setLevel(level[verbosity])
 
 
+def verbosity_options() -> tuple[str, ...]:
+    """What gives another `copgen` process the verbosity of this one."""
+    return {Verbosity.QUIET: ("--quiet",), Verbosity.NORMAL: (), Verbosity.VERBOSE: ("--verbose",)}[_verbosity]
+
+
 def result(title: str, **values: Any) -> None:
     """One headed block of `name: value` lines on standard output."""
     print(title)  # noqa: T201

@@ -13,14 +13,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from copgen_cli.data.atomic import write_atomically
 from copgen_cli.data.split import SplitRule, split_of
 from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Split
 from copgen_cli.model.bundled import BUNDLED_NAME
-from copgen_cli.settings import ENV_PREFIX
+from copgen_cli.settings import ENV_PREFIX, HUB_VARIABLES
 from copgen_cli.simulation.world import cells_of_region
 
 REGION = "simulated"
@@ -109,21 +111,35 @@ def claim_folder(folder: Path, *, overwrite: bool) -> None:
         (folder / PAGE).unlink(missing_ok=True)
 
 
-def write_settings(folder: Path, cells: int, seed: int) -> Path:
+def write_settings(folder: Path, cells: int, seed: int, *, overwrite: bool) -> Path:
     """The settings file that makes the command lines short.
 
     Args:
         folder: of the tour.
         cells: how many will be simulated, at least two.
         seed: of the simulated region.
+        overwrite: replace one that says something else.
 
     Returns:
         `folder/copgen.toml`.
+
+    Raises:
+        UsageError: there is one of other options, or that the user changed.
     """
     file = folder / SETTINGS
+    settings = _settings(folder, cells, seed)
+    if not overwrite and file.exists() and file.read_text(encoding="utf-8", errors="replace") != settings:
+        raise UsageError(
+            f"{file} is of another --cells or --seed, or has been changed or moved since.",
+            hint="Give the same options again, --overwrite to begin anew, or another --output.",
+        )
+    write_atomically(file, settings.encode())
+    return file
+
+
+def _settings(folder: Path, cells: int, seed: int) -> str:
     drawn = cells_of_region(BBOX, cells, seed, least_rugged=RUGGED)
-    file.write_text(
-        f"""{_HEAD}
+    return f"""{_HEAD}
 region = "{REGION}"
 data_dir = "{DATA}"
 runs_dir = "{RUNS}"
@@ -149,10 +165,7 @@ init_from = "{BUNDLED_NAME}"
 batch_size = 4
 lr = 5e-5
 preview_every = 0
-""",
-        encoding="utf-8",
-    )
-    return file
+"""
 
 
 def _even_split_seed(cells: list[str]) -> int:
@@ -163,16 +176,33 @@ def _even_split_seed(cells: list[str]) -> int:
     return next(even).seed
 
 
-def run_step(folder: Path, step: Step) -> int:
+def run_step(folder: Path, step: Step, options: Sequence[str] = ()) -> int:
     """Run one step in the folder, as a process of its own, under the settings of the folder alone.
 
+    Whoever stops this process stops the step too, and waits until it has saved what it has.
+
+    Args:
+        folder: of the tour.
+        step: which one.
+        options: of `copgen` itself, that stand before the command.
+
     Returns:
-        Its exit code.
+        Its exit code; negative is the signal that killed it.
     """
-    command = [sys.executable, "-m", "copgen_cli", *step.arguments]
-    # a variable such as COPGEN_DATA_DIR outweighs a settings file, and would send simulated cells among real ones
-    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
-    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    command = [sys.executable, "-m", "copgen_cli", *options, *step.arguments]
+    # variables such as COPGEN_DATA_DIR and HF_ENDPOINT outweigh a settings file, and would mix simulated and real cells
+    ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX) or name in HUB_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # a terminal sends it to the step as well
+        process.wait()
+        raise
+    except SystemExit:  # on SIGTERM, which came to this process alone
+        process.terminate()
+        process.wait()
+        raise
 
 
 def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:
@@ -190,7 +220,7 @@ def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:
         if step.arguments[0] == "evaluate":
             parts.append(f'<p>The figures are in <a href="{REPORT}/report.html">the report</a>.</p>')
     page = folder / PAGE
-    page.write_text(_PAGE.format(body="\n".join(parts)), encoding="utf-8")
+    write_atomically(page, _PAGE.format(body="\n".join(parts)).encode())
     return page
 
 

@@ -10,9 +10,9 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -40,6 +40,12 @@ from copgen_cli.sections import (
 
 DEFAULT_FILE = Path("copgen.toml")
 ENV_PREFIX = "COPGEN_"
+HUB_VARIABLES = {"HF_ENDPOINT": "endpoint", "HF_TOKEN": "token"}
+"""Variables that the hub's own tools read, and the settings of downloads that they stand for."""
+
+
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in which `~` is the home folder, though no shell has read it."""
 
 
 class Settings(BaseSettings):
@@ -53,9 +59,9 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    data_dir: Path = Path("data/majorTOM")
+    data_dir: HomePath = Path("data/majorTOM")
     """Where data lies, one folder per region."""
-    runs_dir: Path = Path("runs")
+    runs_dir: HomePath = Path("runs")
     """Where training runs lie."""
     region: PlainName = "rome"
     """The region that commands work on when none is named."""
@@ -170,17 +176,30 @@ def _environment_layer() -> Layer:
                 f"Unknown setting in the environment: {variable}.",
                 hint=f"Did you mean {(nearest or min(fields)).upper()}? `copgen config show` lists all keys.",
             )
+    source = EnvSettingsSource(Settings)
     try:
-        return Layer("environment", EnvSettingsSource(Settings)())
-    except SettingsError as error:
+        return Layer("environment", source())
+    except SettingsError:
+        unreadable = [variable for variable in os.environ if _is_unreadable(source, variable)]
         raise UsageError(
-            f"A {ENV_PREFIX}… variable can not be read: {error}", hint="Lists are written as JSON."
+            f"{' and '.join(unreadable)} in the environment can not be read.",
+            hint="""Lists are written as JSON, such as COPGEN_DOWNLOAD__SOURCES='["dem", "s1_rtc"]'.""",
         ) from None
+
+
+def _is_unreadable(source: EnvSettingsSource, variable: str) -> bool:
+    """Whether a variable is no setting's value in JSON; the library tells no more than the section."""
+    source.env_vars = {variable.lower(): os.environ[variable]}
+    try:
+        source()
+    except SettingsError:
+        return True
+    return False
 
 
 def _hub_environment_layer() -> Layer:
     """The variables that the hub's own tools use."""
-    found = {"endpoint": os.environ.get("HF_ENDPOINT"), "token": os.environ.get("HF_TOKEN")}
+    found = {key: os.environ.get(variable) for variable, key in HUB_VARIABLES.items()}
     return Layer("environment (HF_…)", _given({"download": {k: v for k, v in found.items() if v}}))
 
 

@@ -92,6 +92,24 @@ def test_a_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
     assert "COPGEN_PREPARE" in caught.value.hint
 
 
+def test_a_variable_that_can_not_be_read_is_named(monkeypatch):
+    monkeypatch.setenv("COPGEN_DOWNLOAD__WORKERS", "4")
+    monkeypatch.setenv("COPGEN_DOWNLOAD__SOURCES", "dem,s1_rtc")
+
+    with pytest.raises(UsageError, match=r"^COPGEN_DOWNLOAD__SOURCES in the environment") as caught:
+        load_settings()
+
+    assert "JSON" in caught.value.hint
+
+
+def test_a_tilde_is_the_home_folder_though_no_shell_reads_it(monkeypatch):
+    monkeypatch.setenv("COPGEN_RUNS_DIR", "~/runs")
+    settings_file('data_dir = "~/data"\n')
+
+    assert load_settings().data_dir == Path.home() / "data"
+    assert load_settings().runs_dir == Path.home() / "runs"
+
+
 def test_a_variable_below_a_setting_that_has_nothing_below_it_is_refused(monkeypatch):
     monkeypatch.setenv("COPGEN_REGION__NAME", "alps")
 

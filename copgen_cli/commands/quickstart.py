@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from copgen_cli import console
+from copgen_cli.errors import CopgenError
 from copgen_cli.options import OverwriteOption
 
 DEFAULT_FOLDER = Path("copgen-quickstart")
@@ -29,12 +31,17 @@ def quickstart(
 
     bundled_folder()
     claim_folder(output, overwrite=overwrite)
-    write_settings(output, cells, seed)
+    write_settings(output, cells, seed, overwrite=overwrite)
     todo = steps(cells, train_steps, seed)
     console.note(f"Each step is a command that you can run yourself, after\n$ cd {output}")
     for number, step in enumerate(todo, start=1):
         console.note(f"\n[{number}/{len(todo)}] {step.title}\n$ {step.line}")
-        code = run_step(output, step)
+        code = run_step(output, step, console.verbosity_options())
+        if code < 0:
+            raise CopgenError(
+                f"Step {number} was killed by {signal.Signals(-code).name}.",
+                hint="The same command goes on from there; if memory ran out, close other programs before.",
+            )
         if code:
             console.note(f"Step {number} ended with code {code}; the same command goes on from there.")
             raise typer.Exit(code)
