@@ -95,6 +95,7 @@ _UNUSABLE = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.ENOTDIR: "A folder is needed here: move the file away, or choose another folder.",
     errno.EPERM: "Change its permissions, or choose another folder.",
+    errno.EXDEV: "A link leads to another disk: move the whole output there, or choose another folder.",
     errno.EROFS: "Its disk can only be read: choose another folder.",
 }
 

@@ -206,6 +206,7 @@ def test_regions_of_ones_own_come_from_the_settings_file(run, hub):
         (["--bbox", "13", "41", "12", "42", "--subset-name", "x"], EXIT_USAGE, "west < east"),
         (["--criteria", "first"], EXIT_USAGE, "criteria"),
         (["--endpoint", "ftp://host"], EXIT_USAGE, "is no endpoint"),
+        (["--endpoint", "file://earth"], EXIT_USAGE, "'file://earth' is no endpoint"),
         (["--endpoint", "http://127.0.0.1:1"], EXIT_FAILED, "No answer from http://127.0.0.1:1"),
         (["--cloud-cover", "90", "99"], EXIT_FAILED, "Core-S2L1C: 9 rows, 8 in the box"),
     ],

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -180,6 +181,37 @@ def test_units_no_longer_asked_for_go_when_the_stage_prunes(tmp_path):
     shout_all(tmp_path, "one", prune=True)
 
     assert os.listdir(tmp_path / "words") == ["one.txt"]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_stage_that_prunes_does_not_replace_all_of_a_folder_unasked(tmp_path, dry_run):
+    shout_all(tmp_path, "one", "two", prune=True)
+    before = tree(tmp_path)
+
+    with (
+        StageRun("shout", tmp_path, settings={"loud": True}, prune=True, dry_run=dry_run) as run,
+        pytest.raises(MismatchError, match="such as one, and of none") as refused,
+    ):
+        run.pending(units_of("three"))
+
+    assert "--overwrite" in refused.value.hint
+    assert tree(tmp_path) == before
+    shout_all(tmp_path, "three", prune=True, overwrite=True)
+    assert os.listdir(tmp_path / "words") == ["three.txt"]
+
+
+def test_a_link_to_another_disk_may_lie_within_the_output(tmp_path):
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second disk")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as words:
+        (tmp_path / "words").symlink_to(words)
+
+        shout_all(tmp_path, "one", "two")
+
+        assert sorted(os.listdir(words)) == ["one.txt", "two.txt"]
+        assert (tmp_path / "words/two.txt").read_text() == "TWO"
+        assert not (tmp_path / ".copgen").exists()
 
 
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path):

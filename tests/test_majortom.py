@@ -305,6 +305,33 @@ def test_a_footer_that_lies_is_refused(archive, tmp_path):
             reader_of(file)[0].read_row(0, ["grid_cell", "thumbnail"])
 
 
+def test_text_that_is_no_text_is_refused(tmp_path):
+    file = tmp_path / "part.parquet"
+    table = pa.table({"product_id": ["S2A_MSIL2A"]})
+    pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
+    file.write_bytes(file.read_bytes().replace(b"S2A_MSIL2A", b"S2\xc1_MSIL2A"))
+
+    with pytest.raises(BrokenInputError, match="row 0 can not be decoded"):
+        reader_of(file)[0].read_row(0, ["product_id"])
+
+
+def test_no_byte_of_a_footer_can_end_the_process(tmp_path):
+    """Some that Arrow can make no sense of end it where it is asked for the description of a column."""
+    file = tmp_path / "part.parquet"
+    pq.write_table(pa.table({"grid_cell": ["c0"], "thumbnail": [b"abc"]}), file)
+    whole = file.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for place in range(len(whole) - 8 - footer, len(whole) - 8):
+        for bit in (1, 4):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                reader_of(file)[0].read_row(0, ["grid_cell", "thumbnail"])
+            except BrokenInputError:
+                refused += 1
+    assert refused > 100
+
+
 def test_a_row_that_is_not_there_and_a_row_group_of_two_are_refused(archive, tmp_path):
     part, _ = reader_of(archive.part(Modality.DEM))
     with pytest.raises(BrokenInputError, match="row 99 is not among them"):

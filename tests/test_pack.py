@@ -261,6 +261,7 @@ BROKEN = {
     "objects": (npy_of(np.array([Malicious()] * 2, dtype=object)), "no npy file"),
     "an archive": (b"PK\x03\x04" + bytes(100), "no npy file"),
     "another shape": (npy_of(np.zeros((8, 2, 2), np.float32)), r"shape \(8, 2, 2\), not \(8, 4, 4\)"),
+    "no numbers": (npy_of(np.zeros((8, 0, 0), np.float32)), "not moments"),
     "integers": (npy_of(np.zeros((8, 4, 4), np.int64)), "int64"),
     "not finite": (npy_of(np.full((8, 4, 4), np.inf, np.float32)), "not finite"),
 }

@@ -27,7 +27,7 @@ def open_archive(
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, brackets without end
         parts, usable = urlsplit(""), False
-    if parts.scheme == "file":
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return FolderArchive(Path(unquote(parts.path)))
     if not usable:
         raise UsageError(

@@ -105,8 +105,24 @@ def put_in_place(files: dict[Path, Path]) -> None:
     for target, beside in files.items():
         with disk_full_is_an_error(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(beside, target)
+            _move(beside, target)
     files.clear()
+
+
+def _move(file: Path, target: Path) -> None:
+    """Rename; where a link leads the target's folder to another disk, by way of a complete copy there."""
+    try:
+        os.replace(file, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{target.name}.{uuid4().hex}.part")
+        with _removed_on_failure(beside):
+            shutil.copyfile(file, beside)
+            with beside.open("rb+") as copy:
+                os.fsync(copy.fileno())
+            os.replace(beside, target)
+        file.unlink()
 
 
 def throw_away(files: dict[Path, Path]) -> None:

@@ -144,6 +144,9 @@ class StageRun:
             units: all that the output is to hold.
             verify: also compare the hash of every file that has one recorded.
             is_done: a further condition on a unit that is recorded as done.
+
+        Raises:
+            MismatchError: all that earlier runs made would be removed in the end, for it is of none of these units.
         """
         todo = []
         for unit in units:
@@ -159,6 +162,8 @@ class StageRun:
                 todo.append(unit)
             else:
                 self._already += 1
+        if self._prune and not self._afresh:
+            self._must_share_a_unit()
         return todo
 
     def recorded(self, key: str) -> Outcome | None:
@@ -262,6 +267,14 @@ class StageRun:
             if everything or outcome.key in self._wanted
             for file in outcome.files
         }
+
+    def _must_share_a_unit(self) -> None:
+        done = [key for key in self._lines if (known := self.recorded(key)) is not None and known.status is Status.DONE]
+        if done and self._wanted and self._wanted.keys().isdisjoint(done):
+            raise MismatchError(
+                f"{self.output} holds what was made of others, such as {done[0]}, and of none that are to be made now.",
+                hint="Choose another output folder, or give --overwrite to replace all that is there.",
+            )
 
     def _read_records(self) -> None:
         self._meet_strangers()

@@ -116,7 +116,7 @@ def parse_npy(data: bytes, file: Path) -> np.ndarray:
         values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # whatever the parts of Python raise that NumPy takes a header apart with
         raise BrokenInputError(f"{file} is no npy file of numbers: {error}", hint=_HINT) from error
-    if values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] % 2:
+    if values.dtype.kind != "f" or values.ndim != 3 or values.shape[0] % 2 or not values.size:
         kind = f"{values.dtype} {values.shape}"
         raise BrokenInputError(f"{file} holds {kind}, not moments (2 C, H, W) in floating point", hint=_HINT)
     return values.astype(np.float32, copy=False)

@@ -47,9 +47,9 @@ class PartReader:
         self._data_end = file.size - len(tail)
         try:
             self._metadata = pq.ParquetFile(pa.BufferReader(tail)).metadata
-        except (pa.ArrowException, OSError) as error:
+            self._columns = {self._metadata.schema.column(i).path: i for i in range(self._metadata.num_columns)}
+        except (pa.ArrowException, OSError, ValueError) as error:  # also of text that is not UTF-8
             raise self._broken(f"its footer can not be read: {_first_line(error)}") from None
-        self._columns = {self._metadata.schema.column(i).path: i for i in range(self._metadata.num_columns)}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -80,24 +80,41 @@ class PartReader:
             for column, chunk in chunks.items():
                 if unpacked_size(sparse.piece(chunk)) > LARGEST_CHUNK:
                     raise self._broken(f"{column} of row {row_group} would unpack to over {LARGEST_CHUNK:,} bytes")
-            source = pq.ParquetFile(
-                pa.PythonFile(sparse, mode="r"),
-                metadata=self._metadata,
-                pre_buffer=False,  # it would read what lies between two chunks as well
-                page_checksum_verification=True,
-            )
-            table = source.read_row_group(row_group, columns=list(columns), use_threads=False)
+            table = self._decode(sparse, row_group, columns)
+            return {column: table.column(column)[0].as_py() for column in columns}
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._broken(f"row {row_group} can not be decoded: {_first_line(error)}") from None
-        return {column: table.column(column)[0].as_py() for column in columns}
 
     def close(self) -> None:
         self._file.close()
+
+    def _decode(self, file: _SparseFile, row_group: int, columns: Sequence[str]) -> pa.Table:
+        source = pq.ParquetFile(
+            pa.PythonFile(file, mode="r"),
+            metadata=self._metadata,
+            pre_buffer=False,  # it would read what lies between two chunks as well
+            page_checksum_verification=True,
+        )
+        return source.read_row_group(row_group, columns=list(columns), use_threads=False)
+
+    def _check_description(self, row_group: int, column: str) -> None:
+        """Have Arrow look at what the footer says of a chunk on its way to reading it, where it can refuse.
+
+        Asked for the description directly, it ends the process if that makes no sense to it.
+        """
+        try:
+            self._decode(_SparseFile(self._file.size, {}), row_group, [column])
+        except _OutsideError:  # it would go on to read
+            return
+        except (pa.ArrowException, OSError, ValueError) as error:
+            problem = f"its footer can not be read where it speaks of {column} in row {row_group}"
+            raise self._broken(f"{problem}: {_first_line(error)}") from None
 
     def _chunk(self, row_group: int, column: str) -> range:
         """The bytes of one column chunk; they start at the dictionary page where there is one."""
         if column not in self._columns:
             raise self._broken(f"it has no column {column!r}; it has {', '.join(self._columns)}")
+        self._check_description(row_group, column)
         chunk = self._metadata.row_group(row_group).column(self._columns[column])
         start = chunk.data_page_offset
         if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
@@ -136,6 +153,10 @@ def _read_tail(file: RemoteFile, name: str) -> bytes:
     return tail[-length:]
 
 
+class _OutsideError(OSError):
+    """Bytes are wanted that are not here."""
+
+
 @dataclass(slots=True)
 class _SparseFile(io.RawIOBase):
     """A file of which only some pieces are here; reading beyond them is an error."""
@@ -167,7 +188,8 @@ class _SparseFile(io.RawIOBase):
         for start, data in self.pieces.items():
             if start <= wanted.start and wanted.stop <= start + len(data):
                 return data[wanted.start - start : wanted.stop - start]
-        raise OSError(f"bytes {wanted.start} to {wanted.stop} are outside of the column chunks that the footer names")
+        place = f"bytes {wanted.start} to {wanted.stop}"
+        raise _OutsideError(f"{place} are outside of the column chunks that the footer names")
 
 
 def _first_line(error: Exception) -> str:

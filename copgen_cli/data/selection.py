@@ -214,8 +214,6 @@ def _filter_group(
     """The rows of one row group that pass, and how many passed box, dates, cloud and nodata."""
     west, south, east, north = region.bbox
     nothing = _Piece(np.empty(0, np.int64), np.empty(0, np.int64), pa.chunked_array([], pa.string()))
-    if _lies_outside(file, group, {"centre_lon": (west, east), "centre_lat": (south, north)}):
-        return nothing, np.zeros(4, np.int64)
     centres = file.read_row_group(group, columns=["centre_lon", "centre_lat"])
     inside = _between(centres["centre_lon"], west, east) & _between(centres["centre_lat"], south, north)
     if not inside.any():
@@ -296,19 +294,6 @@ def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
     for group in range(file.metadata.num_row_groups):
         yield first, group
         first += file.metadata.row_group(group).num_rows
-
-
-def _lies_outside(file: pq.ParquetFile, group: int, bounds: Mapping[str, tuple[float, float]]) -> bool:
-    """Whether the statistics of a row group say that none of its rows is in the box."""
-    described = file.metadata.row_group(group)
-    for index in range(described.num_columns):
-        column = described.column(index)
-        known = column.statistics
-        if column.path_in_schema in bounds and known is not None and isinstance(known.min, float):
-            low, high = bounds[column.path_in_schema]
-            if known.max < low or known.min > high:
-                return True
-    return False
 
 
 def _take_from_group(
