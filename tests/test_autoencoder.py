@@ -221,6 +221,22 @@ def test_weights_that_do_not_fit_are_refused_with_names(compvis, tmp_path):
         load_autoencoder(tmp_path / "empty")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"scaling_factor": 0}, {"scaling_factor": None}, {"block_out_channels": []}, {"norm_num_groups": 0},
+     {"layers_per_block": 10_000_000}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_a_configuration_that_makes_no_autoencoder_is_refused(tmp_path, change):
+    tiny_autoencoder(0).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+    with pytest.raises(MismatchError) as refused:
+        load_autoencoder(tmp_path)
+    assert "Restore the configuration" in refused.value.hint
+
+
 def test_an_autoencoder_with_shifted_latents_is_refused():
     with pytest.raises(MismatchError, match="shifted"):
         ImageAutoencoder(tiny_autoencoder(0, shift_factor=0.1), source="other")

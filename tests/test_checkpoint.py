@@ -322,7 +322,12 @@ def test_a_configuration_that_its_tensors_contradict_is_refused(tmp_path):
             load_transformer(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"num_heads": "many"}', '{"modalities": 4}', '{"mlp_ratio": null}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "[" * 100_000, '{"num_heads": "many"}', '{"modalities": 4}', '{"mlp_ratio": null}',
+     '{"mlp_ratio": NaN}', '{"mlp_ratio": Infinity}'],
+    ids=lambda text: text[:24],
+)  # fmt: skip
 def test_a_configuration_that_is_none_is_refused(tmp_path, text):
     network().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(text)

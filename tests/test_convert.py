@@ -17,7 +17,8 @@ from copgen_cli.app import app
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import load_transformer
-from copgen_cli.model.conversion import convert
+from copgen_cli.model.autoencoder import fingerprint
+from copgen_cli.model.conversion import convert, read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +80,23 @@ def test_with_an_autoencoder_it_is_a_whole_pipeline(net, published, vae, tmp_pat
     assert pipe("dem", num_inference_steps=1, output_type="latent").images["dem"].shape == (1, 4, 8, 8)
 
 
-def test_weights_are_written_in_the_dtype_asked_for(published, vae, tmp_path):
+def test_the_transformer_is_written_in_the_dtype_asked_for_and_the_autoencoder_stays_the_one_that_encoded_the_data(
+    published, vae, tmp_path
+):
     run(published, tmp_path / "made", "--vae", vae, "--dtype", "float16")
 
-    for part in ("transformer", "vae"):
-        tensors = load_file(tmp_path / f"made/{part}/diffusion_pytorch_model.safetensors")
-        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
-    assert CopGenPipeline.from_pretrained(tmp_path / "made").vae.dtype == torch.float32
+    tensors = load_file(tmp_path / "made/transformer/diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    pipe = CopGenPipeline.from_pretrained(tmp_path / "made")
+    assert fingerprint(pipe.vae) == fingerprint(tiny_autoencoder(6)) == read_manifest(tmp_path / "made").vae
+
+
+def test_a_whole_pipeline_stays_one(published, vae, tmp_path):
+    run(published, tmp_path / "made", "--vae", vae)
+
+    assert run(tmp_path / "made", tmp_path / "half", "--dtype", "bfloat16").exit_code == 0
+
+    assert_same_weights(CopGenPipeline.from_pretrained(tmp_path / "half").vae, tiny_autoencoder(6))
 
 
 def test_what_the_tensors_do_not_tell_can_be_said(tmp_path):

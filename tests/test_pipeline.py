@@ -106,6 +106,7 @@ def test_every_form_of_a_picture_is_the_same_picture(pictures):
     ("given", "told"),
     [
         (np.zeros((32, SIDE, 3), np.uint8), "64 x 32 px, the model takes 64 x 64"),
+        (Image.fromarray(np.full((SIDE, SIDE), 3000, np.uint16)), "mode I;16"),
         (Image.new("RGB", (SIDE, 32)), "64 x 32 px"),
         (np.zeros((SIDE, SIDE, 3), np.float32), "float32 array"),
         (torch.full((1, 3, SIDE, SIDE), 255.0), r"not all within \[0, 1\]"),

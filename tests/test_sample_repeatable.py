@@ -257,20 +257,22 @@ def test_like_names_what_is_no_longer_the_same(sample, tmp_path, capsys):
     folder.rmdir()
     input_gone = call_copgen(capsys, "sample", "--like", picture)
     original = save_folder(tmp_path / "again", Modality.S1RTC, ["a"])
+    input_other = call_copgen(capsys, "sample", "--like", picture, "--input", f"dem={original / 'a.png'}")
     moved = call_copgen(capsys, "sample", "--like", picture, "--input", f"s1_rtc={original / 'a.png'}")
 
     assert (model_changed.code, input_changed.code, input_gone.code, moved.code) == (1, 1, 2, 0)
     assert "not the one that made the picture" in model_changed.err
     assert "it has changed" in input_changed.err
+    assert "from s1_rtc of a" in input_other.err
     assert "no picture or folder" in input_gone.err
 
 
 def test_like_takes_no_option_that_the_picture_decides_and_never_replaces_it(sample, capsys):
     sample("--save-as", "pngs", "--output", "o")
 
-    decided = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--seed", 4, "--steps", 9)
+    decided = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--seed", 4, "--steps", 9, "--dry-run")
     replaced = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--output", "o/dem")
 
     assert (decided.code, replaced.code) == (2, 2)
-    assert "--steps, --seed" in decided.err
+    assert "--steps, --seed, --dry-run" in decided.err
     assert "would be replaced" in replaced.err

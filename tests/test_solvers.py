@@ -144,6 +144,7 @@ def test_the_schedulers_count_the_published_schedule_from_zero(solver):
         (Solver.DPM_3M, 20, 0.015),
         (Solver.UNIPC, 20, 0.015),
         (Solver.DDIM, 250, 0.01),
+        (Solver.DDIM, 501, 0.01),
     ],
 )
 def test_every_solver_reaches_the_exact_solution(exact, solver, steps, near):

@@ -157,6 +157,7 @@ def sample(
             "--steps": steps, "--solver": solver, "--guidance-scale": guidance_scale, "--seed": seed,
             "--save-as": save_as, "--limit": limit, "--batch-size": batch_size, "--dtype": dtype,
             "--preview": preview, "--spread": spread or None, "--compile": compile or None,
+            "--dry-run": dry_run or None,
         }  # fmt: skip
         _refuse([option for option, value in decided.items() if value is not None])
         _repeat(like, model, input or (), data, device, output, json=json)

@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG")
 
 _GREY = frozenset({"L", "LA", "1"})
 _COLOUR = frozenset({"RGB", "RGBA", "P", "PA"})
+EIGHT_BIT_MODES = _GREY | _COLOUR
+"""Of Pillow's pictures, those whose values are the ones that a model knows."""
 _UP = 2  # PNG filter: each byte minus the one above it
 _GREY_TYPE, _COLOUR_TYPE = 0, 2  # PNG colour types
 
@@ -93,11 +95,13 @@ _FETCH_AGAIN = "Fetch it again: `copgen download --verify` repairs what is damag
 def _check_header(file: Path, picture: Image.Image) -> None:
     width, height = picture.size
     if width * height > MOST_PIXELS:
-        raise BrokenInputError(f"{file} claims {width:,} x {height:,} pixels.", hint=_FETCH_AGAIN)
+        raise BrokenInputError(
+            f"{file} claims {width:,} x {height:,} pixels, where at most {MOST_PIXELS:,} are read.", hint=_FETCH_AGAIN
+        )
     deep = any(
         ";16" in str(tile.args) for tile in getattr(picture, "tile", ())
     )  # Pillow would drop the lower bits of 16-bit colour
-    if deep or picture.mode not in _GREY | _COLOUR:
+    if deep or picture.mode not in EIGHT_BIT_MODES:
         raise BrokenInputError(
             f"{file} does not hold 8-bit grey or colour but {picture.mode}{' of 16 bits' if deep else ''}: "
             "measurements, not a thumbnail.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -297,10 +298,17 @@ def _config_of(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def _assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> AutoencoderKL:
+    scale, layers = config.get("scaling_factor", PUBLISHED_SCALE), config.get("layers_per_block", 1)
+    known = isinstance(scale, int | float) and isinstance(layers, int)
+    if not known or not 0 < scale < math.inf or layers > len(tensors):
+        raise MismatchError(
+            f"{source}: a scaling_factor of {scale} with {layers} layers per block is no autoencoder's.",
+            hint="Restore the configuration of these weights.",
+        )
     try:
         with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
             model = AutoencoderKL.from_config(dict(config))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         raise MismatchError(f"{source}: {error}.", hint="Restore the configuration of these weights.") from error
     _fill(model, tensors, source)
     return model.eval()
@@ -326,7 +334,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None
 def _read_config(path: Path, class_name: str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokenInputError(f"{path} is not a configuration: {error}.", hint="Fetch the model again.") from error
     if not isinstance(config, dict) or config.get("_class_name", class_name) != class_name:
         found = config.get("_class_name") if isinstance(config, dict) else type(config).__name__

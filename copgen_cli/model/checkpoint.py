@@ -225,11 +225,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenInputError(f"{path} is not JSON: {error}.", hint="Fetch or convert the model again.") from error
     kinds = {"num_heads": int, "mlp_ratio": int | float, "modalities": list | None, "prediction_type": str}
-    if not isinstance(config, dict) or not all(
-        isinstance(config[key], kind) for key, kind in kinds.items() if key in config
+    if (
+        not isinstance(config, dict)
+        or not all(isinstance(config[key], kind) for key, kind in kinds.items() if key in config)
+        or not math.isfinite(config.get("mlp_ratio", 1))
     ):
         raise BrokenInputError(
             f"{path} is not the configuration of a transformer.", hint="Fetch or convert the model again."

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
 
 from copgen_cli import __version__
 from copgen_cli.errors import BusyError, MismatchError
 from copgen_cli.model.autoencoder import fingerprint, read_autoencoder
+from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import find_weights, load_transformer
 from copgen_cli.model.pipeline import CopGenPipeline
 
@@ -54,14 +56,15 @@ def convert(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> bool:
-    """Write a transformer, or with `vae` a whole pipeline, to `target` in diffusers layout.
+    """Write a transformer, or with an autoencoder a whole pipeline, to `target` in diffusers layout.
 
     Args:
         source: weights of any form that `load_transformer` reads.
         target: the folder to make.
-        vae: of any form that `load_autoencoder` reads.
+        vae: of any form that `load_autoencoder` reads; None is the one of `source`, where that is a pipeline's folder.
         num_heads, modalities: of a source that does not tell; see `load_transformer`.
-        dtype: of the weights that are written.
+        dtype: of the transformer that is written. An autoencoder stays as it is: rounded, it would be another one than
+            that which encoded the data.
         overwrite: replace the model that `target` holds.
 
     Returns:
@@ -74,7 +77,8 @@ def convert(
     """
     weights = find_weights(source)
     net = load_transformer(source, num_heads, modalities=modalities)
-    autoencoder = None if vae is None else read_autoencoder(vae)
+    beside_it = _autoencoder_of(source) if vae is None else vae
+    autoencoder = None if beside_it is None else read_autoencoder(beside_it)
     wanted = Conversion(
         source=str(source),
         sha256=_hash(weights),
@@ -89,16 +93,22 @@ def convert(
             if found is not None and found.same_model_as(wanted) and not overwrite:
                 return False
             _refuse_to_lose(target, found, overwrite)
-        net = net.to(dtype=dtype)
+        nn.Module.to(net, dtype=dtype)  # the method of diffusers warns of modules to keep in float32; this has none
         if autoencoder is None:
             net.save_pretrained(beside)
         else:
-            CopGenPipeline(net, autoencoder.to(dtype=dtype)).save_pretrained(beside)
+            CopGenPipeline(net, autoencoder).save_pretrained(beside)
         (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
         beside.rename(target)
     return True
+
+
+def _autoencoder_of(source: str | Path) -> Path | None:
+    """The autoencoder beside a transformer, where the source is a folder that has one."""
+    folder = bundled_folder() if str(source) == BUNDLED_NAME else Path(source).expanduser()
+    return folder / "vae" if (folder / "vae").is_dir() else None
 
 
 def read_manifest(folder: Path) -> Conversion | None:

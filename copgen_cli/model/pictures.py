@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from copgen_cli.data.images import EIGHT_BIT_MODES
 from copgen_cli.errors import UsageError
 from copgen_cli.model.autoencoder import to_uint8
 
@@ -50,6 +51,8 @@ def as_pil(images: Tensor) -> list[Image.Image]:
 def _from_one(picture: object, name: str, side: int) -> Tensor:
     if isinstance(picture, Image.Image):
         _check_size(*picture.size, name, side)  # before conversion decodes what may be huge
+        if picture.mode not in EIGHT_BIT_MODES:  # which conversion would cut off at 255
+            raise _unknown_form(name, f"picture of mode {picture.mode}")
         return _from_array(np.array(picture.convert("RGB")), name)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, name)

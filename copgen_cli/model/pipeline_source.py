@@ -73,7 +73,7 @@ def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
     if needs_vae and not (path / "vae").is_dir():
         raise BrokenInputError(
             f"{source} holds no autoencoder in vae/.",
-            hint="Give a whole pipeline's folder, such as `copgen train` writes to model/, or the autoencoder as well.",
+            hint="Give a whole pipeline's folder: `copgen train` writes one to model/, `copgen convert` with --vae.",
         )
     scheduler = path / _SCHEDULER_CONFIG
     return Parts(path, path / "vae", scheduler if scheduler.is_file() else None)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import Tensor
 
 from copgen_cli.errors import UnknownNameError
@@ -157,23 +157,20 @@ def make_scheduler(solver: Solver = Solver.DPM_2M) -> Any:
 
     The settings were chosen on mixtures of Gaussians, whose noise is known exactly, by the distance to the exact
     solution. At 20 steps even steps of log-SNR (Lu) or Karras' sigmas come ten times closer than even steps of time,
-    which are too few near clean. All end with the clean latents. DDIM has steps of time alone: "leading" with an
-    offset of 1, as Stable Diffusion has it; with "trailing", diffusers makes a call too many for some numbers of steps.
+    which are too few near clean. All end with the clean latents. DDIM is DPM-Solver++ of order 1 (arXiv:2211.01095,
+    section 4): diffusers' scheduler of that name has steps of time alone, of which "leading" ones begin far from noise
+    for many numbers of steps, and "trailing" ones are sometimes one too many.
 
     Raises:
         ValueError: the reference solver is none of diffusers'.
     """
-    if solver == Solver.DPM_2M or solver == Solver.DPM_3M:
-        order = 2 if solver == Solver.DPM_2M else 3
+    order = {Solver.DDIM: 1, Solver.DPM_2M: 2, Solver.DPM_3M: 3}.get(solver)
+    if order is not None:
         return DPMSolverMultistepScheduler(
             **_TRAINED_WITH, algorithm_type="dpmsolver++", solver_order=order, use_lu_lambdas=True
         )
     if solver == Solver.UNIPC:
         return UniPCMultistepScheduler(**_TRAINED_WITH, solver_order=2, use_karras_sigmas=True)
-    if solver == Solver.DDIM:
-        return DDIMScheduler(
-            **_TRAINED_WITH, clip_sample=False, timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False
-        )
     raise ValueError(f"{solver} is not a scheduler of diffusers")
 
 

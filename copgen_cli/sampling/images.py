@@ -112,8 +112,8 @@ def read_rgb(path: Path) -> np.ndarray:
     except BrokenInputError as error:
         raise BrokenInputError(
             str(error),
-            hint="Give an 8-bit PNG, WebP, JPEG or TIFF, rendered like the thumbnails that `copgen download` fetches: "
-            "these are what the model knows.",
+            hint="Give an 8-bit PNG, WebP, JPEG or TIFF of the place alone, rendered like the thumbnails that "
+            "`copgen download` fetches: these are what the model knows.",
         ) from error
 
 

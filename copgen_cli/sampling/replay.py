@@ -104,6 +104,11 @@ def _read(source: Source, name: str, provenance: Provenance) -> Record:
     alone = len(source.names) == 1 and len(provenance.records) == 1
     record = source.read(source.names[0] if alone else name)
     for modality, file in provenance.inputs[name].items():
+        if modality not in record.conditions:
+            raise MismatchError(
+                f"The picture was made from {modality} of {name}, and that is not among what is given.",
+                hint=f"Give it with --input {modality}=PICTURE, or with --data.",
+            )
         now = record.conditions[modality].file
         if now.sha256 != file.sha256:
             raise MismatchError(
