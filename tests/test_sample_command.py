@@ -184,6 +184,32 @@ def test_another_seed_makes_other_pictures_and_does_not_quietly_mix_with_the_fir
     assert (pixels_of(Path("o/dem/a_v1.png")) != before).any()
 
 
+def test_grids_and_pictures_of_two_seeds_do_not_mix(sample, pictures):
+    arguments = ("--input", f"s1_rtc={pictures / 's1_rtc'}", "--generate", "dem", "--limit", 1, "--output", "o")
+    sample(*arguments, "--save-as", "pngs")
+
+    mixed = sample(*arguments, "--save-as", "grid", "--seed", 1)
+    alike = sample(*arguments, "--save-as", "grid")
+
+    assert (mixed.code, alike.code) == (1, 0)
+    assert "holds pngs of other settings" in mixed.err
+
+
+def test_fewer_records_leave_the_pictures_of_the_others_on_record(sample, pictures):
+    arguments = ("--input", f"s1_rtc={pictures / 's1_rtc'}", "--generate", "dem", "--save-as", "pngs", "--output", "o")
+    sample(*arguments)
+    made = {file.name: file.stat().st_mtime_ns for file in Path("o/dem").iterdir()}
+    assert len(made) > 1
+
+    sample(*arguments, "--limit", 1)
+    sample(*arguments)
+    assert {file.name: file.stat().st_mtime_ns for file in Path("o/dem").iterdir()} == made
+
+    sample(*arguments, "--limit", 1, "--seed", 1, "--overwrite")
+    assert len(list(Path("o/dem").iterdir())) == 1
+    assert len(json.loads(Path("o/samples.json").read_text())["files"]) == 1
+
+
 def test_what_went_missing_is_made_again_and_nothing_else(sample, pictures):
     arguments = ("--input", f"s1_rtc={pictures / 's1_rtc'}", "--generate", "dem", "--save-as", "pngs", "--output", "o")
     sample(*arguments)

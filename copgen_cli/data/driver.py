@@ -58,6 +58,7 @@ class StageRun:
         overwrite: forget what earlier runs recorded and do everything again.
         fixed: False where other settings or inputs are fine, because each unit's key says all that matters to it.
         prune: in the end remove the files of units that this run was not asked for.
+        keep: units that this run was not asked for stay on record with their files.
         strangers: finds files below the output that are of the stage's kind and not on record, and would be taken for
             its own by whoever reads the output; a new run needs `overwrite` to go there, and removes them first.
         otherwise: what else can be done about these, for the message.
@@ -78,6 +79,7 @@ class StageRun:
         overwrite: bool = False,
         fixed: bool = True,
         prune: bool = False,
+        keep: bool = False,
         strangers: Callable[[Path], Iterable[Path]] = lambda _: (),
         otherwise: str = "",
         dry_run: bool = False,
@@ -85,6 +87,7 @@ class StageRun:
         self.header = Header(stage, _as_json(settings), _as_json(inputs or {}))
         self.output = output
         self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
+        self._keeps = keep or not (fixed or prune)  # a key that says all may be wanted again
         self._strangers, self._otherwise = strangers, otherwise
         self._private = PrivateFolder(output, stage)
         self._journal = Journal(self._private.folder / f"{stage}.journal")
@@ -252,11 +255,11 @@ class StageRun:
         self._private.leave()
 
     def _stays(self, key: str) -> bool:
-        """Whether a unit stays in the manifest. Where its key says all, it may be wanted again, and its files stay."""
+        """Whether a unit stays in the manifest."""
         if key in self._wanted:
             return True
         known = self.recorded(key)
-        return not (self._fixed or self._prune) and known is not None and known.status is Status.DONE
+        return self._keeps and known is not None and known.status is Status.DONE
 
     def _superseded(self) -> set[str]:
         """Files that earlier runs made of units which were made anew since or, where the run says so, not wanted."""

@@ -22,9 +22,9 @@ from accelerate.utils import broadcast_object_list, gather_object
 from copgen_cli.data.atomic import Place
 from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import Threads
-from copgen_cli.data.manifest import Journal, Outcome, Status
+from copgen_cli.data.manifest import Journal, Outcome, Status, read_header
 from copgen_cli.data.units import Unit
-from copgen_cli.errors import BrokenInputError, ItemError
+from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.parallel import World, noticing_a_lost_process
 from copgen_cli.sampling.batches import in_batches
@@ -109,15 +109,28 @@ def units_of(job: Job) -> list[Unit[Group]]:
 
 
 def start_run(job: Job, output: Path, *, overwrite: bool = False, dry_run: bool = False) -> StageRun:
-    """The run that fills a folder with the job's pictures; each form has a manifest of its own."""
-    return StageRun(
+    """The run that fills a folder with the job's pictures; each form has a manifest of its own.
+
+    Raises:
+        MismatchError: the folder holds pictures of other settings, in either form.
+    """
+    run = StageRun(
         f"sample_{job.save_as}",
         output,
         settings=job.settings(),
         inputs=job.source.describe(),
         overwrite=overwrite,
+        keep=True,
         dry_run=dry_run,
     )
+    (other_form,) = set(SaveAs) - {job.save_as}
+    other = read_header(output, f"sample_{other_form}")
+    if other is not None and other.settings != run.header.settings:
+        raise MismatchError(
+            f"{output} holds {other_form} of other settings, such as another seed or model.",
+            hint="Choose another folder with --output.",
+        )
+    return run
 
 
 def steps_of(job: Job, pending: Sequence[Unit[Group]]) -> int:
