@@ -313,11 +313,13 @@ def test_another_autoencoder_needs_overwrite(encode, made, tmp_path):
     assert encode("--vae", tmp_path / "vae", "--overwrite").code == 0
 
 
-def test_weights_that_changed_under_the_same_name_are_noticed(encode, made, tmp_path):
+@pytest.mark.parametrize("missing", [True, False], ids=["one to encode", "nothing to encode"])
+def test_weights_that_changed_under_the_same_name_are_noticed(encode, made, tmp_path, missing):
     shutil.copytree(made / "vae", tmp_path / "vae")
     encode("--vae", tmp_path / "vae")
     tiny_autoencoder(seed=1, channels=(4, 4, 4, 4)).save_pretrained(tmp_path / "vae")
-    next(Path("npy").rglob("*.npy")).unlink()
+    if missing:
+        next(Path("npy").rglob("*.npy")).unlink()
 
     refused = encode("--vae", tmp_path / "vae")
     assert refused.code == EXIT_FAILED

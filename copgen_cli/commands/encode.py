@@ -110,6 +110,8 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
         units = units_of(tree)
         todo = run.pending(units)
         before = len(units) - len(todo)
+        if not todo:
+            encoder.check_weights_here()
         if dry_run:
             size = len(todo) * len(tree.modalities) * encoder.patch_bytes
             console.forecast("Would encode", json=json, patches=len(todo), done_before=before, bytes=size)

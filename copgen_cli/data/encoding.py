@@ -95,6 +95,16 @@ class Encoder:
             )
         return model
 
+    def check_weights_here(self) -> None:
+        """Compare weights that lie on this disk with those of the earlier run, though nothing is left to encode.
+
+        Raises:
+            MismatchError: they have changed.
+        """
+        here = Path(self.source).expanduser()
+        if self._recorded is not None and (here.is_file() or any(here.rglob("*.safetensors"))):
+            _ = self.model
+
     def _facts_of(self, model: ImageAutoencoder) -> AutoencoderFacts:
         return AutoencoderFacts(self.source, model.fingerprint, model.scale_factor)
 
