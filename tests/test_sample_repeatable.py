@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from copgen_processes import ranks
+from PIL import Image, PngImagePlugin
 from sample_commands import call_copgen, one_thread, pixels_of, save_folder, save_picture, small_model
 from tiny_stores import tiny_store
 
@@ -276,3 +277,22 @@ def test_like_takes_no_option_that_the_picture_decides_and_never_replaces_it(sam
     assert (decided.code, replaced.code) == (2, 2)
     assert "--steps, --seed, --dry-run" in decided.err
     assert "would be replaced" in replaced.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"threads": 1_000_000}, {"threads": 0}, {"steps": 0}, {"batches": [[None]]}, {"records": []}, {"inputs": {}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_picture_that_asks_for_nonsense_is_refused(sample, capsys, change):
+    sample("--save-as", "pngs", "--output", "o")
+    with Image.open("o/dem/a_v1.png") as picture:
+        text = PngImagePlugin.PngInfo()
+        text.add_text("copgen", json.dumps(json.loads(picture.info["copgen"]) | change))
+        picture.save("strange.png", pnginfo=text)
+
+    call = call_copgen(capsys, "sample", "--like", "strange.png")
+
+    assert call.code == 1
+    assert "does not understand it" in call.err
+    assert not Path("outputs").exists()

@@ -18,6 +18,8 @@ from copgen_cli.records import Ignored, SampleRequest, Solver
 KEY = "copgen"
 """Keyword of the PNG text chunk that holds all of it as JSON."""
 FORMAT = 1
+MOST_THREADS = 512
+"""That a picture may ask for; torch crashes when it is given very many."""
 
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -84,6 +86,9 @@ class Recipe:
             guidance_scale=float(values["guidance_scale"]),
             seed=int(values["seed"]),
         )
+        threads = int(values["threads"])
+        if not 1 <= threads <= MOST_THREADS or min(request.steps, request.n_samples) < 1:
+            raise ValueError(f"{threads} threads, {request.steps} steps, {request.n_samples} samples")
         return cls(
             model=str(values["model"]["id"]),
             model_sha256=str(values["model"]["sha256"]),
@@ -95,7 +100,7 @@ class Recipe:
             dtype=str(values["dtype"]),
             device=str(values["device"]),
             compiled=bool(values["compiled"]),
-            threads=int(values["threads"]),
+            threads=threads,
         )
 
     def describe(self) -> str:
@@ -166,7 +171,7 @@ class Provenance:
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']!r}")
         modality = values["modality"]
-        return cls(
+        found = cls(
             recipe=Recipe.from_dict(values),
             kind=str(values["kind"]),
             records=tuple(str(name) for name in values["records"]),
@@ -179,6 +184,11 @@ class Provenance:
             batches=tuple(tuple(batch) for batch in values["batches"]),
             spread=bool(values["spread"]),
         )
+        if not found.records or not set(found.records) <= found.inputs.keys():
+            raise ValueError("no inputs for some records")
+        if not all(any(sample is not None for sample in batch) for batch in found.batches):
+            raise ValueError("a batch of no known sample")
+        return found
 
     def as_png_text(self) -> PngImagePlugin.PngInfo:
         """The text chunks of a PNG: for people, for image software, and for `--like`."""
@@ -222,7 +232,7 @@ def read_provenance(picture: Path) -> Provenance:
         )
     try:
         return Provenance.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenInputError(
             f"{picture} says how it was made, but this version of copgen ({__version__}) does not understand it.",
             hint="Use the version that its Software entry names.",
