@@ -428,7 +428,7 @@ def test_guidance_solvers_and_the_published_labels_change_the_result(sample, pic
     }
 
     for name, options in choices.items():
-        assert sample(*arguments, *options, "--output", name).code == 0
+        assert sample(*arguments, *options, "--output", name, steps=4).code == 0
 
     made = {name: pixels_of(Path(name) / "dem" / "a_v1.png") for name in choices}
     for first, second in itertools.combinations(choices, 2):
