@@ -126,7 +126,7 @@ def test_modalities_are_chosen_by_name_and_never_by_position(stored):
 
     assert store.modalities == (Modality.S2L2A, Modality.DEM)
     torch.testing.assert_close(store[4][1], torch.from_numpy(record(NAMES[4])[[3, 0]]), rtol=0, atol=0)
-    assert LatentStore(stored)[0][1].shape == SHAPE
+    assert LatentStore(str(stored))[0][1].shape == SHAPE
     again = store.select([Modality.DEM, Modality.S1RTC])  # of what the store holds, not of the selection before
     torch.testing.assert_close(again[4][1], torch.from_numpy(record(NAMES[4])[:2]), rtol=0, atol=0)
 

@@ -72,7 +72,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
     Opened lazily and once per process, forked or spawned; read-only, without a lock, so that a read-only folder does.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         """Open the store in `folder`, the one that holds `data.mdb`.
 
         Raises:
@@ -80,8 +80,8 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             BrokenInputError: it is damaged, or no store of copgen.
             MismatchError: it is of another version.
         """
-        self.folder = folder
-        check_store(folder)
+        self.folder = Path(folder)
+        check_store(self.folder)
         self.metadata = self._read_metadata()
         self.modalities = self.metadata.modalities
         """Those of every record that is read, in this order."""
