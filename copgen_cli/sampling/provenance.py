@@ -184,8 +184,9 @@ class Provenance:
             batches=tuple(tuple(batch) for batch in values["batches"]),
             spread=bool(values["spread"]),
         )
-        if not found.records or not set(found.records) <= found.inputs.keys():
-            raise ValueError("no inputs for some records")
+        conditional = bool(found.recipe.request.conditions)
+        if not found.records or (conditional and not set(found.records) <= found.inputs.keys()):
+            raise ValueError("no records, or no inputs for some")
         if not all(any(sample is not None for sample in batch) for batch in found.batches):
             raise ValueError("a batch of no known sample")
         return found

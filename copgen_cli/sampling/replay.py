@@ -103,7 +103,7 @@ def _read(source: Source, name: str, provenance: Provenance) -> Record:
     """The record under its old name, once it is found to hold what it held."""
     alone = len(source.names) == 1 and len(provenance.records) == 1
     record = source.read(source.names[0] if alone else name)
-    for modality, file in provenance.inputs[name].items():
+    for modality, file in provenance.inputs.get(name, {}).items():
         if modality not in record.conditions:
             raise MismatchError(
                 f"The picture was made from {modality} of {name}, and that is not among what is given.",
