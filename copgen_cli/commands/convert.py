@@ -18,7 +18,11 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     vae: Annotated[
         str | None,
-        typer.Option(metavar="ID_OR_PATH", help="Make a whole pipeline with this autoencoder.", show_default=False),
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Make a whole pipeline with this autoencoder.",
+            show_default="that of a pipeline's folder, else none",
+        ),
     ] = None,
     num_heads: Annotated[
         int | None, typer.Option(min=1, help="Attention heads.", show_default="as configured, else heads of 64")
@@ -33,7 +37,7 @@ def convert(
         ),
     ] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights that are written.")
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the transformer that is written.")
     ] = "float32",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

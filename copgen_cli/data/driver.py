@@ -165,7 +165,7 @@ class StageRun:
                 todo.append(unit)
             else:
                 self._already += 1
-        if self._prune and not self._afresh:
+        if self._prune and not self._afresh and not self._already:
             self._must_share_a_unit()
         return todo
 

@@ -377,13 +377,9 @@ def _find_training(
         return {}
     found = read_training(folder, sizes, seed) if folder else {}
     if required and not found:
-        where = (
-            f"There are no training pictures of {', '.join(sizes)} in {folder}"
-            if folder
-            else ("Which pictures the model was trained on is not known")
-        )
+        lacking = f"There are no training pictures of {', '.join(sizes)} in {folder}"
         raise CopgenError(
-            f"{where}, and copying needs them.",
+            f"{lacking if folder else 'What the model was trained on is not known'}, and copying needs that.",
             hint="Name them with --training, or leave copying out of --metrics.",
         )
     return found
