@@ -26,6 +26,15 @@ def config_file(context: typer.Context) -> Path | None:
     return context.obj.config if isinstance(context.obj, GlobalOptions) else None
 
 
+def typed_options(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """Those of some options that stand on the command line, rather than being left to their defaults, as typed."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+
+
 def complete_names(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """A completion for one name of a list that is made when it is asked for."""
 
@@ -53,6 +62,11 @@ def complete_assignments(names: Callable[[], Iterable[str]]) -> Callable[[str], 
         return [f"{name}=" for name in names() if name.startswith(incomplete)]
 
     return complete
+
+
+def as_one_list(values: list[str] | None) -> str | None:
+    """A comma-separated list that may have been given in several turns of its option, each of which adds to it."""
+    return ",".join(values) if values else None
 
 
 def modality_names() -> list[str]:

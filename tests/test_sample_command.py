@@ -92,6 +92,7 @@ def test_any_set_is_generated_from_any_other(sample, pictures, condition, genera
         (["--generate", "dem", "--input", "s1_rtc"], "MODALITY=IMAGE_OR_FOLDER"),
         (["--generate", "dem", "--input", "s1_rtc={a}", "--data", "."], "--input and --data are both given"),
         (["--generate", "dem", "--condition", "s1_rtc", "--data", "nowhere"], "no folder nowhere"),
+        (["--generate", "dem", "--data", "."], "--data without a --condition"),
         (["--generate", "dem", "--condition", "s1_rtc", "--data", "."], "holds no records"),
         (["--generate", "dem", "--input", "s1_rtc={a}", "--spread"], "--spread of one sample"),
         (["--generate", "dem", "--n-samples", "2", "--spread"], "--spread without a condition"),
@@ -111,6 +112,16 @@ def test_wrong_usage_ends_with_code_2_a_sentence_and_nothing_written(sample, pic
     assert sentence in call.err
     assert "Traceback" not in call.err
     assert not Path("o").exists()
+
+
+def test_a_list_may_be_given_in_turns(sample, pictures):
+    given = [part for name in ("dem", "s1_rtc") for part in ("--input", f"{name}={pictures / name / 'a.png'}")]
+    named = ("--condition", "dem", "--condition", "s1_rtc", "--generate", "s2_l1c", "--generate", "s2_l2a")
+
+    call = sample(*given, *named, "--save-as", "pngs", "--output", "o", steps=1)
+
+    assert call.code == 0, call.err
+    assert {path.parent.name for path in Path("o").rglob("*.png")} == {"s2_l1c", "s2_l2a"}
 
 
 def test_a_modality_is_matched_to_the_model_by_name(sample, tmp_path, pictures):

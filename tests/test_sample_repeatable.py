@@ -271,11 +271,11 @@ def test_like_names_what_is_no_longer_the_same(sample, tmp_path, capsys):
 def test_like_takes_no_option_that_the_picture_decides_and_never_replaces_it(sample, capsys):
     sample("--save-as", "pngs", "--output", "o")
 
-    decided = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--seed", 4, "--steps", 9, "--dry-run")
+    decided = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--seed", 4, "--steps", 9, "--gpus", 2)
     replaced = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--output", "o/dem")
 
     assert (decided.code, replaced.code) == (2, 2)
-    assert "--steps, --seed, --dry-run" in decided.err
+    assert "--steps, --seed, --gpus" in decided.err
     assert "would be replaced" in replaced.err
 
 

@@ -28,7 +28,7 @@ def convert(
         int | None, typer.Option(min=1, help="Attention heads.", show_default="as configured, else heads of 64")
     ] = None,
     modalities: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help="Modalities in the order of the weights.",
@@ -55,7 +55,7 @@ def convert(
     from copgen_cli.modalities import parse_modalities
     from copgen_cli.model import conversion
 
-    named = None if modalities is None else parse_modalities(modalities, option="--modalities")
+    named = None if modalities is None else parse_modalities(",".join(modalities), option="--modalities")
     written = conversion.convert(
         source,
         target,

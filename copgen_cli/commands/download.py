@@ -40,7 +40,7 @@ def download(
     ] = None,
     data_dir: DataDirOption = None,
     sources: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help="Modalities; only cells that all of them have are kept.",
@@ -117,7 +117,9 @@ def download(
         },
         data_dir=data_dir,
         download={
-            "sources": in_index_order(parse_modalities(sources, option="--sources")) if sources is not None else None,
+            "sources": None
+            if sources is None
+            else in_index_order(parse_modalities(",".join(sources), option="--sources")),
             "workers": workers,
             "endpoint": endpoint,
             "token": token,

@@ -23,9 +23,11 @@ from copgen_cli.options import (
     SeedOption,
     SolverOption,
     StepsOption,
+    as_one_list,
     complete_lists,
     complete_names,
     config_file,
+    typed_options,
 )
 from copgen_cli.records import Ignored
 
@@ -54,7 +56,7 @@ def evaluate(
         ),
     ] = None,
     metrics: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help=f"{', '.join(Metric)}.",
@@ -63,7 +65,7 @@ def evaluate(
         ),
     ] = None,
     pairs: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help=f"What is translated to what: {', '.join(GROUPS)}, or CONDITION:TARGET such as dem+s1_rtc:s2_l2a.",
@@ -123,7 +125,7 @@ def evaluate(
 
     if (real is None) != (generated is None):
         raise UsageError("--real and --generated belong together.", hint="Give both, or neither and a --model.")
-    given = ", ".join(f"--{name.replace('_', '-')}" for name in MODEL_OPTIONS if _is_typed(context, name))
+    given = ", ".join(typed_options(context, MODEL_OPTIONS))
     if real is not None and given:
         raise UsageError("--real and --generated are judged without a model.", hint=f"Drop them, or drop {given}.")
     settings = load_settings(
@@ -131,8 +133,8 @@ def evaluate(
         region=region,
         data_dir=data_dir,
         evaluate={
-            "metrics": metrics,
-            "pairs": pairs,
+            "metrics": as_one_list(metrics),
+            "pairs": as_one_list(pairs),
             "n_samples": n_samples,
             "limit": limit,
             "features": features,
@@ -173,9 +175,3 @@ def evaluate(
                 console.line(line)
     if written and not json:
         console.result("Written", **written)
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line, rather than being left to its default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

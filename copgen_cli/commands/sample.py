@@ -25,11 +25,13 @@ from copgen_cli.options import (
     SeedOption,
     SolverOption,
     StepsOption,
+    as_one_list,
     complete_assignments,
     complete_lists,
     complete_names,
     config_file,
     modality_names,
+    typed_options,
 )
 from copgen_cli.records import Ignored
 
@@ -42,12 +44,18 @@ if TYPE_CHECKING:
     from copgen_cli.settings import Settings
 
 FROM_SETTINGS = "from settings"
+SAID_BY_A_PICTURE = (
+    "generate", "condition", "region", "resolution", "n_samples", "spread", "steps", "solver", "guidance_scale", "seed",
+    "save_as", "limit", "batch_size", "gpus", "num_processes", "dtype", "compile", "preview", "ignored", "data_dir",
+    "dry_run",
+)  # fmt: skip
+"""Options that say nothing beside --like."""
 
 
 def sample(
     context: typer.Context,
     generate: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help=f"What to generate: {', '.join(modality_names())}.",
@@ -56,7 +64,7 @@ def sample(
         ),
     ] = None,
     condition: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help="What is given. Without it, and without --input, nothing is.",
@@ -152,14 +160,7 @@ def sample(
     Example:  copgen sample --condition s1_rtc --generate dem,s2_l2a
     """
     if like is not None:
-        decided = {
-            "--generate": generate, "--condition": condition, "--resolution": resolution, "--n-samples": n_samples,
-            "--steps": steps, "--solver": solver, "--guidance-scale": guidance_scale, "--seed": seed,
-            "--save-as": save_as, "--limit": limit, "--batch-size": batch_size, "--dtype": dtype,
-            "--preview": preview, "--spread": spread or None, "--compile": compile or None,
-            "--dry-run": dry_run or None,
-        }  # fmt: skip
-        _refuse([option for option, value in decided.items() if value is not None])
+        _refuse(typed_options(context, SAID_BY_A_PICTURE))
         _repeat(like, model, input or (), data, device, output, json=json)
         return
     from copgen_cli import launching
@@ -191,8 +192,8 @@ def sample(
         },
     )
     wishes = Wishes(
-        condition=condition,
-        generate=generate,
+        condition=as_one_list(condition),
+        generate=as_one_list(generate),
         inputs=tuple(input or ()),
         data=data,
         resolution=resolution,
@@ -248,7 +249,7 @@ def _help(settings: Settings, wishes: Wishes, world: World) -> int:
 def _refuse(options: Sequence[str]) -> None:
     if options:
         raise UsageError(
-            f"--like says all that {', '.join(options)} would.", hint="Leave these out, or leave --like out."
+            f"--like leaves nothing for {', '.join(options)} to say.", hint="Leave these out, or leave --like out."
         )
 
 

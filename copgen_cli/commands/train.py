@@ -66,7 +66,7 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate after warm-up.", show_default=SETTINGS)] = None,
     modalities: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="LIST",
             help="Which to train on, in this order.",
@@ -135,7 +135,7 @@ def train(
     chosen = {
         "preset": preset, "gpus": gpus, "num_processes": num_processes, "mixed_precision": mixed_precision,
         "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "lr": lr, "init_from": init_from,
-        "modalities": None if modalities is None else parse_modalities(modalities, option="--modalities"),
+        "modalities": None if modalities is None else parse_modalities(",".join(modalities), option="--modalities"),
         "workdir": workdir, "resume": resume, "save_every": save_every, "validate_every": validate_every,
         "preview_every": preview_every, "log_every": log_every, "max_time": max_time, "compile": compile,
         "activation_checkpointing": activation_checkpointing, "accelerate_config": accelerate_config, "vae": vae,

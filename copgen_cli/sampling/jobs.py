@@ -65,6 +65,8 @@ def check_wishes(settings: Settings, wishes: Wishes) -> tuple[SampleRequest, dic
     inputs = parse_inputs(wishes.inputs)
     if inputs and wishes.data:
         raise UsageError("--input and --data are both given.", hint="Conditions come from one of them; drop the other.")
+    if wishes.data and not (wishes.condition or "").strip(" ,"):
+        raise UsageError("--data without a --condition gives nothing.", hint="Name what it gives, or drop --data.")
     request = SampleRequest(
         roles=choose_roles(wishes.condition, wishes.generate, inputs),
         n_samples=asked.n_samples,
