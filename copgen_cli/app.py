@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,11 +93,15 @@ def copgen(
     context.obj = GlobalOptions(config=config)
 
 
-def main() -> None:
-    """Run the command line; exit codes are those of the contract."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line, by default that of the process; exit codes are those of the contract.
+
+    Args:
+        arguments: what stands behind `copgen`.
+    """
     signal.signal(signal.SIGTERM, _leave_on_sigterm)
     try:
-        app()
+        app(args=arguments, prog_name="copgen" if arguments else None)
     except CopgenError as problem:
         console.error(problem)
         sys.exit(problem.exit_code)

@@ -1,19 +1,19 @@
 """The whole way on a simulated region, as the commands that one would type: what `copgen quickstart` runs.
 
-Each step is a process of its own with a real command line, so that what is shown is what can be repeated by hand.
+Each step is a real command line, so that what is shown is what can be repeated by hand. They share one process: most
+would otherwise take longer to load torch than to do their work.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import itertools
 import os
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,9 +177,7 @@ def _even_split_seed(cells: list[str]) -> int:
 
 
 def run_step(folder: Path, step: Step, options: Sequence[str] = ()) -> int:
-    """Run one step in the folder, as a process of its own, under the settings of the folder alone.
-
-    Whoever stops this process stops the step too, and waits until it has saved what it has.
+    """Run one step in the folder, under the settings of the folder alone.
 
     Args:
         folder: of the tour.
@@ -187,22 +185,27 @@ def run_step(folder: Path, step: Step, options: Sequence[str] = ()) -> int:
         options: of `copgen` itself, that stand before the command.
 
     Returns:
-        Its exit code; negative is the signal that killed it.
+        Its exit code.
     """
-    command = [sys.executable, "-m", "copgen_cli", *options, *step.arguments]
-    # variables such as COPGEN_DATA_DIR and HF_ENDPOINT outweigh a settings file, and would mix simulated and real cells
-    ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX) or name in HUB_VARIABLES}
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    process = subprocess.Popen(command, cwd=folder, env=environment)
+    from copgen_cli.app import main  # which has this command too
+
+    with contextlib.chdir(folder), _without_variables_of_the_user():
+        try:
+            main([*options, *step.arguments])
+        except SystemExit as leaving:
+            return leaving.code if isinstance(leaving.code, int) else 0
+    return 0
+
+
+@contextlib.contextmanager
+def _without_variables_of_the_user() -> Iterator[None]:
+    """COPGEN_DATA_DIR, HF_ENDPOINT and their like outweigh a settings file, and would mix simulated and real cells."""
+    theirs = {name for name in os.environ if name.upper().startswith(ENV_PREFIX) or name in HUB_VARIABLES}
+    kept = {name: os.environ.pop(name) for name in theirs}
     try:
-        return process.wait()
-    except KeyboardInterrupt:  # a terminal sends it to the step as well
-        process.wait()
-        raise
-    except SystemExit:  # on SIGTERM, which came to this process alone
-        process.terminate()
-        process.wait()
-        raise
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from copgen_cli.app import app
 from copgen_cli.data.split import SplitRule, split_of
-from copgen_cli.errors import CopgenError, UsageError
+from copgen_cli.errors import UsageError
 from copgen_cli.quickstart import RUGGED, Step, claim_folder, run_step, write_settings
 from copgen_cli.settings import load_settings
 from copgen_cli.simulation.world import cells_of_region
@@ -136,12 +136,3 @@ def test_the_steps_of_a_tour_say_as_much_as_the_tour(tmp_path, monkeypatch, opti
     CliRunner().invoke(app, [*options, "quickstart", "--output", str(tmp_path / "tour")])
 
     assert seen == [options]
-
-
-def test_a_step_that_is_killed_is_an_error_that_names_the_signal(tmp_path, monkeypatch):
-    monkeypatch.setattr("copgen_cli.quickstart.run_step", lambda *_: -signal.SIGKILL)
-
-    run = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "tour")])
-
-    assert isinstance(run.exception, CopgenError)
-    assert "Step 1 was killed by SIGKILL" in str(run.exception)

@@ -19,9 +19,10 @@ from copgen_cli.data.manifest import Outcome
 from copgen_cli.data.store_format import AutoencoderFacts
 from copgen_cli.modalities import Modality
 from copgen_cli.model.parallel import World
-from copgen_cli.sampling.jobs import Wishes, plan_job
+from copgen_cli.sampling.jobs import plan_job
 from copgen_cli.sampling.painter import Task
 from copgen_cli.sampling.running import Job, Step, draw, start_run, units_of
+from copgen_cli.sampling.wishes import Wishes
 from copgen_cli.settings import load_settings
 
 NAMES = list("abcdefg")

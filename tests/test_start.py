@@ -66,6 +66,16 @@ def test_quiet_and_verbose_exclude_each_other():
     assert "exclude each other" in process.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [["sample", "--generate", "dem,dem"], ["evaluate", "--metrics", "psrn"]], ids=lambda words: words[0]
+)
+def test_wrong_usage_is_told_before_torch_is_imported(command):
+    process = run(*command)
+
+    assert process.returncode == 2
+    assert imported(process) & {"torch", "diffusers"} == set()
+
+
 def test_a_command_that_does_not_exist_is_wrong_usage():
     assert run("downlaod").returncode == 2
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_stores import tiny_store
 from torch.testing import assert_close
 
-from copgen_cli.model.checkpoint import WEIGHTS_NAME
+from copgen_cli.model.weights import WEIGHTS_NAME
 
 STEPS = 6
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.evaluation.metrics import Metric
+from copgen_cli.evaluation.metrics import Metric, parse_metrics
 from copgen_cli.evaluation.pairs import GROUPS
 from copgen_cli.options import (
     BatchSizeOption,
@@ -151,6 +151,9 @@ def evaluate(
             "dtype": dtype,
         },
     )
+    if settings.evaluate.metrics:
+        parse_metrics(settings.evaluate.metrics)  # a misspelt name is told before torch is loaded
+
     from copgen_cli.evaluation.assessing import assess_folders, assess_model
     from copgen_cli.evaluation.report import as_json, as_text
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from copgen_cli import console
-from copgen_cli.errors import CopgenError
 from copgen_cli.options import OverwriteOption
 
 DEFAULT_FOLDER = Path("copgen-quickstart")
@@ -37,11 +35,6 @@ def quickstart(
     for number, step in enumerate(todo, start=1):
         console.note(f"\n[{number}/{len(todo)}] {step.title}\n$ {step.line}")
         code = run_step(output, step, console.verbosity_options())
-        if code < 0:
-            raise CopgenError(
-                f"Step {number} was killed by {signal.Signals(-code).name}.",
-                hint="The same command goes on from there; if memory ran out, close other programs before.",
-            )
         if code:
             console.note(f"Step {number} ended with code {code}; the same command goes on from there.")
             raise typer.Exit(code)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from copgen_cli.model.parallel import World
-    from copgen_cli.sampling.jobs import Wishes
     from copgen_cli.sampling.running import Job
+    from copgen_cli.sampling.wishes import Wishes
     from copgen_cli.settings import Settings
 
 FROM_SETTINGS = "from settings"
@@ -164,11 +164,7 @@ def sample(
         _repeat(like, model, input or (), data, device, output, json=json)
         return
     from copgen_cli import launching
-    from copgen_cli.model.devices import choose_device
-    from copgen_cli.model.parallel import World, join_world
-    from copgen_cli.sampling.jobs import Wishes, check_wishes, plan_job
-    from copgen_cli.sampling.listing import finish
-    from copgen_cli.sampling.running import draw, start_run, steps_of, units_of
+    from copgen_cli.sampling.wishes import Wishes, check_wishes
     from copgen_cli.settings import load_settings
 
     settings = load_settings(
@@ -202,10 +198,17 @@ def sample(
         preview=preview,
         compiled=compile,
     )
+    check_wishes(settings, wishes)
+
+    from copgen_cli.model.devices import choose_device
+    from copgen_cli.model.parallel import World, join_world
+    from copgen_cli.sampling.jobs import plan_job
+    from copgen_cli.sampling.listing import finish
+    from copgen_cli.sampling.running import draw, start_run, steps_of, units_of
+
     launched = launching.was_launched()
     processes = 1 if launched or dry_run else launching.count_processes(settings.sample)
     if processes > 1 or (settings.sample.accelerate_config is not None and not launched):
-        check_wishes(settings, wishes)
         raise typer.Exit(launching.launch(processes, settings.sample))
     chosen = choose_device(settings.sample.device)
     world = join_world(chosen) if launched else World(chosen)

@@ -15,16 +15,17 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor, nn
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-from copgen_cli.model.checkpoint import WEIGHTS_NAME, fetch_from_hub, read_tensors
+from copgen_cli.model.weights import WEIGHTS_NAME, fetch_from_hub, read_tensors
+
+if TYPE_CHECKING:  # diffusers takes as long to load as torch, and encoding that has nothing left to do needs none of it
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
 DEFAULT_ID = "stabilityai/sd-vae-ft-ema"
 """Hub id of the autoencoder that the published model was trained with."""
@@ -235,6 +236,8 @@ def load_preview_decoder(source: str | Path = PREVIEW_ID, *, device: str | torch
         CopgenError: there is no such source, or the hub cannot be reached and has not been before.
         BrokenInputError: the folder does not hold one.
     """
+    from diffusers import AutoencoderTiny
+
     path = Path(source).expanduser()
     folder = path if path.is_dir() else fetch_from_hub(str(source), ["config.json", WEIGHTS_NAME])
     config = _read_config(folder / "config.json", "AutoencoderTiny")
@@ -258,6 +261,8 @@ def _read_folder(folder: Path) -> AutoencoderKL:
 
 def _read_compvis(path: Path) -> AutoencoderKL:
     """An autoencoder under CompVis names, alone or inside a latent diffusion checkpoint; sizes are read off it."""
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
     tensors = read_tensors(path)
     for prefix in ("first_stage_model.", "vae."):
         if any(name.startswith(prefix) for name in tensors):
@@ -298,6 +303,8 @@ def _config_of(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def _assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
     scale, layers = config.get("scaling_factor", PUBLISHED_SCALE), config.get("layers_per_block", 1)
     known = isinstance(scale, int | float) and isinstance(layers, int)
     if not known or not 0 < scale < math.inf or layers > len(tensors):

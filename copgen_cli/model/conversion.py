@@ -18,8 +18,9 @@ from copgen_cli import __version__
 from copgen_cli.errors import BusyError, MismatchError
 from copgen_cli.model.autoencoder import fingerprint, read_autoencoder
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-from copgen_cli.model.checkpoint import find_weights, load_transformer
+from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.pipeline import CopGenPipeline
+from copgen_cli.model.weights import find_weights
 
 MANIFEST_NAME = "copgen_convert.json"
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.model.checkpoint import WEIGHTS_NAME
 from copgen_cli.model.checkpoint_folder import write_folder
 from copgen_cli.model.optimisation import AveragedWeights, LossScale, make_optimizer
 from copgen_cli.model.parallel import World
 from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.model.weights import WEIGHTS_NAME
 from copgen_cli.records import Prediction
 from copgen_cli.sections import TrainSettings
 

@@ -13,37 +13,22 @@ from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, load_preview_decoder
 from copgen_cli.model.devices import choose_dtype
-from copgen_cli.records import Ignored, SampleRequest
+from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
 from copgen_cli.sampling.data import choose_data, open_data, table_of
 from copgen_cli.sampling.images import SUFFIXES, Frame, advice_on_scale
-from copgen_cli.sampling.inputs import Nothing, Source, open_pictures, parse_inputs
+from copgen_cli.sampling.inputs import Nothing, Source, open_pictures
 from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
 from copgen_cli.sampling.painter import Decoder, Painter
 from copgen_cli.sampling.places import Places, read_places
 from copgen_cli.sampling.provenance import Recipe
-from copgen_cli.sampling.roles import check_known, choose_roles
+from copgen_cli.sampling.roles import check_known
 from copgen_cli.sampling.running import Job, SaveAs
+from copgen_cli.sampling.wishes import Wishes, check_wishes
 from copgen_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
 TINY = "tiny"
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What one call asks for besides the settings."""
-
-    condition: str | None = None
-    generate: str | None = None
-    inputs: tuple[str, ...] = ()
-    data: Path | None = None
-    resolution: int | None = None
-    spread: bool = False
-    ignored: Ignored = Ignored.MARGINALISE
-    preview: str | None = None
-    """Name of a small decoder to use in place of the autoencoder."""
-    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,30 +38,6 @@ class Plan:
     job: Job
     output: Path
     notes: tuple[str, ...]
-
-
-def check_wishes(settings: Settings, wishes: Wishes) -> tuple[SampleRequest, dict[Modality, Path]]:
-    """The request that settings and wishes amount to, and the pictures that are named, as far as they go together.
-
-    Raises:
-        UsageError: the wishes contradict one another, or a path is not there.
-    """
-    asked = settings.sample
-    inputs = parse_inputs(wishes.inputs)
-    if inputs and wishes.data:
-        raise UsageError("--input and --data are both given.", hint="Conditions come from one of them; drop the other.")
-    if wishes.data and not (wishes.condition or "").strip(" ,"):
-        raise UsageError("--data without a --condition gives nothing.", hint="Name what it gives, or drop --data.")
-    request = SampleRequest(
-        roles=choose_roles(wishes.condition, wishes.generate, inputs),
-        n_samples=asked.n_samples,
-        steps=asked.steps,
-        solver=asked.solver,
-        guidance_scale=asked.guidance_scale,
-        seed=asked.seed,
-    )
-    _check_spread(request, spread=wishes.spread)
-    return request, inputs
 
 
 def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
@@ -197,12 +158,3 @@ def _advice_on(path: Path, modality: Modality) -> str | None:
     """By the first picture, where a folder of them is named."""
     first = path if path.is_file() else next((file for file in path.iterdir() if file.suffix in SUFFIXES), None)
     return advice_on_scale(first, modality) if first is not None else None
-
-
-def _check_spread(request: SampleRequest, *, spread: bool) -> None:
-    if spread and request.n_samples < 2:
-        raise UsageError("--spread of one sample.", hint="Add --n-samples 4, or more.")
-    if spread and not request.conditions:
-        raise UsageError(
-            "--spread without a condition: the samples have nothing in common.", hint="Add --condition or --input."
-        )

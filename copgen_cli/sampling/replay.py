@@ -16,13 +16,14 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.sampling.images import Frame
 from copgen_cli.sampling.inputs import Record, Source, parse_inputs
-from copgen_cli.sampling.jobs import OUTPUTS, Wishes, make_job, open_source
+from copgen_cli.sampling.jobs import OUTPUTS, make_job, open_source
 from copgen_cli.sampling.models import load_model
 from copgen_cli.sampling.outputs import Drawing, draw_grid_page, draw_pictures, sample_ids
 from copgen_cli.sampling.pages import Painted
 from copgen_cli.sampling.painter import Painter, Picture, Task
 from copgen_cli.sampling.provenance import Provenance, read_provenance
 from copgen_cli.sampling.running import Job, SaveAs, assemble
+from copgen_cli.sampling.wishes import Wishes
 
 
 @dataclass(frozen=True, slots=True)
