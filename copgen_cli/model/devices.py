@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import platform
+
 import torch
 
 from copgen_cli.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -30,6 +35,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The arithmetic of that name for using a model; "auto" is bfloat16 on CUDA and float32 elsewhere."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "bfloat16":
+        warn_of_imitation(device)
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
@@ -39,6 +46,12 @@ def choose_training_dtype(name: str, device: torch.device) -> torch.dtype:
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
         return torch.bfloat16 if native and device.type in ("cuda", "cpu") else torch.float32
     return choose_dtype(name, device)
+
+
+def warn_of_imitation(device: torch.device) -> None:
+    """Tell who chose bfloat16 by name that this processor has no instructions for it."""
+    if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64") and not _cpu_multiplies_bfloat16():
+        log.warning("this processor only imitates bfloat16, many times slower than it computes in float32")
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -13,6 +13,7 @@ from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.data_order import DrawnSamples, MomentsDataset
+from copgen_cli.model.devices import warn_of_imitation
 from copgen_cli.model.diffusion import TimestepLaw, denoising_loss_parts, prediction_of
 from copgen_cli.model.memory import choose_micro_batch, shrink_until_it_fits
 from copgen_cli.model.new_network import make_network
@@ -119,6 +120,8 @@ def timestep_law(settings: TrainSettings, modalities: Sequence[Modality]) -> Tim
 
 def choose_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
     """What "auto" stands for on this device; float32 on the CPU, where one process and two then agree best."""
+    if name == "bf16":
+        warn_of_imitation(device)
     if name != "auto":
         return name  # type: ignore[return-value]
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
