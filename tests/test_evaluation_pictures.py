@@ -224,6 +224,16 @@ def test_a_folder_of_means_alone_holds_no_samples(tmp_path):
         read(tmp_path / "real", tmp_path / "made")
 
 
+def test_a_folder_of_pages_is_refused_with_how_to_draw_single_pictures(tmp_path):
+    save(tmp_path / "real" / "dem" / "a.png", 1)
+    save(tmp_path / "made" / "grid_0001.png", 1)
+
+    with pytest.raises(CopgenError, match="nothing to compare") as refused:
+        read(tmp_path / "real", tmp_path / "made")
+
+    assert "--save-as pngs" in refused.value.hint
+
+
 def test_folders_that_share_no_modality_are_refused(tmp_path):
     save(tmp_path / "real" / "dem" / "a.png", 1)
     save(tmp_path / "made" / "s1_rtc" / "a.png", 1)

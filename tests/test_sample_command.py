@@ -429,6 +429,15 @@ def test_the_newest_model_trained_on_the_region_is_the_default_and_it_says_so(sa
     assert listing["settings"]["model"]["id"] == "runs/rome-tiny/model"
 
 
+def test_the_folder_of_a_run_stands_for_the_model_in_it(sample, tmp_path):
+    small_model(tmp_path / "mine" / "model")
+
+    call = sample("--generate", "dem", "--output", "o", named="mine")
+
+    assert call.code == 0, call.err
+    assert json.loads(Path("o/samples.json").read_text())["settings"]["model"]["id"] == "mine/model"
+
+
 def test_guidance_solvers_and_the_published_labels_change_the_result(sample, pictures):
     arguments = ("--input", f"s1_rtc={pictures / 's1_rtc'}", "--generate", "dem", "--save-as", "pngs", "--limit", 1)
     choices = {

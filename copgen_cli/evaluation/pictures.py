@@ -94,7 +94,9 @@ def read_folders(
     if not shared:
         raise CopgenError(
             f"{real} has {', '.join(groups)} and {generated} has {', '.join(groups_generated)}: nothing to compare.",
-            hint="Give two folders of pictures, or two with folders named as modalities, such as dem.",
+            hint="Draw single pictures, with `copgen sample --save-as pngs`: pages of a grid can not be judged."
+            if any(generated.glob("grid_*.png"))
+            else "Give two folders of pictures, or two with folders named as modalities, such as dem.",
         )
     for folder, inside in ((real, groups), (generated, groups_generated)):
         alone = [name for name in inside if name not in shared]

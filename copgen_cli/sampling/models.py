@@ -42,7 +42,7 @@ class LoadedModel:
 
 
 def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
-    """The named model; else the newest finished one trained on the region; else the one in the package.
+    """The named model, or that of the named run; else the newest finished one trained on the region; else the one in the package.
 
     A run counts as the region's where it lies in a folder that --workdir did not name: other names say nothing.
 
@@ -51,8 +51,12 @@ def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     """
     runs = [run_folder(runs_dir, region, preset) for preset in Preset]
     if named is not None:
-        place = Path(named).resolve()
-        return ModelChoice(named, of_region=any(place.is_relative_to(run.resolve()) for run in runs))
+        place = Path(named).expanduser()
+        of_region = any(place.resolve().is_relative_to(run.resolve()) for run in runs)
+        made = model_folder(place)
+        if (made / INDEX_NAME).is_file() and not (place / INDEX_NAME).is_file():
+            return ModelChoice(made.as_posix(), "the model of that run", of_region)
+        return ModelChoice(named, of_region=of_region)
     folders = [model_folder(run) for run in runs]
     trained = [folder for folder in folders if (folder / INDEX_NAME).is_file()]
     if trained:
