@@ -108,6 +108,20 @@ def test_a_second_run_asks_only_for_the_revision_of_the_tables_and_says_that_not
     assert [request.kind for request in hub.requests[asked:]] == ["resolve"] * 4
 
 
+def test_a_table_that_was_damaged_on_disk_is_fetched_again(run, hub, archive):
+    run("download", "--endpoint", hub.endpoint)
+    table = ROME.parent / "Core-S1RTC/metadata.parquet"
+    damaged = bytearray(table.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    table.write_bytes(damaged)
+    asked = len(hub.requests)
+
+    assert run("download", "--endpoint", hub.endpoint)[0] == 0
+
+    assert table.read_bytes() == archive.table(Modality.S1RTC).read_bytes()
+    assert [r.path.split("/")[4] for r in hub.requests[asked:] if r.kind == "cdn"] == ["Core-S1RTC"]
+
+
 def test_a_source_added_later_is_all_that_is_fetched(run, hub, archive):
     run("download", "--endpoint", hub.endpoint, "--sources", "s1_rtc,s2_l2a")
     asked = len(hub.requests)

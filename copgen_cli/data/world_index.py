@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from copgen_cli.data.atomic import Place
+from copgen_cli.data.atomic import Place, hash_file
 from copgen_cli.data.remote import Archive, RemoteFile, UnreachableError
 from copgen_cli.errors import BrokenInputError, UnavailableError
 from copgen_cli.modalities import Modality
@@ -33,6 +33,8 @@ class WorldIndex:
 class _Sidecar:
     etag: str
     size: int
+    sha256: str
+    """Of the table as it came: one that was damaged since is fetched again."""
     revision: str | None
 
 
@@ -74,7 +76,8 @@ def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:
             ) from None
         _sidecar_file(kept).unlink(missing_ok=True)  # from here on, neither describes the other
     if remote.etag:
-        sidecar = json.dumps(asdict(_Sidecar(remote.etag, remote.size, remote.commit))) + "\n"
+        came = place.describe(path)
+        sidecar = json.dumps(asdict(_Sidecar(remote.etag, remote.size, came.sha256, remote.commit))) + "\n"
         place.write(_sidecar_file(Path(path)).as_posix(), sidecar.encode())
     return kept
 
@@ -87,7 +90,7 @@ def _read_sidecar(kept: Path) -> _Sidecar | None:
     """What the table on disk is; None where there is none, or another than the sidecar describes."""
     try:
         values = json.loads(_sidecar_file(kept).read_bytes())
-        known = _Sidecar(str(values["etag"]), int(values["size"]), values["revision"])
-        return known if kept.stat().st_size == known.size else None
+        known = _Sidecar(str(values["etag"]), int(values["size"]), str(values["sha256"]), values["revision"])
+        return known if kept.stat().st_size == known.size and hash_file(kept) == known.sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
