@@ -8,6 +8,7 @@ All of it depends on the seed and the cell's name alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from scipy import ndimage
 from copgen_cli.data.grid import FOOTPRINT_METRES, Cell, Footprint, candidates_in_box, footprint, is_in_box, parse_cell
 from copgen_cli.errors import UsageError
 from copgen_cli.simulation.atmosphere import Air, at_top_of_atmosphere, clouds_over, sun_at, veiled
-from copgen_cli.simulation.climate import climate_of
+from copgen_cli.simulation.climate import climate_of, land_of, points_of
 from copgen_cli.simulation.landcover import LandCover, cover_height, land_cover_of
 from copgen_cli.simulation.noise import Float32, Frame, generator_of
 from copgen_cli.simulation.optical import OpticalPass, surface_reflectance, through_the_optics
@@ -29,6 +30,7 @@ WORLD_VERSION = 1
 """Rises when a seed begins to give another world, so that no archive mixes two of them."""
 SIZE = 1068
 """Pixels a side of a radar or optical thumbnail; elevation has a third of them."""
+_CELLS_AT_A_TIME = 256  # that are looked at, where some of a kind are sought
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,18 +263,28 @@ def cells_of_region(
     rows = candidates_in_box(*bbox)
     ends = np.cumsum([len(columns) for _, columns in rows])
     chosen: list[Cell] = []
-    for number in generator_of(seed, "region").permutation(int(ends[-1])):
-        if len(chosen) == count:
+    numbers = generator_of(seed, "region").permutation(int(ends[-1]))
+    for first in range(0, len(numbers), _CELLS_AT_A_TIME):
+        if len(chosen) >= count:
             break
-        index = int(np.searchsorted(ends, number, side="right"))
-        row, columns = rows[index]
-        cell = Cell(row, columns[int(number) - int(ends[index])])  # counted from the end of its row
-        if not is_in_box(cell, *bbox):
-            continue
-        climate = climate_of(footprint(cell), seed)
-        if float(climate.base.max()) > 0 and float(climate.rugged.mean()) >= least_rugged:
-            chosen.append(cell)
+        cells = []
+        for number in numbers[first : first + _CELLS_AT_A_TIME]:
+            index = int(np.searchsorted(ends, number, side="right"))
+            row, columns = rows[index]
+            cells.append(Cell(row, columns[int(number) - int(ends[index])]))  # counted from the end of its row
+        chosen += _with_land([cell for cell in cells if is_in_box(cell, *bbox)], seed, least_rugged)
+    del chosen[count:]
     if not chosen:
         kind = f"land as rugged as {least_rugged:g}" if least_rugged > 0 else "land"
         raise UsageError(f"The box holds no cell with {kind}.", hint="Choose a larger box or another --seed.")
     return [cell.name for cell in sorted(chosen)]
+
+
+def _with_land(cells: Sequence[Cell], seed: int, least_rugged: float) -> list[Cell]:
+    """Those that are not open sea, and rugged enough."""
+    if not cells:
+        return []
+    lat, lon = (np.stack(points) for points in zip(*(points_of(footprint(cell)) for cell in cells), strict=True))
+    base, rugged = (field.astype(np.float32) for field in land_of(lat, lon, seed))
+    wanted = (base.max(axis=(1, 2)) > 0) & (rugged.mean(axis=(1, 2)) >= least_rugged)
+    return [cell for cell, is_wanted in zip(cells, wanted, strict=True) if is_wanted]
