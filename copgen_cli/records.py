@@ -225,6 +225,8 @@ class ValidationReport:
     samples: int
     loss: float
     """Summed over modalities, mean over samples."""
+    train_loss: float
+    """Likewise of as many samples of the train split: the lower beside the other, the more is learned by heart."""
     by_modality: Mapping[Modality, float]
     by_timesteps: Mapping[str, float]
     """Mean loss of one modality by range of its timestep, such as "1-250"."""

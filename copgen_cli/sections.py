@@ -322,7 +322,7 @@ class TrainSettings(Section):
     validate_every: NonNegativeInt = 5_000
     """Steps between validations on the test split; 0 is never."""
     validate_samples: PositiveInt = 256
-    """Samples of the test split that a validation looks at, at most."""
+    """Samples of the test split, and of the train split, that a validation looks at, at most."""
     preview_every: NonNegativeInt = 5_000
     """Steps between previews; 0 is never."""
     preview_samples: PositiveInt = 4

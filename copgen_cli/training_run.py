@@ -226,7 +226,8 @@ def _describe(report: TrainReport) -> str:
 def _mention(report: TrainReport) -> None:
     if report.validation is not None:
         parts = ", ".join(f"{modality} {loss:.4f}" for modality, loss in report.validation.by_modality.items())
-        console.note(f"Step {report.step}: validation loss {report.validation.loss:.4f} ({parts})")
+        known = f"; {report.validation.train_loss:.4f} on places of the train split"
+        console.note(f"Step {report.step}: validation loss {report.validation.loss:.4f} ({parts}){known}")
     if report.checkpoint is not None:
         console.detail(f"Step {report.step}: wrote {report.checkpoint}")
     if report.preview is not None:

@@ -257,10 +257,11 @@ def test_validation_is_of_the_averaged_weights_and_the_same_however_often_and_in
     tmp_path, monkeypatch
 ):
     samples = held_out(tiny_store(tmp_path / "store", test=9))
+    seen = DrawnSamples(LatentStore(tmp_path / "store" / Split.TRAIN), 0.5, seed=0)
     state = TrainState.begin(make_network(SPEC, SETTINGS), SETTINGS)
 
     def look():
-        return validate(state, samples, 9, ALL, lambda: torch.autocast("cpu", enabled=False))
+        return validate(state, samples, seen, 9, ALL, lambda: torch.autocast("cpu", enabled=False))
 
     first = look()
     with torch.no_grad():
@@ -269,6 +270,8 @@ def test_validation_is_of_the_averaged_weights_and_the_same_however_often_and_in
     again = look()
 
     assert again.loss == pytest.approx(first.loss, rel=1e-5)
+    assert again.train_loss == pytest.approx(first.train_loss, rel=1e-5)
+    assert first.train_loss != first.loss
     assert first.loss == pytest.approx(sum(first.by_modality.values()), rel=1e-5)
     assert list(first.by_timesteps) == ["1-250", "251-500", "501-750", "751-1000"]
     state.average.values[-1].fill_(7.0)
@@ -282,7 +285,8 @@ def test_an_interrupted_validation_or_preview_gives_nothing_and_leaves_the_weigh
     autoencoder = ImageAutoencoder(tiny_autoencoder())
     preview = Preview(tmp_path, samples, samples.moments.names, ALL, autoencoder, SETTINGS, title="run")
 
-    assert validate(state, samples, 3, ALL, lambda: torch.autocast("cpu", enabled=False), lambda: True) is None
+    still = torch.autocast("cpu", enabled=False)
+    assert validate(state, samples, samples, 3, ALL, lambda: still, lambda: True) is None
     assert preview(state, lambda: True) is None
     assert all(torch.equal(a, b) for a, b in zip(before, state.net.parameters(), strict=True))
     assert state.net.training

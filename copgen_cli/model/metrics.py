@@ -28,6 +28,7 @@ def metrics_of(report: TrainReport) -> dict[str, Any]:
     }
     if report.validation is not None:
         line["validation/loss"] = report.validation.loss
+        line["validation/train_loss"] = report.validation.train_loss
         line |= {f"validation/{modality}": value for modality, value in report.validation.by_modality.items()}
         line |= {f"validation/timesteps {name}": value for name, value in report.validation.by_timesteps.items()}
     if report.checkpoint is not None:

@@ -97,7 +97,7 @@ def prepare_run(
         checkpoints=checkpoints,
         world=world,
         workers=settings.workers if settings.workers is not None else 4 if world.device.type == "cuda" else 0,
-        validate=_validation(test_data, spec, settings, modalities, world),
+        validate=_validation(train_data, test_data, spec, settings, modalities, world),
     )
     return Prepared(run, state, resumption, changed_settings(before, settings) if before else {})
 
@@ -219,19 +219,22 @@ def _try_once(state: TrainState, settings: TrainSettings, world: World, samples:
 
 
 def _validation(
-    data: MomentsDataset | None,
+    train_data: MomentsDataset,
+    test_data: MomentsDataset | None,
     spec: LatentSpec,
     settings: TrainSettings,
     modalities: Sequence[Modality],
     world: World,
 ) -> Validate | None:
-    """The loss on the test split, as a function of the state; None where there is nothing to look at."""
-    if data is None or not len(data.names):
+    """The loss on the test split, and beside it on the train split, as a function of the state; None without a test."""
+    if test_data is None or not len(test_data.names):
         return None
-    samples = DrawnSamples(data.select(modalities), spec.scale_factor, VALIDATION_SEED)
-    count = min(len(data.names), settings.validate_samples)
+    unseen, seen = (
+        DrawnSamples(data.select(modalities), spec.scale_factor, VALIDATION_SEED) for data in (test_data, train_data)
+    )
+    count = min(len(test_data.names), len(train_data.names), settings.validate_samples)
 
     def look(state: TrainState, interrupted: Callable[[], bool]) -> ValidationReport | None:
-        return validate(state, samples, count, modalities, lambda: autocast(settings, world.device), interrupted)
+        return validate(state, unseen, seen, count, modalities, lambda: autocast(settings, world.device), interrupted)
 
     return look
