@@ -39,7 +39,7 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
         names = [str(item) for item in known]
-        nearest = nearest_name(name, names)
+        nearest = nearest_name(str(name), names)
         suggestion = f"Did you mean {nearest!r}? " if nearest else ""
         super().__init__(f"Unknown {kind} {name!r}.", hint=f"{suggestion}Known: {', '.join(names) or 'none'}.")
 

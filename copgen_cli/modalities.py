@@ -29,6 +29,17 @@ class Split(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TypicalSizes:
+    """Bytes of what is fetched, as the public archive has them on average."""
+
+    thumbnail: int
+    row: int
+    """All columns of one product."""
+    footer: int
+    """Of a part file."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModalityFacts:
     """What is known of one modality, and nowhere else."""
 
@@ -42,6 +53,9 @@ class ModalityFacts:
     """Side of its thumbnail in pixels, as the archive holds it."""
     pixel_size: float
     """Ground size of one thumbnail pixel in metres."""
+    bands: tuple[str, ...]
+    """Columns of whole GeoTIFF files (`compressed` is a PNG)."""
+    typical: TypicalSizes
     grey: bool = False
     """One channel, repeated to three for the autoencoder."""
     has_product: bool = True
@@ -84,6 +98,7 @@ class Modality(StrEnum):
         raise UnknownNameError("modality folder", folder, known=[m.facts.folder for m in cls])
 
 
+_OPTICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
 _FACTS = {
     Modality.DEM: ModalityFacts(
         source="Core-DEM",
@@ -91,6 +106,8 @@ _FACTS = {
         title="Elevation (hillshade)",
         thumbnail_size=356,
         pixel_size=30.0,
+        bands=("compressed", "DEM"),
+        typical=TypicalSizes(thumbnail=60_000, row=540_000, footer=250_000),
         grey=True,
         has_product=False,
     ),
@@ -100,6 +117,8 @@ _FACTS = {
         title="Sentinel-1 RTC",
         thumbnail_size=1068,
         pixel_size=10.0,
+        bands=("vv", "vh"),
+        typical=TypicalSizes(thumbnail=1_200_000, row=10_700_000, footer=500_000),
     ),
     Modality.S2L1C: ModalityFacts(
         source="Core-S2L1C",
@@ -107,6 +126,8 @@ _FACTS = {
         title="Sentinel-2 L1C",
         thumbnail_size=1068,
         pixel_size=10.0,
+        bands=(*_OPTICAL, "B10", "B11", "B12", "cloud_mask"),
+        typical=TypicalSizes(thumbnail=180_000, row=10_500_000, footer=1_300_000),
         has_clouds=True,
     ),
     Modality.S2L2A: ModalityFacts(
@@ -115,9 +136,14 @@ _FACTS = {
         title="Sentinel-2 L2A",
         thumbnail_size=1068,
         pixel_size=10.0,
+        bands=(*_OPTICAL, "B11", "B12", "cloud_mask"),
+        typical=TypicalSizes(thumbnail=180_000, row=10_200_000, footer=1_200_000),
         has_clouds=True,
     ),
 }
+
+PUBLISHED = (Modality.DEM, Modality.S1RTC, Modality.S2L1C, Modality.S2L2A)
+"""What the published weights know, in their order; they do not name it."""
 
 
 def parse_modalities(text: str, *, option: str) -> tuple[Modality, ...]:

@@ -36,6 +36,9 @@ from copgen_cli.records import (
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in which `~` is the home folder, though no shell has read it."""
+
 
 class Section(BaseModel):
     """Common to all sections: unknown keys are refused, values never change after loading."""
@@ -155,6 +158,30 @@ class PackSettings(Section):
     """float16 halves the store; the error is far below the spread of a latent."""
 
 
+def _read_duration(value: Any) -> Any:
+    """Seconds, or text such as 90s, 45m, 11.5h, 2d or the 1-23:30:00 of Slurm, as seconds."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    try:
+        if ":" not in text:
+            return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+        days, _, clock = text.rpartition("-")
+        hours, minutes, seconds = (int(part) for part in f"{clock}:0".split(":")[:3])
+        return int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + seconds
+    except ValueError:
+        raise ValueError(f"{value!r} is no duration; write 90s, 45m, 11.5h, 2d or 23:30:00") from None
+
+
+Duration = Annotated[PositiveFloat, BeforeValidator(_read_duration)]
+"""A time span in seconds."""
+
+
+Width = Annotated[PositiveInt, Field(multiple_of=8)]
+"""Channels of a resolution of an autoencoder, whose norms have eight groups."""
+
+
 class AutoencoderSettings(Section):
     """How `copgen train-autoencoder` makes a small autoencoder of its own."""
 
@@ -162,7 +189,7 @@ class AutoencoderSettings(Section):
     """Updates; the last fifth of them lowers the learning rate, on whole patches."""
     batch_size: PositiveInt = 8
     """Crops of 128 px per update; a quarter as many whole patches of 256 px."""
-    channels: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+    channels: Annotated[tuple[Width, ...], Field(min_length=1)] = (16, 32, 64, 128)
     """Width of each resolution; every further one halves the side of the latents. Multiples of 8."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
@@ -183,6 +210,8 @@ class AutoencoderSettings(Section):
     seed: NonNegativeInt = 0
     save_every: PositiveInt = 250
     """Updates between checkpoints."""
+    max_time: Duration | None = None
+    """Save and stop after so long."""
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic; auto is bfloat16 where the device multiplies it natively."""
@@ -192,26 +221,6 @@ class AutoencoderSettings(Section):
         if self.frozen_encoder and self.init_from is None:
             raise ValueError("frozen_encoder needs init_from, the autoencoder whose encoder stays as it is")
         return self
-
-
-def _read_duration(value: Any) -> Any:
-    """Seconds, or text such as 90s, 45m, 11.5h, 2d or the 1-23:30:00 of Slurm, as seconds."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower()
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    try:
-        if ":" not in text:
-            return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
-        days, _, clock = text.rpartition("-")
-        hours, minutes, seconds = (int(part) for part in f"{clock}:0".split(":")[:3])
-        return int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + seconds
-    except ValueError:
-        raise ValueError(f"{value!r} is no duration; write 90s, 45m, 11.5h, 2d or 23:30:00") from None
-
-
-Duration = Annotated[PositiveFloat, BeforeValidator(_read_duration)]
-"""A time span in seconds."""
 
 
 class NetworkSettings(Section):
@@ -296,7 +305,7 @@ class TrainSettings(Section):
     """GPUs of this machine to train on."""
     num_processes: PositiveInt | None = None
     """Processes to train with; one per GPU, or on the CPU."""
-    accelerate_config: Path | None = None
+    accelerate_config: HomePath | None = None
     """Configuration file of accelerate, as `accelerate config` writes it."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """Arithmetic of the network; auto is bf16 on CUDA that has it and no elsewhere. Weights are float32."""
@@ -309,7 +318,7 @@ class TrainSettings(Section):
     workers: NonNegativeInt | None = None
     """Loader processes per training process; None is 4 beside a GPU and none on the CPU."""
 
-    workdir: Path | None = None
+    workdir: HomePath | None = None
     """Folder of the run; None is named by region and preset in `runs_dir`."""
     resume: str = "auto"
     """auto continues from the newest whole checkpoint, none refuses to, a path names one."""
@@ -379,7 +388,7 @@ class SampleSettings(Section):
     """GPUs of this machine that share the work; None is one, if there is any."""
     num_processes: PositiveInt | None = None
     """Processes that share the work; None is one for each of `gpus`."""
-    accelerate_config: Path | None = None
+    accelerate_config: HomePath | None = None
     """Configuration file of accelerate for the launch."""
 
     @model_validator(mode="after")

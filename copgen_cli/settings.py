@@ -10,9 +10,9 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -30,6 +30,7 @@ from copgen_cli.sections import (
     DownloadSettings,
     EncodeSettings,
     EvaluateSettings,
+    HomePath,
     PackSettings,
     PlainName,
     PrepareSettings,
@@ -42,10 +43,6 @@ DEFAULT_FILE = Path("copgen.toml")
 ENV_PREFIX = "COPGEN_"
 HUB_VARIABLES = {"HF_ENDPOINT": "endpoint", "HF_TOKEN": "token"}
 """Variables that the hub's own tools read, and the settings of downloads that they stand for."""
-
-
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
-"""A path in which `~` is the home folder, though no shell has read it."""
 
 
 class Settings(BaseSettings):
@@ -204,7 +201,7 @@ def _hub_environment_layer() -> Layer:
 
 
 def _file_layer(config: Path | None) -> Layer:
-    file = config or DEFAULT_FILE
+    file = Path(config or DEFAULT_FILE)
     if not file.is_file():
         if config is None:
             return Layer(str(file), {})

@@ -31,11 +31,11 @@ from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
 from copgen_cli.model.bundled import BUNDLED_NAME
 from copgen_cli.model.checkpoint_folder import remove_leftovers, step_folder
 from copgen_cli.model.devices import choose_device, choose_training_dtype
-from copgen_cli.model.export import export_model, put_right
+from copgen_cli.model.export import export_model, is_exported, put_right
 from copgen_cli.model.memory import estimate_bytes
 from copgen_cli.model.metrics import Metrics, metrics_of
 from copgen_cli.model.parallel import World, join_world
-from copgen_cli.model.resumption import find_resumption
+from copgen_cli.model.resumption import find_resumption, named_checkpoint
 from copgen_cli.model.training import Run
 from copgen_cli.model.training import train as take_steps
 from copgen_cli.model.training_setup import Prepared, check_amounts, prepare_run
@@ -60,13 +60,17 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
         The exit code.
     """
     device = choose_device(settings.device)
+    if overwrite:
+        _refuse_to_remove_what_is_needed(folder, settings)
     train_data, test_data, spec = open_data(store)
     world = join_world(device) if launching.was_launched() else World(device)
     with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
-        if overwrite and world.is_main:
-            forget_run(folder, settings)
-        prepared = prepare_run(train_data, test_data, spec, settings, checkpoints_folder(folder), world)
+        prepared = prepare_run(
+            train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite
+        )
         autoencoder = find_autoencoder(settings, spec, train_data, world.device) if world.is_main else None
+        if overwrite and world.is_main:  # only now: what is wrong with the new run is better known before
+            forget_run(folder)
         run = replace(prepared.run, preview=_preview(prepared, test_data or train_data, folder, autoencoder))
         if settings.mixed_precision == "auto" and world.is_main:
             _mention_faster_arithmetic(prepared.run)
@@ -115,20 +119,27 @@ def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]
     return train_data, test_data, spec
 
 
-def forget_run(folder: Path, settings: TrainSettings) -> None:
-    """Remove what a run wrote to its folder, and nothing else.
-
-    Raises:
-        UsageError: the run is to go on from one of the checkpoints to be removed.
-    """
-    if checkpoints_folder(folder).resolve() in Path(settings.resume).expanduser().resolve().parents:
-        raise UsageError(
-            f"--overwrite would remove {settings.resume}, from which --resume goes on.",
-            hint="Choose another --workdir, which leaves it where it is.",
-        )
-    for path in (checkpoints_folder(folder), previews_folder(folder), model_folder(folder), folder / "tensorboard"):
+def forget_run(folder: Path) -> None:
+    """Remove what a run wrote to its folder, and nothing else."""
+    for path in _written_by_a_run(folder):
         shutil.rmtree(path, ignore_errors=True)
     metrics_file(folder).unlink(missing_ok=True)
+
+
+def _written_by_a_run(folder: Path) -> tuple[Path, ...]:
+    return checkpoints_folder(folder), previews_folder(folder), model_folder(folder), folder / "tensorboard"
+
+
+def _refuse_to_remove_what_is_needed(folder: Path, settings: TrainSettings) -> None:
+    """Raises UsageError where a run that is to replace another needs something of it."""
+    removed = {path.resolve() for path in _written_by_a_run(folder)}
+    for option, source in (("resume", settings.resume), ("init-from", settings.init_from), ("vae", settings.vae)):
+        place = Path(source or ".").expanduser().resolve()
+        if removed & {place, *place.parents}:
+            raise UsageError(
+                f"--overwrite would remove {source}, which --{option} needs.",
+                hint="Choose another --workdir, which leaves it where it is.",
+            )
 
 
 def check(settings: TrainSettings, store: Path, processes: int) -> None:
@@ -137,29 +148,47 @@ def check(settings: TrainSettings, store: Path, processes: int) -> None:
     check_amounts(len(train_data.names), settings, processes)
 
 
-def export(settings: TrainSettings, store: Path, folder: Path, *, json: bool) -> None:
-    """Write the model of the newest whole checkpoint, also while a run is at work.
+def export(settings: TrainSettings, store: Path, folder: Path, *, dry_run: bool, json: bool) -> None:
+    """Write the model of the newest whole checkpoint or of the named one, also while a run is at work.
 
     Raises:
         MissingInputError: there is no checkpoint.
+        BrokenInputError: the named one is not whole.
     """
     train_data, _, spec = open_data(store)
-    found = find_resumption(checkpoints_folder(folder), settings.resume)
-    if found.folder is None:
-        raise MissingInputError("checkpoint", checkpoints_folder(folder), written_by="train")
-    export_model(found.folder, model_folder(folder), find_autoencoder(settings, spec, train_data, torch.device("cpu")))
-    facts = {"checkpoint": str(found.folder), "model": str(model_folder(folder))}
+    checkpoint = _checkpoint_to_export(folder, settings.resume)
+    facts = {"checkpoint": str(checkpoint), "model": str(model_folder(folder))}
+    if dry_run:
+        console.forecast("Would export", json=json, **facts)
+        return
+    export_model(checkpoint, model_folder(folder), find_autoencoder(settings, spec, train_data, torch.device("cpu")))
     console.result_json(facts) if json else console.result("Exported", **facts)
 
 
-def tell_plan(settings: TrainSettings, store: Path, folder: Path, processes: int, *, json: bool) -> None:
+def _checkpoint_to_export(folder: Path, choice: str) -> Path:
+    """The one that is named, though the run went on from there; else the newest that is whole."""
+    if choice not in ("auto", "none"):
+        return named_checkpoint(choice)
+    found = find_resumption(checkpoints_folder(folder), "auto")
+    for passed in found.passed:
+        console.warn(f"passed over {passed.folder.name}: {passed.reason}")
+    if found.folder is None:
+        raise MissingInputError("checkpoint", checkpoints_folder(folder), written_by="train")
+    return found.folder
+
+
+def tell_plan(
+    settings: TrainSettings, store: Path, folder: Path, processes: int, *, overwrite: bool, json: bool
+) -> None:
     """What a run would do, with totals; nothing is written."""
+    if overwrite:
+        _refuse_to_remove_what_is_needed(folder, settings)
     train_data, test_data, spec = open_data(store)
-    prepared = prepare_run(
-        train_data, test_data, spec, settings, checkpoints_folder(folder), World(choose_device(settings.device))
-    )
+    check_amounts(len(train_data.names), settings, processes)
+    world = World(choose_device(settings.device))
+    prepared = prepare_run(train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite)
     net, chosen = prepared.state.net, prepared.run.settings
-    micro_batch = chosen.micro_batch or 1
+    micro_batch = min(chosen.micro_batch or 1, chosen.batch_size // processes)
     facts = {
         "modalities": ", ".join(prepared.run.modalities),
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
@@ -181,7 +210,7 @@ def tell_plan(settings: TrainSettings, store: Path, folder: Path, processes: int
         "previews": previews_folder(folder),
         "model": model_folder(folder),
     }
-    console.result_json(facts) if json else console.result("Would train", **facts)
+    console.forecast("Would train", json=json, **facts)
 
 
 def _follow(
@@ -307,8 +336,9 @@ def _finish(
     """Write the model of the newest checkpoint, and say how the run ended."""
     state = prepared.state
     checkpoint = step_folder(checkpoints_folder(folder), state.step)
-    complete = (model_folder(folder) / "vae").is_dir() or (model_folder(folder).is_dir() and autoencoder is None)
-    if last is None and complete:
+    if last is None and prepared.resumption.folder is not None:
+        checkpoint = prepared.resumption.folder  # of another run, where --resume named one with nothing left to do
+    if last is None and is_exported(checkpoint, model_folder(folder), autoencoder):
         console.note(console.NOTHING_TO_DO)
     else:
         export_model(checkpoint, model_folder(folder), autoencoder)

@@ -19,6 +19,7 @@ from copgen_cli.model import autoencoder_training as training
 from copgen_cli.model.autoencoder import fingerprint, load_autoencoder, read_autoencoder
 from copgen_cli.model.autoencoder_state import METRICS_NAME, STATE_NAME
 from copgen_cli.model.structural_similarity import structural_loss
+from copgen_cli.model.training import NotFiniteError
 from copgen_cli.sections import AutoencoderSettings
 
 CPU = torch.device("cpu")
@@ -153,11 +154,43 @@ def test_a_run_that_was_stopped_ends_bitwise_as_one_that_was_not(images, tmp_pat
 
 
 def test_a_run_stops_after_its_time_and_saves_where_it_stands(images, tmp_path):
-    assert train(images, small(), tmp_path, max_seconds=0) == []
+    assert train(images, small(), tmp_path, asked_to_stop=lambda: True) == []
     assert not (tmp_path / STATE_NAME).exists()
 
     first = next(training.train_autoencoder(images, small(), tmp_path, device=CPU, dtype=torch.float32))
     assert first.step == 1
+
+
+def test_a_run_that_is_asked_to_stop_keeps_every_update(images, tmp_path):
+    asked = iter([None, None, None, True])
+
+    updates = train(images, small(save_every=100), tmp_path, asked_to_stop=lambda: next(asked))
+
+    assert [update.step for update in updates] == [1, 2, 3]
+    assert saved(tmp_path)["step"] == 3
+
+
+def test_a_run_without_finite_gradients_gives_up_and_saves_none_of_it(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "GIVE_UP_AFTER", 3)
+    train(images, small(steps=2), tmp_path)
+    before = saved(tmp_path)
+    monkeypatch.setattr(training, "structural_loss", lambda *_: torch.tensor(math.nan))
+
+    with pytest.raises(NotFiniteError, match="3 updates in a row"):
+        train(images, small(steps=9, save_every=1), tmp_path)
+
+    assert_same_state(before, saved(tmp_path))
+
+
+def test_overwriting_leaves_a_run_alone_that_is_at_work(images, tmp_path):
+    at_work = training.train_autoencoder(images, small(save_every=1), tmp_path, device=CPU, dtype=torch.float32)
+    next(at_work)
+
+    with pytest.raises(BusyError):
+        train(images, small(), tmp_path, overwrite=True)
+
+    assert saved(tmp_path)["step"] == 1
+    at_work.close()
 
 
 def test_training_lowers_the_loss_and_the_average_follows(images, tmp_path, monkeypatch):
@@ -240,9 +273,10 @@ def test_the_command_trains_reports_held_out_quality_and_goes_on_when_asked_for_
 
     first = CliRunner().invoke(app, [*base, "--steps", "1"])
     second = CliRunner().invoke(app, [*base, "--steps", "2"])
-    stopped = CliRunner().invoke(app, [*base, "--steps", "9", "--max-time", "0"])
+    stopped = CliRunner().invoke(app, [*base, "--steps", "9", "--max-time", "0.000001"])
     afresh = CliRunner().invoke(app, [*base, "--steps", "1", "--seed", "5", "--overwrite"])
 
+    assert (first.exit_code, stopped.exit_code) == (0, 3)
     reports = [json.loads(run.stdout) for run in (first, second, stopped, afresh)]
     assert [report["updates"] for report in reports] == [1, 2, 2, 1]
     made = json.loads((tmp_path / "vae/recipe.json").read_text())

@@ -131,6 +131,18 @@ def test_a_diffusers_folder_and_a_pipelines_folder_know_their_heads_and_modaliti
         load_transformer(tmp_path / "pipeline", num_heads=4)
 
 
+def test_what_tensors_predict_can_be_said_where_nothing_else_says_it(tmp_path, weights):
+    bare = save_pth(tmp_path / "w.pth", weights)
+    sizes = {"sample_size": 4, "hidden_size": 128, "depth": 2, "num_heads": 2, "num_modalities": 1}
+    CopGenTransformer(**sizes, prediction_type="v_prediction").save_pretrained(tmp_path / "told")
+
+    assert load_transformer(bare, 2).config.prediction_type == "epsilon"
+    assert load_transformer(bare, 2, prediction_type="v_prediction").config.prediction_type == "v_prediction"
+    assert load_transformer(tmp_path / "told").config.prediction_type == "v_prediction"
+    with pytest.raises(MismatchError, match="configured with prediction_type v_prediction, not epsilon"):
+        load_transformer(tmp_path / "told", prediction_type="epsilon")
+
+
 def test_a_training_checkpoint_gives_its_averaged_weights(tmp_path, weights):
     averaged = {name: tensor + 1 for name, tensor in weights.items()}
     ours, published = tmp_path / "step-7", tmp_path / "7.ckpt"

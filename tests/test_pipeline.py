@@ -186,9 +186,40 @@ def test_the_pipelines_own_scheduler_can_be_exchanged_for_another_of_diffusers(p
     other = CopGenPipeline(pipe.transformer, pipe.vae, DDIMScheduler.from_config(pipe.scheduler.config))
     assert not torch.equal(draw(other, seed=1, solver="scheduler", num_inference_steps=4).latents["dem"], by_name)
 
+    clipping = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=True)
+    with pytest.raises(ValueError, match="clip_sample=False"):
+        draw(CopGenPipeline(pipe.transformer, pipe.vae, clipping), solver="scheduler")
     wrong = CopGenPipeline(pipe.transformer, pipe.vae, EulerDiscreteScheduler())
     with pytest.raises(ValueError, match="another noise schedule"):
         draw(wrong, solver="scheduler")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"generate": []}, "Nothing to generate"),
+        ({"generate": [0]}, "Unknown modality"),
+        ({"generate": ["dem"], "condition": {"dem": None}}, "dem is both given and to be generated"),
+        ({"condition": Image.new("RGB", (SIDE, SIDE))}, "The condition is a Image"),
+        ({"num_inference_steps": 0}, "less than 1"),
+        ({"batch_size": 0}, "less than 1"),
+        ({"ignored": "never"}, "Unknown way with ignored modalities"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_call_is_told_by_its_names(pipe, settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        draw(pipe, **settings)
+
+
+def test_pictures_are_taken_as_a_list_of_tensors_too(pipe, pictures):
+    tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+
+    listed, stacked = (
+        draw(pipe, condition={Modality.S1RTC: given}, seed=1).latents["dem"] for given in (tensors, pictures)
+    )
+
+    assert torch.equal(listed, stacked)
 
 
 def test_a_saved_pipeline_comes_back_the_same(pipe, tmp_path):
@@ -202,6 +233,7 @@ def test_a_saved_pipeline_comes_back_the_same(pipe, tmp_path):
     assert all(torch.equal(before.images[name], after.images[name]) for name in before.images)
     by_own = [draw(p, seed=4, solver="scheduler").latents["dem"] for p in (pipe, loaded)]
     assert torch.equal(*by_own)
+    assert type(loaded.scheduler) is type(pipe.scheduler)
     index = json.loads((tmp_path / "model/model_index.json").read_text())
     assert index["_class_name"] == "CopGenPipeline"
     assert index["transformer"] == ["copgen_cli.model.transformer", "CopGenTransformer"]

@@ -435,7 +435,7 @@ def test_the_folder_of_a_run_stands_for_the_model_in_it(sample, tmp_path):
     call = sample("--generate", "dem", "--output", "o", named="mine")
 
     assert call.code == 0, call.err
-    assert json.loads(Path("o/samples.json").read_text())["settings"]["model"]["id"] == "mine/model"
+    assert json.loads(Path("o/samples.json").read_text())["settings"]["model"]["id"] == "mine"
 
 
 def test_guidance_solvers_and_the_published_labels_change_the_result(sample, pictures):

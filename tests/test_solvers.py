@@ -7,6 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -129,6 +136,18 @@ def test_a_timestep_of_diffusers_goes_to_the_network_plus_one(solver):
     find_solver(solver).integrate(mixture.start.float(), 10, mixture.predict)
 
     assert mixture.timesteps == [float(t) + 1 for t in scheduler.timesteps]
+
+
+@pytest.mark.parametrize(
+    "kind", [DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, LMSDiscreteScheduler, PNDMScheduler]
+)
+def test_another_scheduler_of_diffusers_with_the_same_settings_comes_near_the_exact_solution(exact, kind):
+    mixture, solution = exact
+    scheduler = kind.from_config(make_scheduler().config)
+
+    final = find_solver(scheduler).integrate(mixture.start.float(), 50, mixture.predict)
+
+    assert distance(final, solution) < 0.1
 
 
 @pytest.mark.parametrize("solver", [solver for solver in Solver if solver is not Solver.REFERENCE])

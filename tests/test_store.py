@@ -121,6 +121,18 @@ def test_the_dataset_gives_names_and_moments_in_order(stored):
         torch.testing.assert_close(moments, torch.from_numpy(record(name)), rtol=0, atol=0)
 
 
+def test_what_is_no_index_is_not_called_damage(stored):
+    with pytest.raises(TypeError):
+        LatentStore(stored)[0:2]
+
+
+def test_torchs_own_collation_gives_names_and_moments(stored):
+    names, moments = next(iter(DataLoader(LatentStore(stored), batch_size=4)))
+
+    assert list(names) == NAMES[:4]
+    torch.testing.assert_close(moments[3], torch.from_numpy(record(NAMES[3])), rtol=0, atol=0)
+
+
 def test_modalities_are_chosen_by_name_and_never_by_position(stored):
     store = LatentStore(stored).select(["s2_l2a", "dem"])
 

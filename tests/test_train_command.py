@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -146,6 +147,54 @@ def test_what_can_not_be_done_is_refused_in_one_line(store, tmp_path, options, c
         assert "Traceback" not in process.said
 
 
+def test_the_model_is_that_of_the_last_checkpoint_though_an_earlier_one_lies_there(store, tmp_path):
+    run, command = tmp_path / "run", ("train", "--data", store, *TINY, "--preview-every", 0)
+    weights = run / "model/transformer/diffusion_pytorch_model.safetensors"
+    made = []
+    for steps in (2, 4):
+        with copgen(*command, "--workdir", run, "--steps", steps) as process:
+            assert process.end() == 0, process.said
+        made.append(weights.read_bytes())
+        shutil.copytree(run / "model", tmp_path / f"model-{steps}")
+    shutil.rmtree(run / "model")
+    shutil.copytree(tmp_path / "model-2", run / "model")  # as a kill before the export leaves it
+
+    with copgen(*command, "--workdir", run, "--steps", 4) as process:
+        assert process.end() == 0, process.said
+
+    assert made[0] != made[1]
+    assert weights.read_bytes() == made[1]
+
+
+def test_overwriting_forgets_the_old_run_only_where_the_new_one_can_begin(store, tmp_path):
+    run, command = tmp_path / "run", ("train", "--data", store, *TINY, "--steps", 2, "--preview-every", 0)
+    with copgen(*command, "--workdir", run) as process:
+        assert process.end() == 0, process.said
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+    for wrong, code in (("nowhere.pth", 1), (run / "model", 2)):
+        with copgen(*command, "--workdir", run, "--overwrite", "--init-from", wrong) as process:
+            assert process.end() == code, process.said
+
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert {path: time for path, time in after.items() if path in before} == before
+
+
+def test_an_earlier_checkpoint_can_be_exported_by_name(store, tmp_path):
+    run = tmp_path / "run"
+    with copgen("train", "--data", store, *TINY, "--steps", 4, "--save-every", 2, "--workdir", run) as process:
+        assert process.end() == 0, process.said
+    last = (run / "model/transformer/diffusion_pytorch_model.safetensors").read_bytes()
+    export = ("train", "--data", store, *TINY, "--workdir", run, "--export")
+
+    with copgen(*export, "--resume", run / "checkpoints/step-00000002", "--dry-run") as process:
+        assert process.end() == 0, process.said
+    assert (run / "model/transformer/diffusion_pytorch_model.safetensors").read_bytes() == last
+    with copgen(*export, "--resume", run / "checkpoints/step-00000002") as process:
+        assert process.end() == 0, process.said
+    assert (run / "model/transformer/diffusion_pytorch_model.safetensors").read_bytes() != last
+
+
 @pytest.mark.parametrize(("train", "told"), [(0, "no sample"), (1, "one sample")])
 def test_a_split_with_nothing_to_learn_from_is_refused(tmp_path, train, told):
     store = tiny_store(tmp_path / "store", train=train, test=0)
@@ -164,4 +213,12 @@ def test_a_dry_run_tells_size_memory_epochs_and_places_and_writes_nothing(store,
     assert facts["parameters"] == sum(parameter.numel() for parameter in net.parameters())
     assert facts["steps_per_epoch"] == len(LatentStore(store / Split.TRAIN)) / 4
     assert facts["model"] == str(run / "model")
+    assert facts["dry_run"]
     assert not run.exists()
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(store, tmp_path):
+    options = ("--num-processes", 2, "--batch-size", 5, "--workdir", tmp_path / "run")
+    with copgen("train", "--data", store, *TINY, *options, "--dry-run") as process:
+        assert process.end() == 2
+        assert "5 can not be shared by 2 processes" in process.said

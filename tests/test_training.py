@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.data_order import TrainBatch
 from copgen_cli.model.optimisation import AveragedWeights, LossScale, ema_decay, learning_rate
-from copgen_cli.model.training import training_step
+from copgen_cli.model.training import LostLoaderError, training_step
+from copgen_cli.model.training import _take as take
 from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.transformer import SHORT, attend
 from copgen_cli.records import LearningRateDecay, Optimizer
@@ -268,3 +269,22 @@ def test_attention_in_bfloat16_is_that_of_float32_to_rounding(tokens):
 
     assert half.dtype == torch.bfloat16
     assert_close(half.float(), attend(query, key, value), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), LostLoaderError),
+        (ConnectionResetError(104, "Connection reset by peer"), LostLoaderError),
+        (RuntimeError("out of memory"), RuntimeError),
+    ],
+)
+def test_a_loader_that_was_killed_is_told_and_other_errors_are_left_as_they_are(error, told):
+    class Loader:
+        def __next__(self):
+            raise error
+
+    with pytest.raises(told) as caught:
+        list(take(Loader(), 1))
+
+    assert isinstance(caught.value, LostLoaderError) is (told is LostLoaderError)

@@ -47,7 +47,7 @@ def some_state(step: int) -> TrainState:
 
 def save(parent: Path, step: int) -> None:
     save_state(step_folder(parent, step), some_state(step), IDENTITY, SETTINGS)
-    prune(parent, keep_last=2, milestone_every=None)
+    prune(parent, step, keep_last=2, milestone_every=None)
 
 
 def assert_newest_is_whole_and_loads(parent: Path, *, at_least: int) -> int:

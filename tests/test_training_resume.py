@@ -337,6 +337,16 @@ def test_a_named_checkpoint_can_start_another_run_but_not_rewind_its_own(store, 
     assert [r.loss for r in go_on(branch, stop_at())] == [r.loss for r in unbroken[0][4:]]
 
 
+def test_a_damaged_checkpoint_of_a_later_step_does_not_cost_the_one_that_is_written(store, tmp_path):
+    settings = {"save_every": 1, "keep_last": 1}
+    list(go_on(prepare(store, tmp_path, steps=4, milestone_every=2, **settings), stop_at()))
+    (tmp_path / "checkpoints/step-00000004/manifest.json").unlink()
+
+    list(go_on(prepare(store, tmp_path, steps=3, **settings), stop_at()))
+
+    assert (tmp_path / "checkpoints/step-00000003").is_dir()
+
+
 def test_only_the_last_checkpoints_and_milestones_are_kept(store, tmp_path):
     list(go_on(prepare(store, tmp_path, steps=10, save_every=1, keep_last=2, milestone_every=4), stop_at()))
 

@@ -36,6 +36,10 @@ def convert(
             autocompletion=complete_lists(modality_names),
         ),
     ] = None,
+    prediction_type: Annotated[
+        Literal["epsilon", "v_prediction"] | None,
+        typer.Option(help="What the network predicts.", show_default="as configured, else epsilon: noise"),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the transformer that is written.")
     ] = "float32",
@@ -62,6 +66,7 @@ def convert(
         vae=vae,
         num_heads=num_heads,
         modalities=named,
+        prediction_type=prediction_type,
         dtype=getattr(torch, dtype),
         overwrite=overwrite,
     )

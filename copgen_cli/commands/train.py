@@ -146,9 +146,9 @@ def train(
     folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset)
     processes = 1 if launching.was_launched() else launching.count_processes(recipe)
     if export:
-        training_run.export(recipe, store, folder, json=json)
+        training_run.export(recipe, store, folder, dry_run=dry_run, json=json)
     elif dry_run:
-        training_run.tell_plan(recipe, store, folder, processes, json=json)
+        training_run.tell_plan(recipe, store, folder, processes, overwrite=overwrite, json=json)
     elif processes > 1 or (recipe.accelerate_config is not None and not launching.was_launched()):
         training_run.check(recipe, store, processes)
         raise typer.Exit(launching.launch(processes, recipe))

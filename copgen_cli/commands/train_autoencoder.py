@@ -43,7 +43,8 @@ def train_autoencoder(
         int | None, typer.Option(min=1, help="Crops per update.", show_default="from settings")
     ] = None,
     max_time: Annotated[
-        float | None, typer.Option(metavar="MINUTES", min=0, help="Stop after so long; run again to go on.")
+        str | None,
+        typer.Option("--max-time", metavar="TIME", help="Save and stop after so long: 45m, 11.5h, 23:30:00."),
     ] = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
@@ -56,12 +57,15 @@ def train_autoencoder(
     Example:  copgen train-autoencoder --region rome --steps 10000 --output small-vae
 
     then:  copgen encode --region rome --vae small-vae
+
+    Exit code 3 says that --max-time was up before the last update.
     """
+    from copgen_cli import launching
     from copgen_cli.layout import run_folder
     from copgen_cli.modalities import Split
     from copgen_cli.model import autoencoder_training as training
     from copgen_cli.model.autoencoder import load_autoencoder
-    from copgen_cli.model.autoencoder_state import finished_steps, forget_run
+    from copgen_cli.model.autoencoder_state import finished_steps
     from copgen_cli.model.devices import choose_device, choose_training_dtype
     from copgen_cli.settings import load_settings
 
@@ -70,6 +74,7 @@ def train_autoencoder(
         "steps": steps,
         "batch_size": batch_size,
         "seed": seed,
+        "max_time": max_time,
         "device": device,
         "dtype": dtype,
     }
@@ -79,20 +84,22 @@ def train_autoencoder(
     target = output or run_folder(settings.runs_dir, settings.region, "autoencoder")
     images = _images(patches, Split.TRAIN)
     place = choose_device(recipe.device)
-    if overwrite:
-        forget_run(target)
-
-    done = finished_steps(target)
-    updates = training.train_autoencoder(
-        images,
-        recipe,
-        target,
-        device=place,
-        dtype=choose_training_dtype(recipe.dtype, place),
-        max_seconds=float("inf") if max_time is None else 60 * max_time,
-    )
-    for update in console.track(updates, total=recipe.steps, label="Training", done=done, unit="updates"):
-        done = update.step
+    before = done = 0 if overwrite else finished_steps(target)
+    with launching.stop_requests(recipe.max_time) as asked_to_stop:
+        updates = training.train_autoencoder(
+            images,
+            recipe,
+            target,
+            device=place,
+            dtype=choose_training_dtype(recipe.dtype, place),
+            overwrite=overwrite,
+            asked_to_stop=asked_to_stop,
+        )
+        for update in console.track(updates, total=recipe.steps, label="Training", done=done, unit="updates"):
+            done = update.step
+        reason = asked_to_stop() if done < recipe.steps else None
+    if done == before:
+        console.note(console.NOTHING_TO_DO)
     scale = training.export_autoencoder(images, recipe, target, place)
     autoencoder = load_autoencoder(target, device=place)
     held_out = _images(patches, Split.TEST) if (patches / Split.TEST).is_dir() else {}
@@ -103,7 +110,8 @@ def train_autoencoder(
     if json:
         console.result_json(facts)
     else:
-        console.result("Trained an autoencoder" if done == recipe.steps else "Stopped; run again to go on", **facts)
+        console.result("Trained an autoencoder" if reason is None else "Stopped; run again to go on", **facts)
+    raise typer.Exit(0 if reason is None else launching.EXIT_CODES[reason])
 
 
 def _images(patches: Path, split: Split) -> dict[Modality, list[Path]]:

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from copgen_cli.data.majortom import BANDS, Order
-from copgen_cli.modalities import Modality
+from copgen_cli.data.majortom import Order
 
 REQUESTS_PER_PART = 3
 """One to resolve its address, two for its tail."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """Bytes, as the public archive has them on average."""
-
-    thumbnail: int
-    row: int
-    footer: int
-
-
-_TYPICAL: Mapping[Modality, _Sizes] = {
-    Modality.DEM: _Sizes(thumbnail=60_000, row=540_000, footer=250_000),
-    Modality.S1RTC: _Sizes(thumbnail=1_200_000, row=10_700_000, footer=500_000),
-    Modality.S2L1C: _Sizes(thumbnail=180_000, row=10_500_000, footer=1_300_000),
-    Modality.S2L2A: _Sizes(thumbnail=180_000, row=10_200_000, footer=1_200_000),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +30,14 @@ def estimate(orders: Sequence[Order]) -> Estimate:
         products=len(orders),
         parts=len(parts),
         requests=REQUESTS_PER_PART * len(parts) + len(orders),
-        bytes_over_wire=on_disk + sum(_TYPICAL[modality].footer for modality, _ in parts),
+        bytes_over_wire=on_disk + sum(modality.facts.typical.footer for modality, _ in parts),
         bytes_on_disk=on_disk,
     )
 
 
 def _bytes_of(order: Order) -> int:
-    sizes = _TYPICAL[order.product.modality]
-    bands = BANDS[order.product.modality]
+    facts = order.product.modality.facts
     wanted = order.bands.of(order.product.modality)
-    whole = sizes.thumbnail + (sizes.row - sizes.thumbnail) * len(wanted) // len(bands)
+    rest = facts.typical.row - facts.typical.thumbnail
+    whole = facts.typical.thumbnail + rest * len(wanted) // max(len(facts.bands), 1)
     return max(0, whole - sum(file.size for file in order.kept))

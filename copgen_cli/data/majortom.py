@@ -36,14 +36,6 @@ from copgen_cli.modalities import Modality
 from copgen_cli.records import Product
 
 THUMBNAIL = "thumbnail"
-_OPTICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
-BANDS: Mapping[Modality, tuple[str, ...]] = {
-    Modality.DEM: ("compressed", "DEM"),
-    Modality.S1RTC: ("vv", "vh"),
-    Modality.S2L1C: (*_OPTICAL, "B10", "B11", "B12", "cloud_mask"),
-    Modality.S2L2A: (*_OPTICAL, "B11", "B12", "cloud_mask"),
-}
-"""Columns of whole GeoTIFF files (`compressed` is a PNG)."""
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PART_PATH = re.compile(r"/datasets/[\w.-]+/[\w.-]+/resolve/(?P<revision>[\w.-]+)/(?:[\w.-]+/)*[\w.-]+\.parquet")
 
@@ -64,7 +56,7 @@ class Bands:
         """
         if text in ("none", "all"):
             return cls(text == "all", ())
-        known = list(dict.fromkeys(name for bands in BANDS.values() for name in bands))
+        known = list(dict.fromkeys(name for modality in Modality for name in modality.facts.bands))
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
         for name in names:
             if name not in known:
@@ -74,7 +66,7 @@ class Bands:
         return cls(False, names)
 
     def of(self, modality: Modality) -> tuple[str, ...]:
-        return BANDS[modality] if self.everything else tuple(b for b in BANDS[modality] if b in self.names)
+        return tuple(band for band in modality.facts.bands if self.everything or band in self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ M modalities, C latent channels, H and W latent pixels.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ class MomentsBatch:
     names: tuple[str, ...]
     moments: Tensor
     """(B, M, 2 C, H, W) in the store's dtype: mean, then log-variance, unscaled."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+        """Name and moments of one of them, by which torch's own collation makes a list of names and a tensor of it."""
+        return self.names[index], self.moments[index]
 
     def pin_memory(self) -> MomentsBatch:
         """What a DataLoader with `pin_memory` calls."""
@@ -94,7 +102,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         Raises:
             MismatchError: the store lacks one.
         """
-        wanted = tuple(modalities)
+        wanted = (modalities,) if isinstance(modalities, str) else tuple(modalities)
         lacking = [str(modality) for modality in wanted if modality not in self.metadata.modalities]
         if lacking:
             raise MismatchError(
@@ -127,7 +135,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
         """Name and moments (M, 2 C, H, W) of one record."""
-        batch = self.__getitems__([index])
+        batch = self.__getitems__([operator.index(index)])
         return batch.names[0], batch.moments[0]
 
     def __getitems__(self, indices: Sequence[int]) -> MomentsBatch:
@@ -199,9 +207,10 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         return Names(block)
 
 
-def keep_batch(batch: MomentsBatch) -> MomentsBatch:
-    """The `collate_fn` for a DataLoader over a store: its batches are made in one piece already."""
-    return batch
+def keep_batch(batch: Any) -> MomentsBatch:
+    """The `collate_fn` for a DataLoader over a store: its batches, lists to torch's types, are made in one piece."""
+    made: MomentsBatch = batch
+    return made
 
 
 def check_store(folder: Path) -> None:

@@ -81,7 +81,7 @@ class ImageAutoencoder:
     @property
     def reduction(self) -> int:
         """f: pixels per latent pixel along a side."""
-        return 2 ** (len(self.model.config.block_out_channels) - 1)
+        return reduction_of(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -145,6 +145,11 @@ class PreviewDecoder:
         """Images (B, 3, f h, f w) float32 in [0, 1] of scaled latents (B, C, h, w)."""
         scaled = latents.to(self.device, self.model.dtype) * self.model.config.scaling_factor
         return to_unit(self.model.decode(scaled).sample.float())
+
+
+def reduction_of(model: AutoencoderKL) -> int:
+    """f: pixels per latent pixel along a side."""
+    return int(2 ** (len(model.config.block_out_channels) - 1))
 
 
 def draw_latents(moments: Tensor, noise: Tensor, scale_factor: float) -> Tensor:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
 from copgen_cli.model.autoencoder import read_autoencoder
+from copgen_cli.model.checkpoint_folder import disk_full_is_an_error
 
 if TYPE_CHECKING:
     from copgen_cli.sections import AutoencoderSettings
@@ -119,11 +120,14 @@ def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path
         "optimizer": state.optimizer.state_dict(),
     }
     beside = output / f".{STATE_NAME}.part"
-    with beside.open("wb") as stream:
-        torch.save(values, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, output / STATE_NAME)
+    try:
+        with disk_full_is_an_error(output / STATE_NAME), beside.open("wb") as stream:
+            torch.save(values, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, output / STATE_NAME)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -142,7 +146,7 @@ def alone_in(output: Path) -> Iterator[None]:
 
 def recipe_of(settings: AutoencoderSettings) -> dict[str, Any]:
     """What decides the result; where and how often it is written does not."""
-    return json.loads(settings.model_dump_json(exclude={"steps", "save_every", "device", "dtype"}))
+    return json.loads(settings.model_dump_json(exclude={"steps", "save_every", "max_time", "device", "dtype"}))
 
 
 def _check_recipe(saved: Mapping[str, Any], settings: AutoencoderSettings, output: Path) -> None:

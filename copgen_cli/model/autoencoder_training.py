@@ -15,7 +15,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,10 +37,13 @@ from copgen_cli.model.autoencoder_state import (
     alone_in,
     append_metrics,
     forget_metrics_after,
+    forget_run,
     restore_state,
     save_state,
 )
+from copgen_cli.model.checkpoint_folder import disk_full_is_an_error
 from copgen_cli.model.structural_similarity import structural_loss
+from copgen_cli.model.training import NotFiniteError
 
 if TYPE_CHECKING:
     from copgen_cli.sections import AutoencoderSettings
@@ -51,6 +54,9 @@ Images = Mapping[Modality, Sequence[Path]]
 CROP = 128
 """Side in pixels of what most updates see."""
 RECIPE_NAME = "recipe.json"
+
+GIVE_UP_AFTER = 20
+"""Updates in a row without a finite loss and gradient."""
 
 _WARM_UP = 100  # updates
 _FINISH = 0.2  # share of the updates that lower the learning rate
@@ -75,6 +81,8 @@ class Update:
     divergence: float
     """Mean nats per latent value."""
     lr: float
+    is_finite: bool
+    """False where loss or gradient were not, and the weights were left alone."""
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -148,7 +156,8 @@ def train_autoencoder(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    max_seconds: float = math.inf,
+    overwrite: bool = False,
+    asked_to_stop: Callable[[], object] = lambda: None,
 ) -> Iterator[Update]:
     """Train, yielding every update; go on from the state in `output` if there is one.
 
@@ -160,24 +169,34 @@ def train_autoencoder(
         settings: the recipe; `steps` may grow between runs, nothing else may change.
         output: folder of state and metrics.
         device, dtype: where and in which arithmetic; weights are float32.
-        max_seconds: begin no update after so long.
+        overwrite: forget the run in `output` first.
+        asked_to_stop: looked at after every update; anything true ends the run, with its state written.
 
     Raises:
+        NotFiniteError: `GIVE_UP_AFTER` updates in a row had no finite loss and gradient; they are not in the state.
+        DiskFullError: there is no room for the state; the last one is untouched.
         MismatchError: the state in `output` was made by another recipe.
         BrokenInputError: an image or the state cannot be read.
         BusyError: another process trains into `output`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
     with alone_in(output):
+        if overwrite:
+            forget_run(output)
         state = restore_state(output, settings, device)
-        saved = state.step
+        saved, skipped = state.step, 0
         forget_metrics_after(output / METRICS_NAME, state.step)
-        while state.step < settings.steps and time.monotonic() - began < max_seconds:
+        while state.step < settings.steps and not asked_to_stop():
             started = time.monotonic()
             update = _train_once(state, images, settings, device, dtype)
+            skipped = 0 if update.is_finite else skipped + 1
+            if skipped == GIVE_UP_AFTER:
+                raise NotFiniteError(
+                    f"{skipped} updates in a row up to {state.step} had no finite loss and gradient.",
+                    hint="Lower autoencoder.lr; the same command goes on from the last state that was saved.",
+                )
             append_metrics(output / METRICS_NAME, asdict(update) | {"seconds": round(time.monotonic() - started, 3)})
-            if state.step % settings.save_every == 0:
+            if state.step % settings.save_every == 0 and not skipped:
                 save_state(state, settings, output)
                 saved = state.step
             yield update
@@ -219,11 +238,14 @@ def _train_once(
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     loss.backward()
-    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    state.optimizer.step()
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    is_finite = bool(loss.isfinite() & norm.isfinite())
+    if is_finite:
+        state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    _follow(state.ema, state.model, min(_EMA_RATE, (1 + state.step) / (10 + state.step)))
+    if is_finite:
+        _follow(state.ema, state.model, min(_EMA_RATE, (1 + state.step) / (10 + state.step)))
     return Update(
         step=state.step,
         loss=loss.item(),
@@ -233,6 +255,7 @@ def _train_once(
         structure=structure.item(),
         divergence=divergence.item(),
         lr=lr,
+        is_finite=is_finite,
     )
 
 
@@ -271,6 +294,11 @@ def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Pa
         The scaling factor: one over the standard deviation of latents drawn for training images (arXiv:2112.10752,
         section D.1).
     """
+    with alone_in(output):
+        return _export(images, settings, output, device)
+
+
+def _export(images: Images, settings: AutoencoderSettings, output: Path, device: torch.device) -> float:
     state = restore_state(output, settings, device)
     ema = state.ema.half().float()
     generator = np.random.default_rng([settings.seed, 1 << 40])  # beyond any update's
@@ -283,8 +311,10 @@ def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Pa
     if settings.frozen_encoder and settings.init_from is not None:
         scale = float(read_autoencoder(settings.init_from).config.scaling_factor)  # of the same latents
     ema.register_to_config(scaling_factor=scale)
-    ema.half().save_pretrained(output)
-    recipe = settings.model_dump(mode="json", exclude={"save_every"}) | {"steps": state.step, "of": settings.steps}
+    with disk_full_is_an_error(output):
+        ema.half().save_pretrained(output)
+    recipe = settings.model_dump(mode="json", exclude={"save_every", "max_time"})
+    recipe |= {"steps": state.step, "of": settings.steps}
     counts = {str(modality): len(files) for modality, files in sorted(images.items())}
     facts = {"copgen": __version__, "recipe": recipe, "images": counts, "scaling_factor": scale}
     beside = output / f".{RECIPE_NAME}.part"

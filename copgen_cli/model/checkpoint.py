@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.weights import PUBLISHED_ID, WEIGHTS_NAME, find_weights, read_tensors
 from copgen_cli.records import Prediction
@@ -26,7 +26,11 @@ _HEAD_WIDTH = 64
 
 
 def load_transformer(
-    source: str | Path = PUBLISHED_ID, num_heads: int | None = None, *, modalities: Sequence[str] | None = None
+    source: str | Path = PUBLISHED_ID,
+    num_heads: int | None = None,
+    *,
+    modalities: Sequence[str] | None = None,
+    prediction_type: str | None = None,
 ) -> CopGenTransformer:
     """Load a transformer, in float32 and eval mode, without a second copy of its weights in memory.
 
@@ -36,6 +40,8 @@ def load_transformer(
         num_heads: attention heads, which no tensor tells; None means as configured, else heads of 64.
         modalities: names of the modalities in the order of the weights; None means as configured, else the four of the
             registry where there are four.
+        prediction_type: "epsilon" or "v_prediction", what the network tells of a latent; None means as configured, else
+            noise, as the published weights do.
 
     Raises:
         CopgenError: there is no such source, or the hub cannot be reached and has not been before.
@@ -56,16 +62,22 @@ def load_transformer(
             )
     heads = _choose_heads(num_heads, configured.get("num_heads"), sizes["hidden_size"], weights)
     names = modalities if modalities is not None else configured.get("modalities")
-    if names is None and sizes["num_modalities"] == len(Modality):
-        names = list(Modality)
+    if names is None and sizes["num_modalities"] == len(PUBLISHED):
+        names = list(PUBLISHED)
     names = None if names is None else [str(name) for name in names]
-    prediction = configured.get("prediction_type", str(Prediction.NOISE))  # published weights tell nothing of it
+    known = configured.get("prediction_type")
+    if prediction_type is not None and known not in (None, str(prediction_type)):
+        raise MismatchError(
+            f"{weights.parent} is configured with prediction_type {known}, not {prediction_type}.",
+            hint="Leave prediction_type out.",
+        )
+    prediction = str(prediction_type or known or Prediction.NOISE)
     try:
         with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
             net = CopGenTransformer(**sizes, num_heads=heads, modalities=names, prediction_type=prediction)
     except ValueError as error:
         raise MismatchError(
-            f"{weights}: {error}.", hint="Pass the num_heads and modalities that it was trained with."
+            f"{weights}: {error}.", hint="Pass the num_heads, modalities and prediction_type that it was trained with."
         ) from error
     _check_fit(tensors, {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}, weights)
     net.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
@@ -79,8 +91,8 @@ def modalities_of(net: CopGenTransformer) -> tuple[Modality, ...]:
         MismatchError: its configuration does not name them, or names one that is not in the registry.
     """
     names = net.config.modalities
-    if names is None and net.config.num_modalities == len(Modality):
-        names = list(Modality)
+    if names is None and net.config.num_modalities == len(PUBLISHED):
+        names = list(PUBLISHED)
     unknown = [name for name in names or () if name not in list(Modality)]
     if names is None or unknown:
         said = f"names {', '.join(unknown)}" if unknown else f"does not name its {net.config.num_modalities} modalities"

@@ -64,7 +64,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """
     beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
     try:
-        with _disk_full_is_an_error(target):
+        with disk_full_is_an_error(target):
             beside.mkdir(parents=True)
             fill(beside)
             _seal(beside)
@@ -115,9 +115,12 @@ def must_be_whole(folder: Path) -> None:
         raise BrokenInputError(f"The checkpoint {folder} is not whole: {reason}.", hint="Resume from another one.")
 
 
-def prune(parent: Path, *, keep_last: int, milestone_every: int | None) -> None:
-    """Remove all but the last few checkpoints and those at multiples of `milestone_every`."""
-    for folder in list_checkpoints(parent)[:-keep_last]:
+def prune(parent: Path, newest: int, *, keep_last: int, milestone_every: int | None) -> None:
+    """Remove all but the last few checkpoints up to step `newest`, and those at multiples of `milestone_every`.
+
+    Later ones, which the run passed over because they are damaged, do not count, and stay.
+    """
+    for folder in [path for path in list_checkpoints(parent) if (step_of(path) or 0) <= newest][:-keep_last]:
         if milestone_every is None or (step_of(folder) or 0) % milestone_every:
             remove_folder(folder)
 
@@ -171,7 +174,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_full_is_an_error(target: Path) -> Iterator[None]:
+def disk_full_is_an_error(target: Path) -> Iterator[None]:
+    """Raises DiskFullError, which names `target`, in place of what libraries raise where there is no room."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # the latter tells the number in its text alone

@@ -20,7 +20,9 @@ from copgen_cli.model.autoencoder import fingerprint, read_autoencoder
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.pipeline import CopGenPipeline
+from copgen_cli.model.pipeline_source import find_parts
 from copgen_cli.model.weights import find_weights
+from copgen_cli.records import Prediction
 
 MANIFEST_NAME = "copgen_convert.json"
 
@@ -37,6 +39,7 @@ class Conversion:
     modalities: tuple[str, ...] | None
     vae: str | None
     """The autoencoder's fingerprint; None where the folder holds a transformer alone."""
+    prediction_type: str = str(Prediction.NOISE)
     version: str = __version__
 
     def same_model_as(self, other: Conversion) -> bool:
@@ -54,6 +57,7 @@ def convert(
     vae: str | Path | None = None,
     num_heads: int | None = None,
     modalities: Sequence[str] | None = None,
+    prediction_type: str | None = None,
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> bool:
@@ -63,7 +67,7 @@ def convert(
         source: weights of any form that `load_transformer` reads.
         target: the folder to make.
         vae: of any form that `load_autoencoder` reads; None is the one of `source`, where that is a pipeline's folder.
-        num_heads, modalities: of a source that does not tell; see `load_transformer`.
+        num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
         dtype: of the transformer that is written. An autoencoder stays as it is: rounded, it would be another one than
             that which encoded the data.
         overwrite: replace the model that `target` holds.
@@ -77,7 +81,7 @@ def convert(
         BusyError: another process converts to `target`.
     """
     weights = find_weights(source)
-    net = load_transformer(source, num_heads, modalities=modalities)
+    net = load_transformer(source, num_heads, modalities=modalities, prediction_type=prediction_type)
     beside_it = _autoencoder_of(source) if vae is None else vae
     autoencoder = None if beside_it is None else read_autoencoder(beside_it)
     wanted = Conversion(
@@ -85,6 +89,7 @@ def convert(
         sha256=_hash(weights),
         dtype=str(dtype).removeprefix("torch."),
         num_heads=net.config.num_heads,
+        prediction_type=str(net.config.prediction_type),
         modalities=None if net.config.modalities is None else tuple(net.config.modalities),
         vae=None if autoencoder is None else fingerprint(autoencoder),
     )
@@ -98,7 +103,8 @@ def convert(
         if autoencoder is None:
             net.save_pretrained(beside)
         else:
-            CopGenPipeline(net, autoencoder).save_pretrained(beside)
+            scheduler = find_parts(source, needs_vae=False).load_scheduler()
+            CopGenPipeline(net, autoencoder, scheduler).save_pretrained(beside)
         (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)

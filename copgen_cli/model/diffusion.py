@@ -253,9 +253,9 @@ def min_snr_weight(n: Tensor, gamma: float, schedule: NoiseSchedule = SCHEDULE) 
 
 def denoising_loss(
     net: Denoiser,
-    latents: Sequence[Tensor],
-    timesteps: Sequence[Tensor] | None = None,
-    noise: Sequence[Tensor] | None = None,
+    latents: Tensor | Sequence[Tensor],
+    timesteps: Tensor | Sequence[Tensor] | None = None,
+    noise: Tensor | Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
     *,
     law: TimestepLaw = PUBLISHED_LAW,
@@ -267,9 +267,9 @@ def denoising_loss(
 
 def denoising_loss_parts(
     net: Denoiser,
-    latents: Sequence[Tensor],
-    timesteps: Sequence[Tensor] | None = None,
-    noise: Sequence[Tensor] | None = None,
+    latents: Tensor | Sequence[Tensor],
+    timesteps: Tensor | Sequence[Tensor] | None = None,
+    noise: Tensor | Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
     *,
     law: TimestepLaw = PUBLISHED_LAW,

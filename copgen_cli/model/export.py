@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,8 +14,12 @@ from filelock import FileLock
 
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.model.checkpoint import load_transformer
+from copgen_cli.model.checkpoint_folder import MANIFEST, disk_full_is_an_error
 from copgen_cli.model.pipeline import CopGenPipeline
 from copgen_cli.model.solvers import make_scheduler
+
+MADE_FROM = "copgen_export.json"
+"""What an exported model says of the checkpoint that it came from."""
 
 
 def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None) -> None:
@@ -25,15 +31,33 @@ def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder |
         autoencoder: the one that made the latents; without it the folder has no `vae/`, and whoever samples names it.
     """
     net = load_transformer(checkpoint / "ema")
-    with _alone(target) as (beside, old):
+    with _alone(target) as (beside, old), disk_full_is_an_error(target):
         if autoencoder is not None:
             CopGenPipeline(transformer=net, vae=autoencoder.model).save_pretrained(beside)
         else:
             net.save_pretrained(beside / "transformer")
             make_scheduler().save_pretrained(beside / "scheduler")
+        (beside / MADE_FROM).write_text(json.dumps(_origin(checkpoint, autoencoder)) + "\n", encoding="utf-8")
         if target.exists():
             os.rename(target, old)
         os.rename(beside, target)
+
+
+def is_exported(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None) -> bool:
+    """Whether `target` is what `export_model` makes of these."""
+    try:
+        return bool(json.loads((target / MADE_FROM).read_text(encoding="utf-8")) == _origin(checkpoint, autoencoder))
+    except (OSError, ValueError):
+        return False
+
+
+def _origin(checkpoint: Path, autoencoder: ImageAutoencoder | None) -> dict[str, str | None]:
+    manifest = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()  # which holds hashes of all weights
+    return {
+        "checkpoint": checkpoint.name,
+        "manifest": manifest,
+        "autoencoder": None if autoencoder is None else autoencoder.fingerprint,
+    }
 
 
 def put_right(target: Path) -> None:

@@ -13,9 +13,9 @@ from copgen_cli.data.images import EIGHT_BIT_MODES
 from copgen_cli.errors import UsageError
 from copgen_cli.model.autoencoder import to_uint8
 
-Pictures = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarray]
+Pictures = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarray | Tensor]
 """One picture or several: PIL; uint8 arrays (H, W), (H, W, 3) or (B, H, W, 3); tensors (3, H, W) or (B, 3, H, W),
-floats in [0, 1] or uint8; or a list of PIL images and arrays."""
+floats in [0, 1] or uint8; or a list of PIL images, arrays and tensors."""
 
 
 def as_bytes(pictures: Pictures, *, name: str, side: int) -> Tensor:
@@ -56,6 +56,8 @@ def _from_one(picture: object, name: str, side: int) -> Tensor:
         return _from_array(np.array(picture.convert("RGB")), name)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, name)
+    if isinstance(picture, Tensor):
+        return _from_tensor(picture, name)
     raise _unknown_form(name, type(picture).__name__)
 
 
@@ -63,7 +65,7 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         raise _unknown_form(name, f"{array.dtype} array {array.shape}")
     colour = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
-    return torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)[None]
+    return torch.from_numpy(np.require(colour, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
 
 def _from_tensor(tensor: Tensor, name: str) -> Tensor:

@@ -5,6 +5,7 @@ B conditions, S samples of each, C latent channels, H and W pixels, f pixels per
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import tempfile
@@ -18,11 +19,11 @@ from uuid import uuid4
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from copgen_cli.errors import UnknownNameError, UsageError
 from copgen_cli.modalities import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents
+from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, reduction_of
 from copgen_cli.model.checkpoint import modalities_of
 from copgen_cli.model.model_card import UNKNOWN_LICENSE, render_card
 from copgen_cli.model.pictures import Pictures, as_bytes, as_pil
@@ -55,6 +56,9 @@ class CopGenPipeline(DiffusionPipeline):
     """
 
     _optional_components = ["scheduler"]  # noqa: RUF012 - diffusers reads it as a plain class attribute
+    transformer: CopGenTransformer
+    vae: AutoencoderKL
+    scheduler: SchedulerMixin
 
     def __init__(
         self, transformer: CopGenTransformer, vae: AutoencoderKL, scheduler: SchedulerMixin | None = None
@@ -70,7 +74,7 @@ class CopGenPipeline(DiffusionPipeline):
     @property
     def image_size(self) -> int:
         """Side of the pictures in pixels."""
-        return int(self.transformer.config.sample_size) * self.autoencoder.reduction
+        return int(self.transformer.config.sample_size) * reduction_of(self.vae)
 
     @property
     def autoencoder(self) -> ImageAutoencoder:
@@ -81,7 +85,7 @@ class CopGenPipeline(DiffusionPipeline):
     def __call__(
         self,
         generate: str | Sequence[str],
-        condition: Mapping[str, Pictures] | None = None,
+        condition: Mapping[str, Pictures] | Mapping[Modality, Pictures] | None = None,
         num_samples: int = 1,
         num_inference_steps: int = 50,
         guidance_scale: float = 0.0,
@@ -92,7 +96,7 @@ class CopGenPipeline(DiffusionPipeline):
         seed: int | None = None,
         sample_ids: Sequence[str] | None = None,
         batch_size: int | None = None,
-        ignored: Ignored = Ignored.MARGINALISE,
+        ignored: Ignored | str = Ignored.MARGINALISE,
         callback: OnStep | None = None,
     ) -> CopGenOutput:
         """Draw samples.
@@ -107,7 +111,8 @@ class CopGenPipeline(DiffusionPipeline):
             generator: source of a seed; torch's global one where neither it nor `seed` is given.
             output_type: "pil", "pt" (tensors in [0, 1]) or "latent" (nothing is decoded).
             solver: a name, or "scheduler" for the pipeline's own; by default the published one, not the command's.
-            seed: with a sample's id and a modality's name, all that a sample's noise depends on.
+            seed: with a sample's id and a modality's name, all that a sample's noise depends on. Schedulers that add
+                noise at every step draw that from torch's global generator.
             sample_ids: B x S names, samples of a condition side by side; None numbers them.
             batch_size: samples at a time; None is all. It changes results by rounding only.
             ignored: how modalities that are neither generated nor given enter.
@@ -117,16 +122,21 @@ class CopGenPipeline(DiffusionPipeline):
             B x S pictures per generated modality: entry b * S + s is sample s of condition b.
 
         Raises:
-            UsageError: a picture is of another form or size, or numbers of pictures or ids do not agree.
+            UsageError: a picture is of another form or size, numbers of pictures or ids do not agree, nothing is to be
+                drawn, or a modality is both given and drawn.
             UnknownNameError: the model has no such modality, or there is no such solver or output type.
         """
         if output_type not in get_args(Output):
             raise UnknownNameError("output type", str(output_type), known=get_args(Output))
+        if ignored not in list(Ignored):
+            raise UnknownNameError("way with ignored modalities", str(ignored), known=list(Ignored))
         wanted = self._positions([generate] if isinstance(generate, str) else generate)
+        pictures: dict[str, Pictures] = {str(name): value for name, value in _by_name(condition).items()}
+        _check_call(wanted, pictures, steps=num_inference_steps, batch_size=batch_size)
         autoencoder, side = self.autoencoder, self.image_size
         given = {
-            position: as_bytes((condition or {})[name], name=name, side=side)
-            for name, position in self._positions(condition or {}).items()
+            position: as_bytes(pictures[name], name=name, side=side)
+            for name, position in self._positions(pictures).items()
         }
         count = _common_count(given, self.modalities)
         ids = _ids(sample_ids, count * num_samples)
@@ -148,7 +158,7 @@ class CopGenPipeline(DiffusionPipeline):
                 solver=self.scheduler if solver == "scheduler" else solver,
                 guidance_scale=guidance_scale,
                 noise_source=noise,
-                ignored=ignored,
+                ignored=Ignored(ignored),
                 callback=callback,
             )
             for name, position in wanted.items():
@@ -175,6 +185,7 @@ class CopGenPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin | None = None,
         num_heads: int | None = None,
         modalities: Sequence[str] | None = None,
+        prediction_type: str | None = None,
     ) -> Self:
         """Load a pipeline, in eval mode. Nothing that lies in the source is executed or imported.
 
@@ -184,7 +195,7 @@ class CopGenPipeline(DiffusionPipeline):
                 published autoencoder; or "copgen-sim", the model in the package.
             torch_dtype: of the transformer's weights; None is float32. The autoencoder's stay in float32.
             transformer, vae, scheduler: parts to use instead of the source's.
-            num_heads, modalities: of a source that does not tell; see `load_transformer`.
+            num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
 
         Raises:
             CopgenError: there is no such source, or the hub cannot be reached and has not been before.
@@ -192,12 +203,10 @@ class CopGenPipeline(DiffusionPipeline):
             MismatchError: tensors and configuration do not fit.
         """
         parts = find_parts(os.fspath(pretrained_model_name_or_path), needs_vae=vae is None)
-        net = transformer or parts.load_transformer(num_heads, modalities)
-        pipeline = cls(
-            net.to(dtype=torch_dtype) if torch_dtype else net,
-            vae or parts.load_vae(),
-            scheduler or parts.load_scheduler(),
-        )
+        net = transformer or parts.load_transformer(num_heads, modalities, prediction_type)
+        if torch_dtype is not None:
+            nn.Module.to(net, torch_dtype)  # the method of diffusers warns of modules to keep in float32; this has none
+        pipeline = cls(net, vae or parts.load_vae(), scheduler or parts.load_scheduler())
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipeline
 
@@ -219,7 +228,7 @@ class CopGenPipeline(DiffusionPipeline):
             license, notes: for the card; see `render_card`.
             push_to_hub, hub: whether to publish it too, and the arguments of `push_to_hub`.
         """
-        target = Path(save_directory).absolute()
+        target = Path(save_directory).expanduser().absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}.part")
         try:
@@ -281,6 +290,26 @@ class CopGenPipeline(DiffusionPipeline):
         )
 
 
+def _by_name(condition: Any) -> Mapping[Any, Pictures]:
+    if not isinstance(condition, Mapping | None):
+        raise UsageError(
+            f"The condition is a {type(condition).__name__}.", hint='Name its modality: condition={"s1_rtc": picture}.'
+        )
+    return condition or {}
+
+
+def _check_call(
+    wanted: Mapping[str, int], given: Mapping[str, Pictures], *, steps: int, batch_size: int | None
+) -> None:
+    if not wanted:
+        raise UsageError("Nothing to generate.", hint="Name at least one modality.")
+    both = [name for name in wanted if name in given]
+    if both:
+        raise UsageError(f"{', '.join(both)} is both given and to be generated.", hint="Drop it from one of them.")
+    if steps < 1 or (batch_size is not None and batch_size < 1):
+        raise UsageError("num_inference_steps or batch_size is less than 1.", hint="Give at least one.")
+
+
 def _common_count(given: Mapping[int, Tensor], modalities: Sequence[Modality]) -> int:
     """B: how many pictures each condition has; 1 where nothing is given."""
     counts = {len(images) for images in given.values()}
@@ -302,7 +331,7 @@ def _seed(seed: int | None, generator: torch.Generator | None) -> int:
     if seed is not None and generator is not None:
         raise UsageError("Both seed and generator are given.", hint="Give one of them.")
     if seed is not None:
-        return seed
+        return operator.index(seed)
     device = generator.device if generator is not None else "cpu"
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
 

@@ -15,6 +15,7 @@ import diffusers
 from diffusers import AutoencoderKL, SchedulerMixin
 
 from copgen_cli.errors import BrokenInputError
+from copgen_cli.layout import model_folder
 from copgen_cli.model.autoencoder import DEFAULT_ID, read_autoencoder
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import load_transformer
@@ -43,9 +44,12 @@ class Parts:
     """Its configuration; None means the one this package sets up."""
 
     def load_transformer(
-        self, num_heads: int | None = None, modalities: Sequence[str] | None = None
+        self,
+        num_heads: int | None = None,
+        modalities: Sequence[str] | None = None,
+        prediction_type: str | None = None,
     ) -> CopGenTransformer:
-        return load_transformer(self.transformer, num_heads, modalities=modalities)
+        return load_transformer(self.transformer, num_heads, modalities=modalities, prediction_type=prediction_type)
 
     def load_vae(self) -> AutoencoderKL:
         return read_autoencoder(self.vae)
@@ -56,7 +60,7 @@ class Parts:
 
 
 def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
-    """The parts of the pipeline that a source stands for; a hub id's are fetched.
+    """The parts of the pipeline that a source stands for; a hub id's are fetched, and the folder of a run has one.
 
     A file of weights, and the published hub id, hold a transformer alone; the published autoencoder goes with it.
 
@@ -65,6 +69,9 @@ def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
         BrokenInputError: a folder holds a transformer and no autoencoder, and `needs_vae`.
     """
     path = Path(source).expanduser()
+    made = model_folder(path)
+    if (made / INDEX_NAME).is_file() and not (path / INDEX_NAME).is_file():
+        source = path = made  # of a run of training
     if str(source) == BUNDLED_NAME:
         path = bundled_folder()
     elif path.is_file() or str(source) == PUBLISHED_ID:

@@ -61,12 +61,7 @@ def find_resumption(checkpoints: Path, choice: str) -> Resumption:
                 hint="Restore one, or start again from the beginning with --overwrite.",
             )
         return Resumption(folder, tuple(passed))
-    named = Path(choice).expanduser()
-    if not named.is_dir():
-        raise UsageError(
-            f"There is no checkpoint {choice}.", hint="--resume takes auto, none or a checkpoint's folder."
-        )
-    must_be_whole(named)
+    named = named_checkpoint(choice)
     step = read_facts(named)["step"]
     later = [folder for folder in there if (step_of(folder) or 0) > step]
     if later:
@@ -75,6 +70,20 @@ def find_resumption(checkpoints: Path, choice: str) -> Resumption:
             hint="--resume auto goes on from there; choose another --workdir to branch off anew.",
         )
     return Resumption(named)
+
+
+def named_checkpoint(name: str) -> Path:
+    """The folder that --resume names.
+
+    Raises:
+        UsageError: there is none.
+        BrokenInputError: it is not whole.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"There is no checkpoint {name}.", hint="--resume takes auto, none or a checkpoint's folder.")
+    must_be_whole(folder)
+    return folder
 
 
 def agree_on_resumption(found: Resumption | None, world: World) -> Resumption:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -137,7 +138,8 @@ def _integrate_with(make_scheduler: Callable[[], Any]) -> Integrate:
             scheduler.set_begin_index(0)  # two equal timesteps, which many steps lead to, would make it skip the first
         x = x * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            x = scheduler.step(predict(x, float(t) + 1), t, x, return_dict=False)[0]
+            noise = predict(scheduler.scale_model_input(x, t), float(t) + 1)  # those that count in sigmas scale it
+            x = scheduler.step(noise, t, x, return_dict=False)[0]
         return x
 
     return integrate
@@ -165,13 +167,17 @@ def make_scheduler(solver: Solver = Solver.DPM_2M) -> Any:
         ValueError: the reference solver is none of diffusers'.
     """
     order = {Solver.DDIM: 1, Solver.DPM_2M: 2, Solver.DPM_3M: 3}.get(solver)
+    scheduler: Any
     if order is not None:
-        return DPMSolverMultistepScheduler(
+        scheduler = DPMSolverMultistepScheduler(
             **_TRAINED_WITH, algorithm_type="dpmsolver++", solver_order=order, use_lu_lambdas=True
         )
-    if solver == Solver.UNIPC:
-        return UniPCMultistepScheduler(**_TRAINED_WITH, solver_order=2, use_karras_sigmas=True)
-    raise ValueError(f"{solver} is not a scheduler of diffusers")
+    elif solver == Solver.UNIPC:
+        scheduler = UniPCMultistepScheduler(**_TRAINED_WITH, solver_order=2, use_karras_sigmas=True)
+    else:
+        raise ValueError(f"{solver} is not a scheduler of diffusers")
+    scheduler.register_to_config(clip_sample=False)  # latents leave [-1, 1]; those made from its settings would clip
+    return scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +211,7 @@ def find_solver(solver: str | SchedulerMixin) -> SolverFacts:
 
     Raises:
         UnknownNameError: there is none of that name; the hint lists them.
-        ValueError: the scheduler is set up for another noise schedule, or does not take predicted noise.
+        ValueError: the scheduler is set up for another noise schedule, does not take predicted noise, or clips latents.
     """
     if isinstance(solver, SchedulerMixin):
         _check_schedule(solver)
@@ -222,3 +228,7 @@ def _check_schedule(scheduler: SchedulerMixin) -> None:
         raise ValueError(f"{type(scheduler).__name__} is set up for another noise schedule; expected {_TRAINED_WITH}")
     if scheduler.config.prediction_type != _TRAINED_WITH["prediction_type"]:
         raise ValueError(f"{type(scheduler).__name__} expects {scheduler.config.prediction_type}, not epsilon")
+    if scheduler.config.get("clip_sample") and "clip_sample" in signature(type(scheduler)).parameters:
+        raise ValueError(
+            f"{type(scheduler).__name__} clips pictures to [-1, 1], which latents leave; set clip_sample=False"
+        )

@@ -27,6 +27,10 @@ from copgen_cli.sections import TrainSettings
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class LostLoaderError(CopgenError):
+    """A process that loads data ended without a word."""
+
+
 class NotFiniteError(CopgenError):
     """Too many steps in a row without a finite loss and gradient."""
 
@@ -157,7 +161,7 @@ def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | 
         started = time.monotonic()
         names = tuple(run.names[index] for index in plan.indices(state.position))
         with noticing_a_lost_process():
-            result = training_step(state, (next(batches) for _ in range(plan.micro_batches)), settings, world)
+            result = training_step(state, _take(batches, plan.micro_batches), settings, world)
         seconds = time.monotonic() - started
         report = TrainReport(
             step=state.step,
@@ -176,6 +180,19 @@ def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | 
         yield report
         if report.stopped is not None:
             return
+
+
+def _take(batches: Iterator[TrainBatch], count: int) -> Iterator[TrainBatch]:
+    for _ in range(count):
+        try:
+            yield next(batches)
+        except (ConnectionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+                raise
+            raise LostLoaderError(
+                "A process that loads data was killed.",
+                hint="Out of memory is a common cause: fewer --workers. The same command goes on.",
+            ) from error
 
 
 def _between_steps(
@@ -217,7 +234,12 @@ def save_checkpoint(run: Run, state: TrainState, folder: Path) -> None:
     """Write the state to the folder, then remove checkpoints that are no longer kept; all processes take part."""
     save_state(folder, state, run.identity, run.settings, run.world)
     if run.world.is_main:
-        prune(run.checkpoints, keep_last=run.settings.keep_last, milestone_every=run.settings.milestone_every)
+        prune(
+            run.checkpoints,
+            state.step,
+            keep_last=run.settings.keep_last,
+            milestone_every=run.settings.milestone_every,
+        )
     run.world.wait()
 
 

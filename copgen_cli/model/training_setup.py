@@ -18,7 +18,13 @@ from copgen_cli.model.diffusion import TimestepLaw, denoising_loss_parts, predic
 from copgen_cli.model.memory import choose_micro_batch, shrink_until_it_fits
 from copgen_cli.model.new_network import make_network
 from copgen_cli.model.parallel import World, gradients_stay_here
-from copgen_cli.model.resumption import Resumption, agree_on_resumption, changed_settings, find_resumption
+from copgen_cli.model.resumption import (
+    Resumption,
+    agree_on_resumption,
+    changed_settings,
+    find_resumption,
+    named_checkpoint,
+)
 from copgen_cli.model.training import Run, Validate, autocast
 from copgen_cli.model.training_state import Identity, TrainState, load_state
 from copgen_cli.model.transformer import CopGenTransformer
@@ -48,10 +54,13 @@ def prepare_run(
     settings: TrainSettings,
     checkpoints: Path,
     world: World,
+    *,
+    afresh: bool = False,
 ) -> Prepared:
     """Make network and optimiser, and fill them from the checkpoint that `settings.resume` stands for.
 
-    Every process of the run calls it; the main one looks for the checkpoint.
+    Every process of the run calls it; the main one looks for the checkpoint. `afresh` takes those in `checkpoints` for
+    gone, as they will be.
 
     Raises:
         MismatchError: the data lacks a modality, or the run was trained with other ones, another optimiser or another
@@ -63,7 +72,7 @@ def prepare_run(
     modalities = settings.modalities or spec.modalities
     law = timestep_law(settings, modalities)
     train_data = train_data.select(modalities)
-    found = find_resumption(checkpoints, settings.resume) if world.is_main else None
+    found = _where_to_begin(checkpoints, settings.resume, afresh=afresh) if world.is_main else None
     resumption = agree_on_resumption(found, world)
     facts = resumption.facts
     settings = settings.model_copy(update={"mixed_precision": choose_precision(settings.mixed_precision, world.device)})
@@ -100,6 +109,12 @@ def prepare_run(
         validate=_validation(train_data, test_data, spec, settings, modalities, world),
     )
     return Prepared(run, state, resumption, changed_settings(before, settings) if before else {})
+
+
+def _where_to_begin(checkpoints: Path, choice: str, *, afresh: bool) -> Resumption:
+    if not afresh:
+        return find_resumption(checkpoints, choice)
+    return Resumption(None if choice in ("auto", "none") else named_checkpoint(choice))
 
 
 def timestep_law(settings: TrainSettings, modalities: Sequence[Modality]) -> TimestepLaw:
@@ -147,12 +162,18 @@ def check_amounts(samples: int, settings: TrainSettings, processes: int) -> None
 def _check_source(before: Mapping[str, Any], settings: TrainSettings) -> None:
     """Raises UsageError where a run is told to begin from another model than it did."""
     source = before.get("init_from")
-    if source != settings.init_from:
+    if source is None or not _are_the_same(source, str(settings.init_from)):
         began, remedy = (f"from {source}", f"Give --init-from {source}") if source else ("afresh", "Leave it out")
         raise UsageError(
             f"The run began {began}, and --init-from {settings.init_from} would change nothing.",
             hint=f"{remedy} to go on, or begin another --workdir.",
         )
+
+
+def _are_the_same(one: str, other: str) -> bool:
+    """Whether two names stand for the same model: a folder may be called in several ways."""
+    here, there = Path(one).expanduser(), Path(other).expanduser()
+    return one == other or (here.exists() and there.exists() and here.samefile(there))
 
 
 def _check_network(net: CopGenTransformer, settings: TrainSettings, modalities: Sequence[Modality]) -> None:

@@ -128,8 +128,8 @@ def _read_torch(path: Path) -> Any:
 
 
 def _weights_in(folder: Path) -> Path:
-    """The weights of a model's folder, a pipeline's, or a training checkpoint's (then the EMA)."""
-    for inner in ("ema", "transformer"):  # a training checkpoint has both
+    """The weights of a model's folder, a pipeline's, a run's, or a training checkpoint's (then the EMA)."""
+    for inner in ("ema", "transformer", "model/transformer"):  # a training checkpoint has two, a run has the last
         if (folder / inner / WEIGHTS_NAME).is_file():
             return folder / inner / WEIGHTS_NAME
     for name in (WEIGHTS_NAME, "nnet_ema.pth"):

@@ -53,9 +53,6 @@ def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     if named is not None:
         place = Path(named).expanduser()
         of_region = any(place.resolve().is_relative_to(run.resolve()) for run in runs)
-        made = model_folder(place)
-        if (made / INDEX_NAME).is_file() and not (place / INDEX_NAME).is_file():
-            return ModelChoice(made.as_posix(), "the model of that run", of_region)
         return ModelChoice(named, of_region=of_region)
     folders = [model_folder(run) for run in runs]
     trained = [folder for folder in folders if (folder / INDEX_NAME).is_file()]

@@ -26,7 +26,7 @@ from copgen_cli.data.grid import parse_cell
 from copgen_cli.data.manifest import Status
 from copgen_cli.data.units import Result, Unit
 from copgen_cli.modalities import Modality
-from copgen_cli.simulation.products import OPTICAL_BANDS, REAL_GAPS, Gaps, Row, rows_of_cell
+from copgen_cli.simulation.products import REAL_GAPS, Gaps, Row, rows_of_cell
 from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days
 
 CELLS_PER_PART = 8
@@ -63,8 +63,8 @@ _NAMED: dict[str, pa.DataType] = {
 PART_COLUMNS: dict[Modality, dict[str, pa.DataType]] = {
     Modality.DEM: {"grid_cell": _TEXT, "thumbnail": _BYTES, "compressed": _BYTES, "DEM": _BYTES},
     Modality.S1RTC: _NAMED | {"vv": _BYTES, "vh": _BYTES},
-    Modality.S2L1C: _NAMED | dict.fromkeys(OPTICAL_BANDS[Modality.S2L1C], _BYTES),
-    Modality.S2L2A: _NAMED | dict.fromkeys(OPTICAL_BANDS[Modality.S2L2A], _BYTES),
+    Modality.S2L1C: _NAMED | dict.fromkeys(Modality.S2L1C.facts.bands, _BYTES),
+    Modality.S2L2A: _NAMED | dict.fromkeys(Modality.S2L2A.facts.bands, _BYTES),
 }
 
 
@@ -125,7 +125,7 @@ def write_archive(
             yield from cells_of[outcome.key]
         done = [run.recorded(unit.key) for unit in units]
         rows = [row for outcome in done if outcome and outcome.status is Status.DONE for row in outcome.facts["rows"]]
-        for source in Modality:
+        for source in METADATA_COLUMNS:
             _write_metadata(run.place, source, [about for name, about in rows if name == source])
         run.finish()
 
@@ -138,7 +138,7 @@ def write_part(
     rows = [row for cell in cells for row in rows_of_cell(cell, seed, size=size, gaps=gaps, bands=bands, days=days)]
     files: list[WrittenFile] = []
     facts: list[tuple[str, dict[str, Any]]] = []
-    for source in Modality:
+    for source in METADATA_COLUMNS:
         mine = [row for row in rows if row.source is source]
         if mine:
             path = f"{_folder(source)}/images/part_{number:05}.parquet"

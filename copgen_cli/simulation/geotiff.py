@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def geotiff(raster: NDArray[np.generic], place: Footprint, nodata: int | None = 
     return file.getvalue()
 
 
-def optical_bands(picture: Picture, names: list[str], place: Footprint) -> dict[str, bytes]:
+def optical_bands(picture: Picture, names: Sequence[str], place: Footprint) -> dict[str, bytes]:
     """Small stand-ins for raw Sentinel-2 bands: numbers behind a true-colour picture, others mixed from them."""
     colours = np.stack([resized(picture[..., band].astype(np.float32), STAND_IN_SIZE) for band in range(3)])
     numbers = 10_000 * (colours / (255 * 1.3)) ** (1 / 0.6)  # the tone curve of the thumbnail, backwards

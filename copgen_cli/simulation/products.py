@@ -32,9 +32,6 @@ from copgen_cli.simulation.world import (
     view_radar,
 )
 
-_L2A_BANDS = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12", "cloud_mask"]
-OPTICAL_BANDS = {Modality.S2L2A: _L2A_BANDS, Modality.S2L1C: [*_L2A_BANDS[:10], "B10", *_L2A_BANDS[10:]]}
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -103,7 +100,7 @@ def _optical_rows(truth: Truth, visit: OpticalPass, seed: int, bands: bool) -> l
             "geometry": _point(truth.place),
         }
         stand_ins: dict[str, str | bytes | None] = (
-            {} if not bands else dict(optical_bands(picture, OPTICAL_BANDS[source], truth.place))
+            {} if not bands else dict(optical_bands(picture, source.facts.bands, truth.place))
         )
         rows.append(
             Row(source, about, _named(truth, product, visit.when) | {"thumbnail": as_jpeg(picture)} | stand_ins)
