@@ -212,6 +212,16 @@ def test_a_wrong_call_is_told_by_its_names(pipe, settings, sentence):
         draw(pipe, **settings)
 
 
+def test_a_call_draws_its_progress_unless_that_is_switched_off(pipe, capsys):
+    draw(pipe, num_samples=2, batch_size=1, num_inference_steps=3)
+    assert "6/6" in capsys.readouterr().err
+
+    pipe.set_progress_bar_config(disable=True)
+    draw(pipe)
+    pipe.set_progress_bar_config()
+    assert capsys.readouterr().err == ""
+
+
 def test_pictures_are_taken_as_a_list_of_tensors_too(pipe, pictures):
     tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
 

@@ -145,26 +145,34 @@ class CopGenPipeline(DiffusionPipeline):
 
         latents: dict[str, list[Tensor]] = {name: [] for name in wanted}
         images: dict[str, list[Tensor]] = {name: [] for name in wanted}
-        for chosen in torch.arange(len(ids)).split(batch_size or len(ids)):
-            noise = SampleNoise(source.seed, tuple(ids[i] for i in chosen), source.modalities)
-            drawn = sample_latents(
-                self.transformer,
-                generate=list(wanted.values()),
-                condition={
-                    position: _draw(autoencoder, noise, position, values[chosen // num_samples])
-                    for position, values in moments.items()
-                },
-                steps=num_inference_steps,
-                solver=self.scheduler if solver == "scheduler" else solver,
-                guidance_scale=guidance_scale,
-                noise_source=noise,
-                ignored=Ignored(ignored),
-                callback=callback,
-            )
-            for name, position in wanted.items():
-                latents[name].append(drawn[position])
-                if output_type != "latent":
-                    images[name].append(autoencoder.decode(drawn[position]))
+        batches = torch.arange(len(ids)).split(batch_size or len(ids))
+        with self.progress_bar(total=num_inference_steps * len(batches)) as bar:
+
+            def tell(call: int, calls: int, clean: dict[int, Tensor]) -> None:
+                bar.update()
+                if callback is not None:
+                    callback(call, calls, clean)
+
+            for chosen in batches:
+                noise = SampleNoise(source.seed, tuple(ids[i] for i in chosen), source.modalities)
+                drawn = sample_latents(
+                    self.transformer,
+                    generate=list(wanted.values()),
+                    condition={
+                        position: _draw(autoencoder, noise, position, values[chosen // num_samples])
+                        for position, values in moments.items()
+                    },
+                    steps=num_inference_steps,
+                    solver=self.scheduler if solver == "scheduler" else solver,
+                    guidance_scale=guidance_scale,
+                    noise_source=noise,
+                    ignored=Ignored(ignored),
+                    callback=tell,
+                )
+                for name, position in wanted.items():
+                    latents[name].append(drawn[position])
+                    if output_type != "latent":
+                        images[name].append(autoencoder.decode(drawn[position]))
         return _output({name: torch.cat(parts) for name, parts in latents.items()}, images, output_type)
 
     def _positions(self, names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:

@@ -85,6 +85,8 @@ def prepare_run(
         net = make_network(spec, settings)
     net.to(world.device)
     _check_optimizer(before, settings, world)
+    if settings.optimizer is Optimizer.MUON:
+        warn_of_imitation(world.device)  # torch orthogonalises in bfloat16
     finds_what_fits = settings.micro_batch is None and world.device.type == "cuda" and not world.is_sharded
     if settings.micro_batch is None and facts.get("processes") == world.size:
         settings = settings.model_copy(update={"micro_batch": before["micro_batch"]})  # sums round the same

@@ -42,7 +42,7 @@ class LoadedModel:
 
 
 def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
-    """The named model, or the named run's; else the newest finished one trained on the region; else the package's.
+    """The named model; else the newest finished one trained on the region; else the one in the package.
 
     A run counts as the region's where it lies in a folder that --workdir did not name: other names say nothing.
 
