@@ -25,6 +25,7 @@ from copgen_cli.model.checkpoint_folder import (
     why_not_whole,
     write_folder,
 )
+from copgen_cli.model.export import export_model
 from copgen_cli.model.training_state import Identity, TrainState, load_state, save_state
 from copgen_cli.sections import TrainSettings
 
@@ -133,6 +134,21 @@ def test_a_full_disk_is_a_clear_error_and_older_checkpoints_stay(tmp_path):
         assert assert_newest_is_whole_and_loads(tmp_path, at_least=1) == 1
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_while_the_model_is_written_is_a_clear_error_and_leaves_nothing(tmp_path):
+    save(tmp_path, 1)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "copgen-test", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        with pytest.raises(DiskFullError, match=r"No room left on the disk of .*model"):
+            export_model(step_folder(tmp_path, 1), disk / "model", None)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_an_error_while_it_is_filled_leaves_nothing(tmp_path):

@@ -11,11 +11,11 @@ from copgen_cli import console
 from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
-    DtypeOption,
     JsonOption,
     OverwriteOption,
     RegionOption,
     SeedOption,
+    complete_names,
     config_file,
 )
 
@@ -48,7 +48,15 @@ def train_autoencoder(
     ] = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
-    dtype: DtypeOption = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="auto, float32 or bfloat16.",
+            show_default="from settings: auto",
+            autocompletion=complete_names(lambda: ("auto", "float32", "bfloat16")),
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:

@@ -173,7 +173,7 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 
 def append_metrics(file: Path, values: Mapping[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as stream:
+    with disk_full_is_an_error(file), file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(values) + "\n")
 
 

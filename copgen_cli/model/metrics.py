@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from copgen_cli.model.checkpoint_folder import disk_full_is_an_error
 from copgen_cli.records import TrainReport
 
 _MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}
@@ -55,7 +56,7 @@ class Metrics:
         self.trackers = [_start(name, file.parent, from_step, settings) for name in installed]
 
     def write(self, values: Mapping[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
+        with disk_full_is_an_error(self.file), self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
         numbers = {key: value for key, value in values.items() if isinstance(value, float | int) and key != "step"}
         for tracker in self.trackers:
