@@ -53,6 +53,10 @@ class MissingInputError(CopgenError):
         )
 
 
+class NotFiniteError(CopgenError):
+    """Too many steps of training in a row without a finite loss and gradient."""
+
+
 class MismatchError(CopgenError):
     """Two things that must agree do not: a store and a model, a checkpoint and its configuration."""
 

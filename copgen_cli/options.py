@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import Modality, parse_modalities
 from copgen_cli.records import Ignored, Solver
 from copgen_cli.regions import known_regions
 
@@ -67,6 +67,12 @@ def complete_assignments(names: Callable[[], Iterable[str]]) -> Callable[[str], 
 def as_one_list(values: list[str] | None) -> str | None:
     """A comma-separated list that may have been given in several turns of its option, each of which adds to it."""
     return ",".join(values) if values else None
+
+
+def as_modalities(values: list[str] | None, *, option: str) -> tuple[Modality, ...] | None:
+    """The modalities of such a list; None where it was not given."""
+    text = as_one_list(values)
+    return None if text is None else parse_modalities(text, option=option)
 
 
 def modality_names() -> list[str]:

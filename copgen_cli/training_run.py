@@ -133,9 +133,10 @@ def _written_by_a_run(folder: Path) -> tuple[Path, ...]:
 def _refuse_to_remove_what_is_needed(folder: Path, settings: TrainSettings) -> None:
     """Raises UsageError where a run that is to replace another needs something of it."""
     removed = {path.resolve() for path in _written_by_a_run(folder)}
-    for option, source in (("resume", settings.resume), ("init-from", settings.init_from), ("vae", settings.vae)):
-        place = Path(source or ".").expanduser().resolve()
-        if removed & {place, *place.parents}:
+    resume = None if settings.resume in ("auto", "none") else settings.resume
+    for option, source in (("resume", resume), ("init-from", settings.init_from), ("vae", settings.vae)):
+        place = None if source is None else Path(source).expanduser().resolve()
+        if place is not None and removed & {place, *place.parents}:
             raise UsageError(
                 f"--overwrite would remove {source}, which --{option} needs.",
                 hint="Choose another --workdir, which leaves it where it is.",

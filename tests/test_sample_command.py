@@ -15,6 +15,8 @@ from tiny_stores import tiny_store
 
 from copgen_cli.data.driver import StageRun
 from copgen_cli.modalities import Modality
+from copgen_cli.model.bundled import bundled_folder
+from copgen_cli.model.pipeline_source import find_parts
 
 NAMES = ["a", "b", "c"]
 
@@ -436,6 +438,14 @@ def test_the_folder_of_a_run_stands_for_the_model_in_it(sample, tmp_path):
 
     assert call.code == 0, call.err
     assert json.loads(Path("o/samples.json").read_text())["settings"]["model"]["id"] == "mine"
+
+
+def test_the_built_in_name_is_never_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_model(tmp_path / "copgen-sim" / "model")
+
+    assert find_parts("copgen-sim").transformer == bundled_folder()
+    assert find_parts("./copgen-sim").transformer == Path("copgen-sim/model")
 
 
 def test_guidance_solvers_and_the_published_labels_change_the_result(sample, pictures):

@@ -11,12 +11,12 @@ import torch
 from tiny_stores import tiny_store
 
 from copgen_cli.data.store import LatentStore
-from copgen_cli.errors import BrokenInputError, MismatchError, UsageError
+from copgen_cli.errors import BrokenInputError, MismatchError, NotFiniteError, UsageError
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.data_order import DrawnSamples, Plan, epoch_order, load_batches, sample_at
 from copgen_cli.model.optimisation import LossScale
 from copgen_cli.model.parallel import World
-from copgen_cli.model.training import NotFiniteError, train
+from copgen_cli.model.training import train
 from copgen_cli.model.training_setup import Prepared, prepare_run
 from copgen_cli.records import LatentSpec, Optimizer, StopReason, TrainReport
 from copgen_cli.sections import NetworkSettings, TrainSettings

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from copgen_cli import console
-from copgen_cli.options import JsonOption, OverwriteOption, complete_lists, modality_names
+from copgen_cli.options import JsonOption, OverwriteOption, as_modalities, complete_lists, modality_names
 
 
 def convert(
@@ -56,16 +56,14 @@ def convert(
 
     import torch
 
-    from copgen_cli.modalities import parse_modalities
     from copgen_cli.model import conversion
 
-    named = None if modalities is None else parse_modalities(",".join(modalities), option="--modalities")
     written = conversion.convert(
         source,
         target,
         vae=vae,
         num_heads=num_heads,
-        modalities=named,
+        modalities=as_modalities(modalities, option="--modalities"),
         prediction_type=prediction_type,
         dtype=getattr(torch, dtype),
         overwrite=overwrite,

@@ -15,6 +15,7 @@ from copgen_cli.options import (
     RegionOption,
     SeedOption,
     WorkersOption,
+    as_modalities,
     complete_lists,
     config_file,
     modality_names,
@@ -97,12 +98,13 @@ def download(
     """
     from copgen_cli.data.download import Download
     from copgen_cli.errors import UsageError
-    from copgen_cli.modalities import in_index_order, parse_modalities
+    from copgen_cli.modalities import in_index_order
 
     if bbox is not None and (region is not None or subset_name is None):
         raise UsageError("--bbox goes with --subset-name, not with --region.", hint="Add --subset-name NAME.")
     if subset_name is not None and bbox is None:
         raise UsageError("--subset-name goes with --bbox.", hint="Add --bbox W S E N, or name a --region.")
+    named = as_modalities(sources, option="--sources")
     settings = _settings(
         context,
         subset_name or region,
@@ -117,9 +119,7 @@ def download(
         },
         data_dir=data_dir,
         download={
-            "sources": None
-            if sources is None
-            else in_index_order(parse_modalities(",".join(sources), option="--sources")),
+            "sources": in_index_order(named) if named is not None else None,
             "workers": workers,
             "endpoint": endpoint,
             "token": token,

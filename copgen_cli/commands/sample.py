@@ -47,7 +47,7 @@ FROM_SETTINGS = "from settings"
 SAID_BY_A_PICTURE = (
     "generate", "condition", "region", "resolution", "n_samples", "spread", "steps", "solver", "guidance_scale", "seed",
     "save_as", "limit", "batch_size", "gpus", "num_processes", "dtype", "compile", "preview", "ignored", "data_dir",
-    "dry_run",
+    "dry_run", "overwrite",
 )  # fmt: skip
 """Options that say nothing beside --like."""
 

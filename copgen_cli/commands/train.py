@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from copgen_cli.modalities import parse_modalities
 from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
@@ -20,6 +19,7 @@ from copgen_cli.options import (
     SeedOption,
     VaeOption,
     WorkersOption,
+    as_modalities,
     complete_lists,
     complete_names,
     config_file,
@@ -135,7 +135,7 @@ def train(
     chosen = {
         "preset": preset, "gpus": gpus, "num_processes": num_processes, "mixed_precision": mixed_precision,
         "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "lr": lr, "init_from": init_from,
-        "modalities": None if modalities is None else parse_modalities(",".join(modalities), option="--modalities"),
+        "modalities": as_modalities(modalities, option="--modalities"),
         "workdir": workdir, "resume": resume, "save_every": save_every, "validate_every": validate_every,
         "preview_every": preview_every, "log_every": log_every, "max_time": max_time, "compile": compile,
         "activation_checkpointing": activation_checkpointing, "accelerate_config": accelerate_config, "vae": vae,

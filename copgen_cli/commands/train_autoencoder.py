@@ -106,7 +106,7 @@ def train_autoencoder(
         for update in console.track(updates, total=recipe.steps, label="Training", done=done, unit="updates"):
             done = update.step
         reason = asked_to_stop() if done < recipe.steps else None
-    if done == before:
+    if done == before and reason is None:
         console.note(console.NOTHING_TO_DO)
     scale = training.export_autoencoder(images, recipe, target, place)
     autoencoder = load_autoencoder(target, device=place)

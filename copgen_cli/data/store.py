@@ -209,8 +209,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
 
 def keep_batch(batch: Any) -> MomentsBatch:
     """The `collate_fn` for a DataLoader over a store: its batches, lists to torch's types, are made in one piece."""
-    made: MomentsBatch = batch
-    return made
+    return batch
 
 
 def check_store(folder: Path) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from copgen_cli import __version__
-from copgen_cli.errors import BrokenInputError
+from copgen_cli.errors import BrokenInputError, NotFiniteError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
 from copgen_cli.model.autoencoder_state import (
@@ -43,7 +43,6 @@ from copgen_cli.model.autoencoder_state import (
 )
 from copgen_cli.model.checkpoint_folder import disk_full_is_an_error
 from copgen_cli.model.structural_similarity import structural_loss
-from copgen_cli.model.training import NotFiniteError
 
 if TYPE_CHECKING:
     from copgen_cli.sections import AutoencoderSettings

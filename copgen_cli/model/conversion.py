@@ -17,10 +17,9 @@ from torch import nn
 from copgen_cli import __version__
 from copgen_cli.errors import BusyError, MismatchError
 from copgen_cli.model.autoencoder import fingerprint, read_autoencoder
-from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.pipeline import CopGenPipeline
-from copgen_cli.model.pipeline_source import find_parts
+from copgen_cli.model.pipeline_source import Parts, find_parts
 from copgen_cli.model.weights import find_weights
 from copgen_cli.records import Prediction
 
@@ -82,7 +81,8 @@ def convert(
     """
     weights = find_weights(source)
     net = load_transformer(source, num_heads, modalities=modalities, prediction_type=prediction_type)
-    beside_it = _autoencoder_of(source) if vae is None else vae
+    parts = find_parts(source, needs_vae=False)
+    beside_it = _autoencoder_of(parts) if vae is None else vae
     autoencoder = None if beside_it is None else read_autoencoder(beside_it)
     wanted = Conversion(
         source=str(source),
@@ -103,8 +103,7 @@ def convert(
         if autoencoder is None:
             net.save_pretrained(beside)
         else:
-            scheduler = find_parts(source, needs_vae=False).load_scheduler()
-            CopGenPipeline(net, autoencoder, scheduler).save_pretrained(beside)
+            CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(beside)
         (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -112,10 +111,10 @@ def convert(
     return True
 
 
-def _autoencoder_of(source: str | Path) -> Path | None:
+def _autoencoder_of(parts: Parts) -> Path | None:
     """The autoencoder beside a transformer, where the source is a folder that has one."""
-    folder = bundled_folder() if str(source) == BUNDLED_NAME else Path(source).expanduser()
-    return folder / "vae" if (folder / "vae").is_dir() else None
+    folder = Path(parts.vae)
+    return folder if folder.is_dir() else None
 
 
 def read_manifest(folder: Path) -> Conversion | None:

@@ -46,7 +46,7 @@ def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder |
 def is_exported(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None) -> bool:
     """Whether `target` is what `export_model` makes of these."""
     try:
-        return bool(json.loads((target / MADE_FROM).read_text(encoding="utf-8")) == _origin(checkpoint, autoencoder))
+        return json.loads((target / MADE_FROM).read_text(encoding="utf-8")) == _origin(checkpoint, autoencoder)
     except (OSError, ValueError):
         return False
 

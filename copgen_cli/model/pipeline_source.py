@@ -69,15 +69,14 @@ def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
         BrokenInputError: a folder holds a transformer and no autoencoder, and `needs_vae`.
     """
     path = Path(source).expanduser()
-    made = model_folder(path)
-    if (made / INDEX_NAME).is_file() and not (path / INDEX_NAME).is_file():
-        source = path = made  # of a run of training
     if str(source) == BUNDLED_NAME:
         path = bundled_folder()
     elif path.is_file() or str(source) == PUBLISHED_ID:
         return Parts(source, DEFAULT_ID, None)
     elif not path.is_dir():
         path = fetch_from_hub(str(source), _ON_THE_HUB)
+    elif (model_folder(path) / INDEX_NAME).is_file() and not (path / INDEX_NAME).is_file():
+        path = model_folder(path)  # of a run of training
     if needs_vae and not (path / "vae").is_dir():
         raise BrokenInputError(
             f"{source} holds no autoencoder in vae/.",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from copgen_cli.errors import CopgenError
+from copgen_cli.errors import CopgenError, NotFiniteError
 from copgen_cli.modalities import Modality
 from copgen_cli.model.checkpoint_folder import prune, step_folder
 from copgen_cli.model.data_order import DrawnSamples, Plan, TrainBatch, load_batches
@@ -29,10 +29,6 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 class LostLoaderError(CopgenError):
     """A process that loads data ended without a word."""
-
-
-class NotFiniteError(CopgenError):
-    """Too many steps in a row without a finite loss and gradient."""
 
 
 @dataclass(frozen=True, slots=True)
