@@ -181,6 +181,16 @@ def test_a_run_without_finite_gradients_gives_up_and_saves_none_of_it(images, tm
     assert_same_state(before, saved(tmp_path))
 
 
+def test_an_update_without_finite_gradients_is_skipped(images, tmp_path, monkeypatch):
+    losses = [lambda image, _: math.nan * image.mean(), structural_loss]
+    monkeypatch.setattr(training, "structural_loss", lambda *pair: losses.pop(0)(*pair))
+
+    updates = train(images, small(steps=2), tmp_path)
+
+    assert [update.is_finite for update in updates] == [False, True]
+    assert all(tensor.isfinite().all() for part in ("model", "ema") for tensor in saved(tmp_path)[part].values())
+
+
 def test_overwriting_leaves_a_run_alone_that_is_at_work(images, tmp_path):
     at_work = training.train_autoencoder(images, small(save_every=1), tmp_path, device=CPU, dtype=torch.float32)
     next(at_work)
