@@ -96,3 +96,20 @@ def test_a_file_where_a_folder_is_to_be_made_is_told_in_one_line_with_its_mend(t
     assert process.stderr.startswith(f"error: {in_the_way}")
     assert "choose another folder" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_ctrl_c_while_the_command_line_is_being_imported_is_no_traceback():
+    interrupted = (
+        "import builtins, copgen_cli.__main__ as start\n"
+        "plain = builtins.__import__\n"
+        "def interrupt(name, *rest):\n"
+        "    if name == 'copgen_cli.app':\n"
+        "        raise KeyboardInterrupt\n"
+        "    return plain(name, *rest)\n"
+        "builtins.__import__ = interrupt\n"
+        "start.main()\n"
+    )
+    process = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+
+    assert process.returncode == 130
+    assert process.stderr == ""
