@@ -294,6 +294,8 @@ class TrainSettings(Section):
     """Relative odds of each modality to be the single one given, among one_given; 1 for those not named."""
     min_snr_gamma: PositiveFloat | None = None
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper, also for velocities; None weighs all alike."""
+    pure_last_step: bool = False
+    """Show noise alone at the last step, as sampling starts, instead of 7 % of the signal (arXiv:2305.08891)."""
     stop_after_skipped: PositiveInt = 20
     """Steps in a row without a finite loss and gradient after which the run gives up."""
     seed: NonNegativeInt = 0

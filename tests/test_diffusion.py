@@ -211,6 +211,26 @@ def test_min_snr_weighs_each_part_by_its_own_step():
     assert_close(weighted, plain * min_snr_weight(n, 5.0))
 
 
+def test_a_pure_last_step_shows_the_noise_that_sampling_starts_from_and_nothing_of_the_places():
+    seen: list[list[torch.Tensor]] = []
+
+    def net(noisy, timesteps):
+        seen.append(noisy)
+        return noisy
+
+    clean, noise = torch.randn(2, 4, 2, 3, 8, 8, generator=generator(0))
+    steps = torch.tensor([[0, 1000], [1000, 999], [500, 1000], [1000, 1000]])
+
+    for pure in (False, True):
+        denoising_loss_parts(net, clean, list(steps), noise, pure_last_step=pure)
+
+    mixed, pure = (torch.stack(list(noisy)) for noisy in seen)
+    last = steps == 1000
+    assert torch.equal(pure[last], noise[last])
+    assert torch.equal(pure[~last], mixed[~last])
+    assert (mixed[last] - noise[last]).abs().mean() > 0.03
+
+
 def test_noise_that_does_not_match_the_latents_is_refused():
     clean = latents("x0")
     with pytest.raises(ValueError, match="noise of shapes"):

@@ -260,6 +260,16 @@ def test_min_snr_weighs_the_loss_as_its_paper_says():
     assert sum(weighed.losses) == pytest.approx(sum(plain.losses) * 5 / snr, rel=1e-4)
 
 
+def test_a_pure_last_step_reaches_the_loss():
+    batch = some_batch()
+    batch.timesteps[:] = 1000
+    pure = STEADY.model_copy(update={"pure_last_step": True})
+
+    plain, asked = (training_step(some_state(settings), [batch], settings) for settings in (STEADY, pure))
+
+    assert sum(asked.losses) != pytest.approx(sum(plain.losses), rel=1e-4)
+
+
 @pytest.mark.parametrize("tokens", [SHORT, SHORT + 1])
 def test_attention_in_bfloat16_is_that_of_float32_to_rounding(tokens):
     generator = torch.Generator().manual_seed(0)

@@ -205,6 +205,14 @@ def test_weights_of_a_pipeline_with_another_autoencoder_are_refused(tmp_path):
             find_autoencoder(settings, spec, data, torch.device("cpu"))
 
 
+def test_a_pure_last_step_is_refused_for_a_network_that_predicts_noise(tmp_path):
+    data = LatentStore(tiny_store(tmp_path / "store") / Split.TRAIN)
+    settings = SETTINGS.model_copy(update={"pure_last_step": True, "validate_every": 0})
+
+    with pytest.raises(UsageError, match="pure_last_step needs a network that predicts velocities"):
+        prepare_run(data, None, SPEC, settings, tmp_path / "checkpoints", World(torch.device("cpu")))
+
+
 def test_sizes_that_do_not_fit_are_wrong_usage():
     settings = SETTINGS.model_copy(update={"model": NetworkSettings(patch_size=3)})
     with pytest.raises(UsageError, match="sample_size 8 is not a multiple of patch_size 3"):

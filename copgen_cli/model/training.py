@@ -77,6 +77,7 @@ def training_step(
                     moved.timesteps.unbind(),
                     moved.noise.unbind(),
                     min_snr_gamma=settings.min_snr_gamma,
+                    pure_last_step=settings.pure_last_step,
                 )
             (parts.sum() * weight).backward()
         sums += parts.detach().sum(1)

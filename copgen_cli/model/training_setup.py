@@ -29,7 +29,7 @@ from copgen_cli.model.training import Run, Validate, autocast
 from copgen_cli.model.training_state import Identity, TrainState, load_state
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.validation import validate
-from copgen_cli.records import LatentSpec, Optimizer, ValidationReport
+from copgen_cli.records import LatentSpec, Optimizer, Prediction, ValidationReport
 from copgen_cli.sections import TrainSettings
 
 VALIDATION_SEED = 0
@@ -84,6 +84,11 @@ def prepare_run(
     else:
         net = make_network(spec, settings)
     net.to(world.device)
+    if settings.pure_last_step and prediction_of(net) is Prediction.NOISE:
+        raise UsageError(
+            "pure_last_step needs a network that predicts velocities: the noise it would only have to repeat.",
+            hint='Set prediction_type = "v_prediction" under [train.model], or leave pure_last_step out.',
+        )
     _check_optimizer(before, settings, world)
     if settings.optimizer is Optimizer.MUON:
         warn_of_imitation(world.device)  # torch orthogonalises in bfloat16
