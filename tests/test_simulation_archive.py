@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from copgen_cli.modalities import Modality
 from copgen_cli.simulation.archive import METADATA_COLUMNS, PART_COLUMNS, PUBLIC_HOST, write_archive
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.products import Gaps
-from copgen_cli.simulation.world import cells_of_region
+from copgen_cli.simulation.world import cells_of_region, days_between
 
 ROME = (12.2, 41.6, 13.0, 42.2)
 SIZE = 120
@@ -191,6 +192,38 @@ def test_a_folder_with_another_earth_is_not_overwritten_by_chance(tmp_path, cell
     list(write_archive(tmp_path, cells[:1], 1, size=96, overwrite=True))
 
 
+def test_an_archive_that_was_not_simulated_is_neither_mixed_with_nor_replaced_unasked(tmp_path, cells):
+    mirrored = folder(tmp_path, Modality.DEM) / "images" / "part_00001.parquet"
+    mirrored.parent.mkdir(parents=True)
+    mirrored.write_bytes(b"from elsewhere")
+    other = mirrored.with_name("part_00099.parquet")
+    other.write_bytes(b"and more")
+
+    with pytest.raises(MismatchError, match=r"part_00001\.parquet"):
+        list(write_archive(tmp_path, cells[:1], 0, size=96))
+    assert mirrored.read_bytes() == b"from elsewhere"
+
+    list(write_archive(tmp_path, cells[:1], 0, size=96, overwrite=True))
+    assert pq.ParquetFile(mirrored).metadata.num_rows
+    assert not other.exists()
+
+
+def test_days_without_sun_are_refused_before_anything_is_written(tmp_path):
+    days = days_between(datetime(2020, 12, 3), datetime(2020, 12, 20))
+    (polar,) = cells_of_region((20, 70, 30, 72), 1, 0)
+
+    with pytest.raises(UsageError, match="in the dark"):
+        list(write_archive(tmp_path / "none", [polar], 0, size=96, days=days))
+
+    assert not (tmp_path / "none").exists()
+
+
+def test_several_processes_leave_the_same_archive(tmp_path, archive, cells):
+    list(write_archive(tmp_path, cells, 0, size=SIZE, gaps=OFTEN, bands=True, cells_per_part=5, workers=2))
+
+    assert tree(tmp_path) == tree(archive)
+
+
 def test_a_name_that_is_no_cell_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UsageError):
         list(write_archive(tmp_path / "none", ["here"], 0))
@@ -221,7 +254,20 @@ def test_a_dry_run_names_the_cells_and_writes_nothing(tmp_path):
 
     assert run.exit_code == 0, run.output
     assert len(json.loads(run.stdout)["cells"]) == 4
+    assert json.loads(run.stdout)["done_before"] == 0
     assert not (tmp_path / "earth").exists()
+
+
+def test_a_dry_run_tells_what_is_done_and_refuses_what_the_run_would(tmp_path, cells):
+    def dry_run(*more):
+        command = ["simulate", "--region", "rome", "--cells", "2", "--output", str(tmp_path), "--dry-run", "--json"]
+        return CliRunner().invoke(app, [*command, *more])
+
+    list(write_archive(tmp_path, cells_of_region(ROME, 2, 0), 0))
+
+    assert json.loads(dry_run().stdout)["done_before"] == 2
+    assert isinstance(dry_run("--seed", "1").exception, MismatchError)
+    assert isinstance(dry_run("--bbox", "6", "45", "7", "46").exception, UsageError)
 
 
 def test_days_and_ruggedness_reach_the_archive_and_other_days_are_another_archive(tmp_path):

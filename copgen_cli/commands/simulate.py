@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -56,29 +57,38 @@ def simulate(
 
     then:  copgen download --region rome --endpoint file://$PWD/earth
     """
+    from copgen_cli.errors import UsageError
     from copgen_cli.settings import load_settings
     from copgen_cli.simulation.archive import write_archive
     from copgen_cli.simulation.products import REAL_GAPS
     from copgen_cli.simulation.world import cells_of_region, days_between
 
+    if bbox is not None and region is not None:
+        raise UsageError("--bbox and --region both say where.", hint="Give one of them.")
     settings = load_settings(config_file(context), region=region)
-    days = days_between(start_date, end_date)
     chosen = cells_of_region(bbox or settings.region_settings().bbox, cells, seed, least_rugged=rugged)
-    if not dry_run:
-        written = write_archive(
-            output,
-            chosen,
-            seed,
-            gaps=REAL_GAPS if gaps else None,
-            bands=bands,
-            days=days,
-            workers=workers,
-            overwrite=overwrite,
-        )
-        for _ in console.track(written, total=len(chosen), label="Simulating", unit="cells"):
-            pass
+    write = partial(
+        write_archive,
+        output,
+        chosen,
+        seed,
+        gaps=REAL_GAPS if gaps else None,
+        bands=bands,
+        days=days_between(start_date, end_date),
+        workers=workers,
+        overwrite=overwrite,
+    )
+    before = len(list(write(dry_run=True)))
     facts = {"cells": chosen, "seed": seed, "output": str(output), "endpoint": output.resolve().as_uri()}
+    shown = facts if json else facts | {"cells": len(chosen)}
+    if dry_run:
+        console.forecast("Would simulate", json=json, **shown, done_before=before)
+        return
+    for _ in console.track(write(), total=len(chosen), label="Simulating", unit="cells"):
+        pass
+    if before == len(chosen):
+        console.note(console.NOTHING_TO_DO)
     if json:
-        console.result_json(facts)
+        console.result_json(shown)
     else:
-        console.result("Would simulate" if dry_run else "Simulated", **facts | {"cells": len(chosen)})
+        console.result("Simulated", **shown)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 from copgen_cli.data.atomic import Place, WrittenFile
 from copgen_cli.data.driver import StageRun
 from copgen_cli.data.executors import local_executor
-from copgen_cli.data.grid import parse_cell
-from copgen_cli.data.manifest import Status
+from copgen_cli.data.grid import footprint, parse_cell
+from copgen_cli.data.manifest import Status, units_file
 from copgen_cli.data.units import Result, Unit
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.products import REAL_GAPS, Gaps, Row, rows_of_cell
-from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days
+from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days, highest_sun
 
 CELLS_PER_PART = 8
 STAGE = "simulate"
@@ -80,6 +80,7 @@ def write_archive(
     cells_per_part: int = CELLS_PER_PART,
     workers: int = 1,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> Iterator[str]:
     """Simulate cells into an archive, and yield their names as they get done; done before, they come first.
 
@@ -94,12 +95,16 @@ def write_archive(
         cells_per_part: of each part file.
         workers: processes.
         overwrite: start afresh.
+        dry_run: only look: yield the cells that are done, and write nothing.
 
     Raises:
-        MismatchError: the folder holds an archive of other settings.
-        UsageError: a name is no cell.
+        MismatchError: the folder holds an archive of other settings, or one that was not simulated.
+        UsageError: a name is no cell, or the sun does not rise there on those days.
     """
-    ordered = [cell.name for cell in sorted({parse_cell(cell) for cell in cells})]
+    named = sorted({parse_cell(cell) for cell in cells})
+    for cell in named:
+        highest_sun(footprint(cell).centre_lat, days)
+    ordered = [cell.name for cell in named]
     batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
     settings: dict[str, Any] = {
         "world": WORLD_VERSION,
@@ -113,12 +118,23 @@ def write_archive(
     inputs = {"cells": ordered, "cells_per_part": cells_per_part}
     units = [Unit(f"{number:05}", (number, batch)) for number, batch in enumerate(batches, start=1)]
     cells_of = {unit.key: unit.item[1] for unit in units}
-    with StageRun(STAGE, root, settings=settings, inputs=inputs, overwrite=overwrite, prune=True) as run:
+    with StageRun(
+        STAGE,
+        root,
+        settings=settings,
+        inputs=inputs,
+        overwrite=overwrite,
+        prune=True,
+        strangers=_unrecorded_tables,
+        dry_run=dry_run,
+    ) as run:
         todo = run.pending(units)
         waiting = {unit.key for unit in todo}
         for unit in units:
             if unit.key not in waiting:
                 yield from cells_of[unit.key]
+        if dry_run:
+            return
         work = functools.partial(write_part, seed=seed, size=size, gaps=gaps, bands=bands, days=days, place=run.place)
         executor = local_executor(min(workers, len(todo) or 1), processes=True)
         for outcome in run.run(todo, work, executor=executor):
@@ -128,6 +144,11 @@ def write_archive(
         for source in METADATA_COLUMNS:
             _write_metadata(run.place, source, [about for name, about in rows if name == source])
         run.finish()
+
+
+def _unrecorded_tables(root: Path) -> Iterable[Path]:
+    """The tables of an archive in which no finished simulation has left its record."""
+    return () if units_file(root, STAGE).is_file() else (root / "datasets" / "Major-TOM").rglob("*.parquet")
 
 
 def write_part(

@@ -61,7 +61,7 @@ class Clouds:
 def sun_at(lat: float, when: datetime, solar_hour: float = 10.5) -> Sun:
     """The sun over a latitude at a local solar hour; Sentinel-2 comes at about half past ten.
 
-    Declination by Cooper 1969; good to half a degree.
+    Declination by Cooper 1969, off by up to 1.3 degrees in autumn.
     """
     day = when.timetuple().tm_yday
     declination = math.radians(23.45) * math.sin(2 * math.pi * (284 + day) / 365)
@@ -76,7 +76,8 @@ def sun_at(lat: float, when: datetime, solar_hour: float = 10.5) -> Sun:
 def at_top_of_atmosphere(ground: Float32, sun: Sun, air: Air) -> Float32:
     """Reflectance above the air from reflectance below it.
 
-    rho_toa = Tg (rho_path + T rho / (1 - S rho)), with Rayleigh thickness 0.00877 lambda^-4.05 (Bucholtz 1995).
+    rho_toa = Tg (rho_path + T rho / (1 - S rho)), with Rayleigh thickness 0.00877 lambda^-4.05
+    (Dutton et al. 1994, as Bodhaine et al. 1999 cite it).
 
     Args:
         ground: (3, size, size) red, green and blue surface reflectance.
@@ -85,7 +86,7 @@ def at_top_of_atmosphere(ground: Float32, sun: Sun, air: Air) -> Float32:
     aerosol = air.aerosol * (_WAVELENGTHS / 0.55) ** -air.angstrom
     mu = max(math.sin(sun.elevation), 0.1)
     phase = 0.75 * (1 + mu**2)  # Rayleigh at the scattering angle of a nadir view, cos = -mu
-    backscatter = 0.28  # of aerosols at such angles, times their albedo (Henyey-Greenstein, g = 0.65)
+    backscatter = 0.28  # of aerosols, times their albedo: hazier than Henyey-Greenstein's 0.13 to 0.22 (g = 0.65)
     path = (rayleigh * phase + aerosol * backscatter) / (4 * mu)
     dimming = np.exp(-(0.52 * rayleigh + 0.17 * aerosol) * (1 / mu + 1))
     albedo = 0.9 * rayleigh / (1 + rayleigh) + 0.2 * aerosol

@@ -52,6 +52,10 @@ class Cover(IntEnum):
 
 KINDS = 256
 """Fields and plots come in this many kinds: what grows there and when, what is built there."""
+SURFACES = 3 * KINDS
+"""Entries of a table of surfaces: covers, then kinds of field, then kinds of building plot."""
+FIELDS, PLOTS = slice(KINDS, 2 * KINDS), slice(2 * KINDS, SURFACES)
+"""Where in such a table fields and plots are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class LandCover:
     cover: NDArray[np.uint8]
     """A `Cover` each."""
     surface: NDArray[np.uint16]
-    """Index into tables of surfaces: the cover, or 256 + kind of a field, or 512 + kind of a building plot."""
+    """Index into tables of surfaces: the cover, or its kind in `FIELDS` or `PLOTS`."""
     water_depth: Float32
     """Metres, 0 on land."""
     grain: Float32
@@ -132,18 +136,18 @@ def land_cover_of(frame: Frame, terrain: Terrain, climate: Climate, seed: int, c
     _draw_roads(cover, frame, blocks.borders, villages.roads, fields | built, resized(index["road"], size) > 0)
     depth = _water(cover, frame, terrain, resized(moisture, size), texture)
     surface = cover.astype(np.uint16)
-    np.copyto(surface, parcel + np.uint16(256), where=cover == Cover.FIELD)
-    np.copyto(surface, parcel + np.uint16(512), where=cover == Cover.BUILT)
+    np.copyto(surface, parcel + np.uint16(FIELDS.start), where=cover == Cover.FIELD)
+    np.copyto(surface, parcel + np.uint16(PLOTS.start), where=cover == Cover.BUILT)
     return LandCover(cover, surface, depth, texture, warmth, swing, moisture, float(climate.people.mean()))
 
 
 def cover_height(cover: NDArray[np.uint8], kind: NDArray[np.uint16], texture: Float32) -> Float32:
     """Height of trees and houses above the ground, metres: what a surface model such as Copernicus DEM adds."""
-    table = np.zeros(768, np.float32)
+    table = np.zeros(SURFACES, np.float32)
     tall = {Cover.CONIFER: 14, Cover.BROADLEAF: 12, Cover.SHRUB: 1, Cover.HEDGE: 1.5, Cover.STREET: 3}
     for which, metres in tall.items():
         table[which] = metres
-    table[512:] = 4 + 3 * (np.arange(256) % 37 / 37) ** 2
+    table[PLOTS] = 4 + 3 * (np.arange(KINDS) % 37 / 37) ** 2
     return table.take(kind) * (1 + np.float32(0.03) * texture)
 
 

@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen_cli.simulation.atmosphere import Air, Sun
-from copgen_cli.simulation.landcover import Cover, LandCover
+from copgen_cli.simulation.landcover import FIELDS, KINDS, PLOTS, SURFACES, Cover, LandCover
 from copgen_cli.simulation.noise import Float32, generator_of, resized
-
-SURFACES = 768
-"""Covers from 0, kinds of field from 256, kinds of building plot from 512."""
 
 _MOIST = {
     Cover.WATER: (0.014, 0.024, 0.030),
@@ -178,8 +175,8 @@ def _tables(warmth: float, moisture: float, lat: float, season: float, *words: s
     for table in (moist, dry):
         table[[Cover.BARE, Cover.SAND, Cover.ROCK]] *= soil / np.array([0.20, 0.16, 0.115]) * 0.6 + 0.4
     fields = _fields(generator, soil, growth, season, lat)
-    moist[256:512], dry[256:512] = fields, fields * 0.4 + soil * 0.75
-    moist[512:] = dry[512:] = _plots(generator, soil, moisture)
+    moist[FIELDS], dry[FIELDS] = fields, fields * 0.4 + soil * 0.75
+    moist[PLOTS] = dry[PLOTS] = _plots(generator, soil, moisture)
     return moist.T.astype(np.float32), dry.T.astype(np.float32)
 
 
@@ -194,36 +191,34 @@ def _soil(generator: np.random.Generator, moisture: float, lat: float) -> NDArra
 def _fields(
     generator: np.random.Generator, soil: NDArray[np.float64], growth: float, season: float, lat: float
 ) -> NDArray[np.float64]:
-    """Colour (256, 3) of the kinds of field: bare, green, ripe or grass, each by its own calendar."""
-    kinds = 256
+    """Colour (KINDS, 3) of the kinds of field: bare, green, ripe or grass, each by its own calendar."""
     # parts of the year of the middle and the half width of the green time; a third are meadows, green all year
-    middle = np.where(generator.random(kinds) < 0.5, 0.36, 0.56) + 0.03 * generator.standard_normal(kinds)
+    middle = np.where(generator.random(KINDS) < 0.5, 0.36, 0.56) + 0.03 * generator.standard_normal(KINDS)
     if lat < 24:
-        middle = generator.random(kinds)
-    width = generator.uniform(0.10, 0.2, kinds)
+        middle = generator.random(KINDS)
+    width = generator.uniform(0.10, 0.2, KINDS)
     away = np.abs((season - middle + 0.5) % 1 - 0.5) / width
     green = np.clip(1.6 - 1.3 * away, 0, 1)
     late = np.clip(1 - np.abs((season - middle - width + 0.5) % 1 - 0.5) / 0.09, 0, 1)
-    meadow = generator.random(kinds) < 0.3
+    meadow = generator.random(KINDS) < 0.3
     green = np.where(meadow, 0.55 + 0.4 * growth, green * np.clip(growth + 0.3, 0, 1))
     late = np.where(meadow, 0.15, late)
     leaf = np.stack(
         [
-            generator.uniform(0.018, 0.055, kinds),
-            generator.uniform(0.050, 0.085, kinds),
-            generator.uniform(0.016, 0.036, kinds),
+            generator.uniform(0.018, 0.055, KINDS),
+            generator.uniform(0.050, 0.085, KINDS),
+            generator.uniform(0.016, 0.036, KINDS),
         ],
         axis=1,
     )
-    ripe = np.array([0.235, 0.195, 0.115]) * generator.uniform(0.75, 1.15, (kinds, 1))
-    earth = soil * generator.uniform(0.6, 1.3, (kinds, 1))
+    ripe = np.array([0.235, 0.195, 0.115]) * generator.uniform(0.75, 1.15, (KINDS, 1))
+    earth = soil * generator.uniform(0.6, 1.3, (KINDS, 1))
     colour = earth + (leaf - earth) * green[:, None]
     return np.asarray(colour + (ripe - colour) * (late * (1 - 0.6 * green))[:, None])
 
 
 def _plots(generator: np.random.Generator, soil: NDArray[np.float64], moisture: float) -> NDArray[np.float64]:
-    """Colour (256, 3) of building plots: tiles, concrete, bright metal, dark roofs, gardens."""
-    kinds = 256
+    """Colour (KINDS, 3) of building plots: tiles, concrete, bright metal, dark roofs, gardens."""
     paint = np.array(
         [
             [0.19, 0.115, 0.085],
@@ -236,16 +231,16 @@ def _plots(generator: np.random.Generator, soil: NDArray[np.float64], moisture: 
     )
     green = 0.32 * min(1.0, moisture * 2)
     share = np.array([0.2, 0.27, 0.08, 0.12, green, 0.38 - green])
-    which = generator.choice(len(paint), kinds, p=share / share.sum())
-    return np.asarray(paint[which] * generator.uniform(0.75, 1.25, (kinds, 1)))
+    which = generator.choice(len(paint), KINDS, p=share / share.sum())
+    return np.asarray(paint[which] * generator.uniform(0.75, 1.25, (KINDS, 1)))
 
 
 def _texture_table() -> Float32:
     table = np.zeros(SURFACES, np.float32)
     for cover, amount in _TEXTURE.items():
         table[cover] = amount
-    table[256:512] = 0.08
-    table[512:] = 0.3
+    table[FIELDS] = 0.08
+    table[PLOTS] = 0.3
     return table
 
 

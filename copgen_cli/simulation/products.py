@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from copgen_cli.data.grid import Footprint, from_utm, to_utm
+from copgen_cli.data.grid import FOOTPRINT_METRES, Footprint, from_utm, to_utm
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.geotiff import geotiff, optical_bands, radar_bands
 from copgen_cli.simulation.noise import generator_of
@@ -132,7 +132,7 @@ def _radar_row(truth: Truth, visit: RadarPass, place: Footprint, seed: int, band
         "nodata": visit.nodata,
         "orbit_state": "ascending" if visit.ascending else "descending",
     }
-    stand_ins: dict[str, str | bytes | None] = {} if not bands else dict(radar_bands(picture, truth.place))
+    stand_ins: dict[str, str | bytes | None] = {} if not bands else dict(radar_bands(picture, place))
     return Row(Modality.S1RTC, about, _named(truth, product, visit.when) | {"thumbnail": as_png(picture)} | stand_ins)
 
 
@@ -190,8 +190,9 @@ def _in_next_zone(place: Footprint) -> Footprint:
     zone = (place.zone - 2) % 60 + 1
     lat, lon = np.array(place.centre_lat), np.array(place.centre_lon)
     east, north = to_utm(lat, lon, zone=zone, south=place.south)
-    moved = from_utm(east + 150.0, north - 350.0, zone=zone, south=place.south)
-    half = 5340.0
+    east, north = east + 150.0, north - 350.0
+    moved = from_utm(east, north, zone=zone, south=place.south)
+    half = FOOTPRINT_METRES / 2
     return Footprint(zone, place.south, float(east) - half, float(north) + half, float(moved[0]), float(moved[1]))
 
 

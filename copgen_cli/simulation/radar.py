@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from copgen_cli.simulation.landcover import Cover, LandCover
+from copgen_cli.simulation.landcover import FIELDS, KINDS, PLOTS, SURFACES, Cover, LandCover
 from copgen_cli.simulation.noise import Float32, generator_of, resized
 
 LOOKS = 5
@@ -110,14 +110,14 @@ def slope_effect(height: Float32, pixel: float, *, ascending: bool) -> Float32:
     """Decibel that a slope adds: what terrain correction leaves of the local incidence (Small 2011, gamma nought).
 
     A slope that faces the radar is brighter by the ratio of tangents of the incidence angles, which the product's
-    flattening only partly takes back; layover is capped.
+    flattening only partly takes back: -8.0 to 4.6 dB, for the angles are capped where layover and shadow would begin.
     """
     heading = math.radians(80 if ascending else 280)  # where the radar looks
     down, across = np.gradient(height, pixel)
     rise = across * math.sin(heading) - down * math.cos(heading)  # along the look: rising ground faces the radar
     local = _INCIDENCE - np.arctan(rise)
     ratio = math.tan(_INCIDENCE) / np.tan(np.clip(local, 0.17, 1.48))
-    return np.clip(7 * np.log10(ratio), -10, 7).astype(np.float32)
+    return np.asarray(7 * np.log10(ratio), dtype=np.float32)
 
 
 def speckle(size: int, generator: np.random.Generator) -> Float32:
@@ -145,31 +145,31 @@ def _gamma_quantiles() -> Float32:
 def _tables(visit: RadarPass, *words: str | int) -> Float32:
     """Decibel (2, SURFACES) of every surface."""
     generator = generator_of("scatterers", *words)
-    table = np.zeros((2, 768))
+    table = np.zeros((2, SURFACES))
     for cover, levels in _BACKSCATTER.items():
         table[:, cover] = levels
     table[:, Cover.WATER] += visit.wind, 0.15 * visit.wind
-    crop = generator.standard_normal((2, 256))
-    table[0, 256:512] = -10.8 + 1.9 * crop[0]
-    table[1, 256:512] = -17.4 + 2.0 * (0.75 * crop[0] + 0.66 * crop[1])
-    walls = generator.random(256)  # how squarely walls face the radar: the double bounce
-    table[0, 512:] = -6.5 + 11 * walls**3
-    table[1, 512:] = -12.5 + 10 * walls**3
+    crop = generator.standard_normal((2, KINDS))
+    table[0, FIELDS] = -10.8 + 1.9 * crop[0]
+    table[1, FIELDS] = -17.4 + 2.0 * (0.75 * crop[0] + 0.66 * crop[1])
+    walls = generator.random(KINDS)  # how squarely walls face the radar: the double bounce
+    table[0, PLOTS] = -6.5 + 11 * walls**3
+    table[1, PLOTS] = -12.5 + 10 * walls**3
     return table.astype(np.float32)
 
 
 def _openness_table() -> Float32:
-    table = np.zeros(768, np.float32)
+    table = np.zeros(SURFACES, np.float32)
     for cover in (Cover.GRASS, Cover.BARE, Cover.SAND, Cover.SHRUB):
         table[cover] = 1.0
-    table[256:512] = 1.0
+    table[FIELDS] = 1.0
     return table
 
 
 def _texture_table() -> Float32:
-    table = np.zeros(768, np.float32)
+    table = np.zeros(SURFACES, np.float32)
     for cover, amount in _TEXTURE.items():
         table[cover] = amount
-    table[256:512] = 0.25
-    table[512:] = 1.8
+    table[FIELDS] = 0.25
+    table[PLOTS] = 1.8
     return table

@@ -3,7 +3,7 @@
     climate -> terrain -> land cover -> what is true of the place
     truth + a visit (day, sun, clouds, orbit) -> a thumbnail of each modality
 
-All of it depends on the seed and the cell's name alone.
+The truth depends on the seed and the cell's name alone, a visit also on its number and on the days it may fall on.
 """
 
 from __future__ import annotations
@@ -106,14 +106,9 @@ class SimulatedCell:
     def cell(self) -> str:
         return self.truth.cell.name
 
-    @property
-    def cloud_cover(self) -> float:
-        """Percent."""
-        return 100 * self.optical.cloud_cover
-
 
 def days_between(first: datetime | None, last: datetime | None) -> Days:
-    """All days from the first to the last, both included; None is that of `ALL_DAYS`.
+    """All days from the first to the last, both included, in local solar time; None is that of `ALL_DAYS`.
 
     Raises:
         UsageError: the first comes after the last.
@@ -165,6 +160,23 @@ def truth_of(cell: str, seed: int, *, size: int = SIZE) -> Truth:
     return Truth(named, place, terrain, land, surface)
 
 
+def highest_sun(lat: float, days: Days) -> float:
+    """How high the sun gets over a latitude when Sentinel-2 passes, radians; looked for on every fifteenth day.
+
+    Raises:
+        UsageError: not above the horizon.
+    """
+    through_the_year = range(0, min(days.count, 365), 15)
+    best = max(sun_at(lat, days.first + timedelta(days=d)).elevation for d in through_the_year)
+    if best <= 0:
+        last = days.first + timedelta(days=days.count - 1)
+        raise UsageError(
+            f"At latitude {lat:.1f} Sentinel-2 passes in the dark from {days.first:%Y-%m-%d} to {last:%Y-%m-%d}.",
+            hint="Choose other days with --start-date and --end-date, or a place nearer to the equator.",
+        )
+    return best
+
+
 def optical_pass_of(
     cell: Cell, place: Footprint, seed: int, number: int = 0, *, clear: bool = False, days: Days = ALL_DAYS
 ) -> OpticalPass:
@@ -173,10 +185,12 @@ def optical_pass_of(
     Args:
         clear: at most a tenth under clouds, and no edge of the swath.
         days: when it may be.
+
+    Raises:
+        UsageError: the sun does not rise on those days.
     """
+    best = highest_sun(place.centre_lat, days)
     generator = generator_of(seed, "optical", cell.name, number)
-    through_the_year = range(0, min(days.count, 365), 15)
-    best = max(sun_at(place.centre_lat, days.first + timedelta(days=d)).elevation for d in through_the_year)
     while True:
         day = days.first + timedelta(days=int(generator.integers(days.count)))
         sun = sun_at(place.centre_lat, day)
