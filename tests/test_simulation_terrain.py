@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 from copgen_cli.data.grid import footprint, parse_cell
 from copgen_cli.errors import UsageError
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.drainage import drain, erode
 from copgen_cli.simulation.landcover import Cover
-from copgen_cli.simulation.noise import Frame, fractal_noise, generator_of, grain, lattice_noise, sphere_noise
+from copgen_cli.simulation.noise import Frame, fractal_noise, generator_of, grain, lattice_noise, resized, sphere_noise
 from copgen_cli.simulation.terrain import terrain_of
 from copgen_cli.simulation.world import cells_of_region, simulate_cell, truth_of
 
@@ -140,15 +141,28 @@ def test_the_world_shows_variety(truths):
 
 
 def test_lakes_are_flat_and_the_sea_lies_at_zero(truths):
+    coasts = 0
     for truth in truths:
         lake = truth.terrain.lake > 0
         assert truth.terrain.lake.min() >= 0
         rises = np.abs(np.diff(truth.terrain.height, axis=1))[lake[:, 1:] & lake[:, :-1]]
         assert rises.size == 0 or np.median(rises) < 0.01
-        assert truth.height.min() > -0.01
+        off_shore = ndimage.maximum_filter(resized(truth.terrain.height, SIZE // 3), 9) < 0
+        assert np.abs(truth.height[off_shore]).max(initial=0) < 0.01
+        coasts += off_shore.mean() > 0.02
+    assert coasts > 2
 
 
-def test_fields_avoid_slopes_and_trees_avoid_the_cold(truths):
+def test_trees_avoid_the_cold():
+    truth = truth_of("697U_180R", 0, size=SIZE)  # from a valley up to where summers are below zero
+    warmest = resized((truth.land.warmth + truth.land.swing).astype(np.float32), SIZE)
+    trees = np.isin(truth.land.cover, [Cover.CONIFER, Cover.BROADLEAF])
+
+    assert trees[warmest > 10.5].mean() > 0.3
+    assert trees[warmest < 7].mean() < 0.01
+
+
+def test_fields_avoid_slopes(truths):
     slopes, fields = [], []
     for truth in truths:
         steps = SIZE // 3
@@ -157,9 +171,6 @@ def test_fields_avoid_slopes_and_trees_avoid_the_cold(truths):
         assert slope.shape == (steps, steps)
         slopes.append(slope[cover != Cover.WATER])
         fields.append(slope[cover == Cover.FIELD])
-        warmest = (truth.land.warmth + truth.land.swing).max()
-        if warmest < 8:
-            assert (np.isin(truth.land.cover, [Cover.CONIFER, Cover.BROADLEAF])).mean() < 0.01
     assert np.concatenate(fields).mean() < 0.7 * np.concatenate(slopes).mean()
 
 
