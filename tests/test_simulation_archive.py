@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from copgen_cli.app import app
-from copgen_cli.data.grid import footprint, parse_cell
+from copgen_cli.data.grid import footprint, from_utm, parse_cell
 from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.archive import METADATA_COLUMNS, PART_COLUMNS, PUBLIC_HOST, write_archive
@@ -125,6 +125,17 @@ def test_both_optical_levels_pair_up_row_by_row(archive):
         assert top["product_id"] == surface["product_id"].replace("MSIL2A", "MSIL1C")
         for column in ("grid_cell", "timestamp", "cloud_cover", "nodata", "geometry"):
             assert top[column] == surface[column]
+
+
+def test_bands_of_the_next_zone_lie_in_it(archive):
+    row = next(row for row in rows_of(archive, Modality.S1RTC) if row["crs"] == "EPSG:EPSG:32632")
+    part = pq.ParquetFile(archive / row["parquet_url"].removeprefix(f"{PUBLIC_HOST}/"))
+    tags = Image.open(io.BytesIO(part.read_row_group(row["parquet_row"]).to_pylist()[0]["vv"])).tag_v2
+
+    west, north = tags[33922][3:5]
+    lat, lon = from_utm(np.array(west + 5340), np.array(north - 5340), zone=32, south=False)
+    assert 32632 in tags[34735]
+    assert (float(lat), float(lon)) == pytest.approx((row["centre_lat"], row["centre_lon"]), abs=1e-9)
 
 
 def test_bands_are_georeferenced_tiffs_when_asked_for_and_null_otherwise(archive, tmp_path, cells):

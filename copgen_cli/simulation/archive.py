@@ -103,7 +103,7 @@ def write_archive(
     """
     named = sorted({parse_cell(cell) for cell in cells})
     for cell in named:
-        highest_sun(footprint(cell).centre_lat, days)
+        highest_sun(footprint(cell).centre_lat, days)  # raises here, before anything is written
     ordered = [cell.name for cell in named]
     batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
     settings: dict[str, Any] = {
