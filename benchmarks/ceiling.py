@@ -26,10 +26,10 @@ from itertools import count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from copgen_cli.data.grid import FOOTPRINT_METRES, footprint, parse_cell
-from copgen_cli.evaluation.bootstrap import RESAMPLES, draw_weights, weighted_mean
-from copgen_cli.evaluation.retrieval import closer_to_own
-from copgen_cli.evaluation.samples import block_means, layouts
+from copgen_cli.archive.grid import FOOTPRINT_METRES, footprint, parse_cell
+from copgen_cli.metrics.confidence import RESAMPLES, draw_weights, weighted_mean
+from copgen_cli.metrics.retrieval import closer_to_own
+from copgen_cli.metrics.sample_spread import block_means, layouts
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.landcover import land_cover_of
 from copgen_cli.simulation.noise import Frame

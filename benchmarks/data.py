@@ -34,15 +34,15 @@ from PIL import Image
 from published import PickledRecords, write_records
 from torch.utils.data import DataLoader
 
-from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.encoding import npy_bytes
-from copgen_cli.data.npy_moments import NpyMoments
-from copgen_cli.data.packing import MomentPacking, pack
-from copgen_cli.data.preparation import Plan, plan_patches
-from copgen_cli.data.store import LatentStore, keep_batch
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts
+from copgen_cli.latents.encoding import npy_bytes
+from copgen_cli.latents.moments import NpyMoments
+from copgen_cli.latents.packing import MomentPacking, pack
+from copgen_cli.latents.store import LatentStore, keep_batch
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.sections import PrepareSettings
+from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.patches.preparation import Plan, plan_patches
+from copgen_cli.settings.sections import PrepareSettings
 
 SHAPE = (8, 32, 32)
 FOLDERS = sorted(modality.facts.folder for modality in Modality)

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from tiny_archive import INDEX_COLUMNS, Archive, Row, index_table, part_row, write_part
 from tiny_hub import TinyHub
 
-from copgen_cli.modalities import Modality
-from copgen_cli.sections import RegionSettings
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.settings.sections import RegionSettings
 
 MEGABYTE = 1_000_000
 BAND_BYTES = {Modality.DEM: 230_000, Modality.S1RTC: 4_560_000, Modality.S2L1C: 690_000, Modality.S2L2A: 720_000}
@@ -153,7 +153,7 @@ def select_in_a_process(tables: dict[Modality, Path], region: RegionSettings) ->
 
     The rows of what is chosen are read as well, but for the whole planet.
     """
-    from copgen_cli.data.selection import select, take_selected
+    from copgen_cli.archive.selection import select, take_selected
 
     started, busy = time.perf_counter(), time.process_time()
     selection = select(tables, region)

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from copgen_cli.data.images import read_colour
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of
-from copgen_cli.model.pipeline_source import find_parts
 from copgen_cli.model.sampler import sample_noise
 from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.pipeline.sources import find_parts
+from copgen_cli.rasters.pictures import read_colour
 
 AT_A_TIME = 8
 DRAWS = 2

@@ -28,24 +28,24 @@ from measuring import Clock, clock_of, machine
 from published import attend_in_float32
 from torch import Tensor
 
-from copgen_cli.evaluation.bootstrap import Estimate, draw_weights, weighted_mean
-from copgen_cli.evaluation.distributions import frechet_distance
-from copgen_cli.evaluation.features import AutoencoderFeatures
-from copgen_cli.evaluation.pairwise import psnr
 from copgen_cli.evaluation.pictures import choose_places
+from copgen_cli.inputs.conditions import Record
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.inputs.records import choose_data, open_data
 from copgen_cli.layout import Workspace
-from copgen_cli.modalities import Modality
+from copgen_cli.metrics.confidence import Estimate, draw_weights, weighted_mean
+from copgen_cli.metrics.distributions import frechet_distance
+from copgen_cli.metrics.features import AutoencoderFeatures
+from copgen_cli.metrics.pairwise import psnr
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling.batches import choose_batch_size
-from copgen_cli.sampling.data import choose_data, open_data
-from copgen_cli.sampling.images import Frame
-from copgen_cli.sampling.inputs import Record
+from copgen_cli.sampling.generation import Painter, Picture, Task
 from copgen_cli.sampling.models import LoadedModel, load_model
-from copgen_cli.sampling.painter import Painter, Picture, Task
 from copgen_cli.sampling.roles import check_known, choose_roles
-from copgen_cli.sections import SampleSettings
+from copgen_cli.settings.sections import SampleSettings
 
 PUBLISHED_BATCH = 6
 PUBLISHED_STEPS = 50

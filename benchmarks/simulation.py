@@ -13,7 +13,7 @@ import statistics
 import time
 from itertools import pairwise
 
-from copgen_cli.simulation.render import as_jpeg, as_png, hillshade
+from copgen_cli.modalities.render import as_jpeg, as_png, hillshade
 from copgen_cli.simulation.world import (
     cells_of_region,
     optical_pass_of,

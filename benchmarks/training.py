@@ -40,20 +40,20 @@ from measuring import (
 from published import PickledRecords, attend_in_float32, write_records
 from torch.utils.data import DataLoader
 
-from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.store import LatentStore
-from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.modalities import Modality
-from copgen_cli.model.data_order import DrawnSamples, Plan, load_batches
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts
+from copgen_cli.latents.store import LatentStore
+from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.diffusion import denoising_loss
-from copgen_cli.model.new_network import make_network
-from copgen_cli.model.optimisation import AveragedWeights
-from copgen_cli.model.training import autocast, training_step
-from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec
-from copgen_cli.sections import TrainSettings
-from copgen_cli.settings import load_settings
+from copgen_cli.settings.loading import load_settings
+from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.training.data_order import DrawnSamples, Plan, load_batches
+from copgen_cli.training.loop import autocast, training_step
+from copgen_cli.training.new_network import make_network
+from copgen_cli.training.optimisers import AveragedWeights
+from copgen_cli.training.state import TrainState
 
 MODALITIES = tuple(Modality)
 SHAPE = (len(MODALITIES), 8, 32, 32)

@@ -13,18 +13,18 @@ import typer
 
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
-from copgen_cli.commands.convert import convert
-from copgen_cli.commands.download import download
-from copgen_cli.commands.encode import encode
-from copgen_cli.commands.evaluate import evaluate
-from copgen_cli.commands.info import info
-from copgen_cli.commands.pack import pack
-from copgen_cli.commands.prepare import prepare
-from copgen_cli.commands.quickstart import quickstart
-from copgen_cli.commands.sample import sample
-from copgen_cli.commands.simulate import simulate
-from copgen_cli.commands.train import train
-from copgen_cli.commands.train_autoencoder import train_autoencoder
+from copgen_cli.commands.data.download import download
+from copgen_cli.commands.data.encode import encode
+from copgen_cli.commands.data.pack import pack
+from copgen_cli.commands.data.prepare import prepare
+from copgen_cli.commands.data.simulate import simulate
+from copgen_cli.commands.models.convert import convert
+from copgen_cli.commands.models.info import info
+from copgen_cli.commands.models.train import train
+from copgen_cli.commands.models.train_autoencoder import train_autoencoder
+from copgen_cli.commands.pictures.evaluate import evaluate
+from copgen_cli.commands.pictures.quickstart import quickstart
+from copgen_cli.commands.pictures.sample import sample
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError
 from copgen_cli.options import ConfigOption, GlobalOptions
 

@@ -17,8 +17,8 @@ from copgen_cli.errors import CopgenError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from copgen_cli.data.packing import Forecast, Packed
-    from copgen_cli.data.units import Summary
+    from copgen_cli.latents.packing import Forecast, Packed
+    from copgen_cli.stages.work_items import Summary
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ def report_packed(packed: Packed | Forecast, *, did: str, would: str, json: bool
     """Print what was packed or would be, under the title that fits; returns the exit code."""
     from dataclasses import asdict
 
-    from copgen_cli.data.packing import Forecast  # loads numpy, so not on the way to --help
+    from copgen_cli.latents.packing import Forecast  # loads numpy, so not on the way to --help
 
     if isinstance(packed, Forecast):
         forecast(would, json=json, **asdict(packed))

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from copgen_cli.modalities import Modality, parse_modalities
+from copgen_cli.modalities.builtin import Modality, parse_modalities
 from copgen_cli.records import Ignored, Solver
-from copgen_cli.regions import known_regions
+from copgen_cli.settings.regions import known_regions
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from copgen_cli.data.atomic import write_atomically
-from copgen_cli.data.split import SplitRule, split_of
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities import Split
+from copgen_cli.modalities.builtin import Split
 from copgen_cli.model.bundled import BUNDLED_NAME
-from copgen_cli.settings import ENV_PREFIX, HUB_VARIABLES
+from copgen_cli.patches.split import SplitRule, split_of
+from copgen_cli.settings.loading import ENV_PREFIX, HUB_VARIABLES
 from copgen_cli.simulation.world import cells_of_region
+from copgen_cli.stages.atomic import write_atomically
 
 REGION = "simulated"
 BBOX = (0.0, 44.0, 40.0, 50.0)

@@ -17,7 +17,13 @@ import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["accelerate", "torch.utils.tensorboard", "copgen_cli.app", "copgen_cli.training_run", "copgen_cli.model.pipeline"]
+    [
+        "accelerate",
+        "torch.utils.tensorboard",
+        "copgen_cli.app",
+        "copgen_cli.training.run",
+        "copgen_cli.pipeline.pipeline",
+    ]
 )
 
 

@@ -35,14 +35,14 @@ def forked_and_killed_at(moment: Moment, number: int, *arguments: object) -> int
 
 def _die(moment: Moment, number: int, arguments: Sequence[str]) -> None:
     if moment is Moment.FILE:
-        from copgen_cli.data import atomic
+        from copgen_cli.stages import atomic
 
         mine = type(sys)("os")  # a copy, so that nobody else's `os` changes
         mine.__dict__.update(os.__dict__)
         mine.replace = _fatal(os.replace, number)
         atomic.os = mine
     else:
-        from copgen_cli.data.store_builder import StoreBuilder
+        from copgen_cli.latents.store_builder import StoreBuilder
 
         StoreBuilder.append = _fatal(StoreBuilder.append, number)
     from copgen_cli.app import main

@@ -13,13 +13,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from copgen_cli.app import app
+from copgen_cli.autoencoding import recipe as training
+from copgen_cli.autoencoding.state import METRICS_NAME, STATE_NAME
+from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError, NotFiniteError
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.model import autoencoder_training as training
+from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.model.autoencoder import fingerprint, load_autoencoder, read_autoencoder
-from copgen_cli.model.autoencoder_state import METRICS_NAME, STATE_NAME
-from copgen_cli.model.structural_similarity import structural_loss
-from copgen_cli.sections import AutoencoderSettings
+from copgen_cli.settings.sections import AutoencoderSettings
 
 CPU = torch.device("cpu")
 

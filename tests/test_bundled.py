@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from copgen_cli import CopGenPipeline
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.autoencoder import load_autoencoder, to_uint8
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import load_transformer

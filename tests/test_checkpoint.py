@@ -20,7 +20,7 @@ from tiny_models import tiny_transformer
 from torch.testing import assert_close
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.weights import PUBLISHED_FILE, PUBLISHED_ID, WEIGHTS_NAME, read_tensors

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from copgen_cli import CopGenPipeline
 from copgen_cli.app import app
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model import load_transformer
 from copgen_cli.model.autoencoder import fingerprint
-from copgen_cli.model.conversion import convert, read_manifest
+from copgen_cli.pipeline.conversion import convert, read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from copgen_cli.model import devices
-from copgen_cli.model.training_setup import choose_precision
+from copgen_cli.training.setup import choose_precision
 
 CPU = torch.device("cpu")
 CHOICES = [lambda: devices.choose_dtype("bfloat16", CPU), lambda: choose_precision("bf16", CPU)]

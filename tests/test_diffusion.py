@@ -30,7 +30,7 @@ from copgen_cli.model.diffusion import (
 )
 from copgen_cli.model.transformer import PREDICTION_TYPES, CopGenTransformer
 from copgen_cli.records import Prediction, TimestepDraw
-from copgen_cli.sections import TrainSettings
+from copgen_cli.settings.sections import TrainSettings
 
 TINY = {"sample_size": 8, "patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2}
 

@@ -17,9 +17,9 @@ from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_arc
 from tiny_hub import REVISION, Fault, Request, TinyHub, scripted, status
 
 from copgen_cli.app import main
-from copgen_cli.data.manifest import read_outcomes
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.stages.manifest import read_outcomes
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -226,7 +226,7 @@ def test_regions_of_ones_own_come_from_the_settings_file(run, hub):
     ],
 )
 def test_a_mistake_gets_one_clear_answer_and_leaves_nothing(run, hub, monkeypatch, arguments, code, message):
-    monkeypatch.setattr("copgen_cli.data.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("copgen_cli.archive.retry_policy.FIRST_PAUSE", 0.01)
     given = arguments if "--endpoint" in arguments else [*arguments, "--endpoint", hub.endpoint]
     got, out, err = run("download", *given)
 
@@ -237,7 +237,7 @@ def test_a_mistake_gets_one_clear_answer_and_leaves_nothing(run, hub, monkeypatc
 
 
 def test_tables_are_used_as_they_are_when_the_endpoint_does_not_answer(run, hub, monkeypatch):
-    monkeypatch.setattr("copgen_cli.data.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("copgen_cli.archive.retry_policy.FIRST_PAUSE", 0.01)
     run("download", "--endpoint", hub.endpoint)
     code, _, err = run("download", "--endpoint", "http://127.0.0.1:1")
     assert code == 0
@@ -272,7 +272,7 @@ def test_a_server_without_ranges_works_too(run, archive):
 
 
 def test_faults_on_the_way_leave_no_trace_in_the_tree(run, hub, archive, monkeypatch):
-    monkeypatch.setattr("copgen_cli.data.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("copgen_cli.archive.retry_policy.FIRST_PAUSE", 0.01)
     bad = [status(503), Fault(cut=0.5), None, Fault(reset=True), Fault(ignore_range=True), status(416), Fault(flip=9)]
     hub.faults = scripted("cdn", bad * 4, path="part_")
     code, _, _ = run("download", "--endpoint", hub.endpoint)
@@ -300,7 +300,7 @@ def test_what_is_broken_is_set_aside_listed_and_tried_again(run, tmp_path):
 
 
 def test_a_full_disk_is_said_before_anything_is_fetched(run, hub, monkeypatch):
-    monkeypatch.setattr("copgen_cli.data.atomic.free_space", lambda path: 1_000_000)
+    monkeypatch.setattr("copgen_cli.stages.atomic.free_space", lambda path: 1_000_000)
     code, _, err = run("download", "--endpoint", hub.endpoint)
     assert code == EXIT_FAILED
     assert "bytes are needed, 1,000,000 are free" in err
@@ -317,7 +317,7 @@ def test_the_manifest_names_revision_settings_and_every_file(run, hub):
 
 def test_a_second_download_of_the_region_is_told_of_the_first(run, archive, tmp_path):
     program = (
-        "import sys, pathlib; from copgen_cli.data.driver import StageRun\n"
+        "import sys, pathlib; from copgen_cli.stages.driver import StageRun\n"
         f"with StageRun('download', pathlib.Path({str(ROME)!r}), settings={{}}): print('held', flush=True); input()"
     )
     with subprocess.Popen(

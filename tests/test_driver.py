@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from copgen_cli.data.atomic import Place, require_free_space, safe_path
-from copgen_cli.data.driver import StageRun
-from copgen_cli.data.executors import Executor, Inline, Processes, Threads, WorkerLostError
-from copgen_cli.data.manifest import Outcome, Status, read_outcomes
-from copgen_cli.data.private_folder import PrivateFolder
-from copgen_cli.data.units import Result, Unit
 from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, DiskFullError, MismatchError
+from copgen_cli.stages.atomic import Place, require_free_space, safe_path
+from copgen_cli.stages.driver import StageRun
+from copgen_cli.stages.executors import Executor, Inline, Processes, Threads, WorkerLostError
+from copgen_cli.stages.manifest import Outcome, Status, read_outcomes
+from copgen_cli.stages.private_folder import PrivateFolder
+from copgen_cli.stages.work_items import Result, Unit
 
 EXECUTORS: list[Executor] = [Inline(), Threads(3), Processes(2)]
 
@@ -378,9 +378,9 @@ def test_of_a_unit_that_fails_nothing_comes_into_place(tmp_path):
 SLOW_STAGE = """
     import functools, sys, time
     from pathlib import Path
-    from copgen_cli.data.driver import StageRun
-    from copgen_cli.data.executors import Processes, Threads
-    from copgen_cli.data.units import Result, Unit
+    from copgen_cli.stages.driver import StageRun
+    from copgen_cli.stages.executors import Processes, Threads
+    from copgen_cli.stages.work_items import Result, Unit
 
     def slow(i, place):
         file = place.write(f"{i}.txt", str(i).encode() * 1000)

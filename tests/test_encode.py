@@ -16,15 +16,15 @@ from sample_commands import call_copgen, one_thread
 from tiny_models import tiny_autoencoder
 from tiny_subsets import patch_pixels, picture_bytes, tree, write_moments, write_patches
 
-from copgen_cli.data.driver import StageRun
-from copgen_cli.data.latents import PatchBatch, encode_batches, plan_batches
-from copgen_cli.data.manifest import Journal, Outcome, read_header
-from copgen_cli.data.patch_tree import read_tree
-from copgen_cli.data.store import LatentStore
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
+from copgen_cli.latents.batches import PatchBatch, encode_batches, plan_batches
+from copgen_cli.latents.store import LatentStore
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.model.autoencoder import load_autoencoder
+from copgen_cli.patches.tree import read_tree
+from copgen_cli.stages.driver import StageRun
+from copgen_cli.stages.manifest import Journal, Outcome, read_header
 
 NAMES = ("464U_102R_0", "464U_102R_1", "464U_102R_10", "464U_102R_2", "465U_103R_0")  # sorted by bytes
 BOTH = (Modality.DEM, Modality.S2L2A)

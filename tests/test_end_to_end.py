@@ -14,7 +14,7 @@ from tiny_archive import rome_kept, rome_rows, write_archive
 from tiny_hub import TinyHub
 from tiny_models import tiny_autoencoder
 
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 
 COPGEN = Path(sys.executable).with_name("copgen")
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from copgen_cli.evaluation.bootstrap import Weights, draw_weights, place_of, weighted_mean
+from copgen_cli.metrics.confidence import Weights, draw_weights, place_of, weighted_mean
 
 
 def estimate(values: np.ndarray, names: list[str], seed: int = 0, resamples: int = 400):

@@ -122,7 +122,7 @@ def test_an_evaluation_that_is_stopped_does_not_promise_to_continue(folders, mon
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("copgen_cli.evaluation.assessing.assess_folders", stop)
+    monkeypatch.setattr("copgen_cli.evaluation.run.assess_folders", stop)
     monkeypatch.setattr(sys, "argv", ["copgen", "evaluate", "--real", "real", "--generated", "made"])
     monkeypatch.chdir(folders)
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import wasserstein_distance as scipy_wasserstein
 
-from copgen_cli.evaluation.bootstrap import Weights, draw_weights
-from copgen_cli.evaluation.distributions import (
+from copgen_cli.metrics.confidence import Weights, draw_weights
+from copgen_cli.metrics.distributions import (
     frechet_distance,
     histograms,
     kernel_distance,

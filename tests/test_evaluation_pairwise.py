@@ -9,9 +9,9 @@ import pytest
 from skimage import metrics as skimage
 
 from copgen_cli.errors import CopgenError
-from copgen_cli.evaluation.extras import require
-from copgen_cli.evaluation.pairwise import correlation, is_grey, psnr, ssim
-from copgen_cli.evaluation.samples import block_means, coverage, diversity, mean_over_samples, nominal_coverage
+from copgen_cli.metrics.extras import require
+from copgen_cli.metrics.pairwise import correlation, is_grey, psnr, ssim
+from copgen_cli.metrics.sample_spread import block_means, coverage, diversity, mean_over_samples, nominal_coverage
 
 
 @pytest.fixture

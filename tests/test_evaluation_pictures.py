@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError, UnknownNameError, UsageError
-from copgen_cli.evaluation.metrics import QUANTITIES, Metric, parse_metrics
 from copgen_cli.evaluation.pairs import parse_pairs
 from copgen_cli.evaluation.pictures import choose_places, read_folders, read_training
-from copgen_cli.modalities import Modality
+from copgen_cli.metrics.catalogue import QUANTITIES, Metric, parse_metrics
+from copgen_cli.modalities.builtin import Modality
 
 DEM, S1, L1C, L2A = Modality
 

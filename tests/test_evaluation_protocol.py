@@ -15,23 +15,23 @@ from tiny_models import tiny_autoencoder, tiny_pipeline
 
 from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, UsageError
 from copgen_cli.evaluation import protocol
-from copgen_cli.evaluation.album import Album
-from copgen_cli.evaluation.assessing import assess_folders, assess_model
-from copgen_cli.evaluation.bootstrap import Estimate
-from copgen_cli.evaluation.features import AutoencoderFeatures, InceptionFeatures, features_of, in_units_of_truth
-from copgen_cli.evaluation.judge import Judge, Score, within
-from copgen_cli.evaluation.metrics import Metric
+from copgen_cli.evaluation.examples import Album
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair
 from copgen_cli.evaluation.pictures import PictureSet
 from copgen_cli.evaluation.report import Report, as_json, as_text, tables
+from copgen_cli.evaluation.run import assess_folders, assess_model
+from copgen_cli.evaluation.scores import Judge, Score, within
 from copgen_cli.layout import Workspace, patch_file
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.metrics.catalogue import Metric
+from copgen_cli.metrics.confidence import Estimate
+from copgen_cli.metrics.features import AutoencoderFeatures, InceptionFeatures, features_of, in_units_of_truth
+from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed
 from copgen_cli.records import Ignored, Solver
+from copgen_cli.sampling.generation import Painter, Task
 from copgen_cli.sampling.models import load_model
-from copgen_cli.sampling.painter import Painter, Task
-from copgen_cli.settings import load_settings
+from copgen_cli.settings.loading import load_settings
 
 DEM, S1, L1C, L2A = Modality
 CELLS = ("1U_1R", "1U_2R", "2U_1R")
@@ -540,7 +540,7 @@ def test_a_modality_that_no_pair_names_need_not_be_there(ask):
 
 
 def test_ssim_without_its_library_is_refused_before_the_folders_are_read(monkeypatch):
-    monkeypatch.setattr("copgen_cli.evaluation.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("copgen_cli.metrics.extras.find_spec", lambda _: None)
 
     with pytest.raises(CopgenError, match="SSIM needs skimage"):
         assess_folders(load_settings(evaluate={"metrics": "ssim"}), Path("none"), Path("none"), None, unwatched)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from copgen_cli.evaluation.retrieval import chance_of_first, closer_to_own, nearest
-from copgen_cli.evaluation.samples import layouts
+from copgen_cli.metrics.retrieval import chance_of_first, closer_to_own, nearest
+from copgen_cli.metrics.sample_spread import layouts
 
 
 def test_a_sample_is_compared_with_its_own_truth_and_with_all_others():

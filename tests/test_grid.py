@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from copgen_cli.data.grid import (
+from copgen_cli.archive.grid import (
     FOOTPRINT_METRES,
     Cell,
     cells_in_box,

@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from tiny_subsets import picture_bytes
 
-from copgen_cli.data.images import MOST_PIXELS, encode_png, read_colour, read_grey, read_pixels
 from copgen_cli.errors import BrokenInputError
+from copgen_cli.rasters.pictures import MOST_PIXELS, encode_png, read_colour, read_grey, read_pixels
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = COLOURS[..., 0]

@@ -10,7 +10,7 @@ import pytest
 from copgen_cli import launching
 from copgen_cli.errors import UsageError
 from copgen_cli.records import StopReason
-from copgen_cli.sections import TrainSettings
+from copgen_cli.settings.sections import TrainSettings
 
 TOLD = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -18,21 +18,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_archive, write_part
 
-from copgen_cli.data.archives import FolderArchive, FolderFile
-from copgen_cli.data.atomic import Place
-from copgen_cli.data.majortom import Bands, Order, Shelf, fetch_product, interleave, part_path, plan_orders
-from copgen_cli.data.parquet_pages import PageError, unpacked_size
-from copgen_cli.data.parquet_ranges import LARGEST_CHUNK, PartReader, merge_ranges
-from copgen_cli.data.remote import Traffic
-from copgen_cli.data.selection import NoCommonCellsError, compact_times, select, take_rows
-from copgen_cli.data.thumbnails import check_thumbnail
-from copgen_cli.data.units import Unit
-from copgen_cli.data.world_index import WorldIndex
+from copgen_cli.archive.index import WorldIndex
+from copgen_cli.archive.opening import FolderArchive, FolderFile
+from copgen_cli.archive.parquet_pages import PageError, unpacked_size
+from copgen_cli.archive.parquet_ranges import LARGEST_CHUNK, PartReader, merge_ranges
+from copgen_cli.archive.products import Bands, Order, Shelf, fetch_product, interleave, part_path, plan_orders
+from copgen_cli.archive.remote import Traffic
+from copgen_cli.archive.selection import NoCommonCellsError, compact_times, select, take_rows
+from copgen_cli.archive.thumbnails import check_thumbnail
 from copgen_cli.errors import BrokenInputError, UnknownNameError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.records import Product
-from copgen_cli.sections import RegionSettings
-from copgen_cli.settings import load_settings
+from copgen_cli.settings.loading import load_settings
+from copgen_cli.settings.sections import RegionSettings
+from copgen_cli.stages.atomic import Place
+from copgen_cli.stages.work_items import Unit
 
 NO_BANDS = Bands.parse("none")
 

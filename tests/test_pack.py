@@ -18,14 +18,14 @@ from sample_commands import call_copgen, one_thread
 from tiny_models import tiny_autoencoder
 from tiny_subsets import moments_of, tree, write_moments, write_patches
 
-from copgen_cli.data import packing
-from copgen_cli.data.driver import StageRun
-from copgen_cli.data.npy_moments import NpyMoments, parse_npy
-from copgen_cli.data.packing import as_stored
-from copgen_cli.data.store import LatentStore
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE, BrokenInputError
+from copgen_cli.latents import packing
+from copgen_cli.latents.moments import NpyMoments, parse_npy
+from copgen_cli.latents.packing import as_stored
+from copgen_cli.latents.store import LatentStore
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.stages.driver import StageRun
 
 NAMES = [f"{row}U_{100 + row % 3}R_{k}" for row in (463, 464) for k in range(16)]
 SORTED = sorted(NAMES)

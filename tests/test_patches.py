@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from tiny_subsets import CELLS, picture_bytes, thumbnail_file, write_subset
 
-from copgen_cli.data.footprints import footprint_of
-from copgen_cli.data.grid import Cell, columns_of_row, footprint, from_utm, parse_cell, to_utm
-from copgen_cli.data.patch_table import patch_table
-from copgen_cli.data.patches import Window, cut, shift, windows
-from copgen_cli.data.scenes import choose, is_plain_name, read_subset
+from copgen_cli.archive.grid import Cell, columns_of_row, footprint, from_utm, parse_cell, to_utm
 from copgen_cli.errors import BrokenInputError, MissingInputError
 from copgen_cli.layout import subset_index
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.patches.cutting import Window, cut, shift, windows
+from copgen_cli.patches.georeferencing import footprint_of
+from copgen_cli.patches.scenes import choose, is_plain_name, read_subset
+from copgen_cli.patches.table import patch_table
 from copgen_cli.records import Footprint, Product, Scene
 
 CELL = CELLS[0]

@@ -17,7 +17,7 @@ from tiny_models import tiny_autoencoder, tiny_pipeline, tiny_transformer
 
 from copgen_cli import CopGenPipeline
 from copgen_cli.errors import BrokenInputError, CopgenError, UnknownNameError, UsageError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.pictures import as_bytes, as_pil
 from copgen_cli.model.solvers import make_scheduler
 from copgen_cli.records import Solver
@@ -298,7 +298,7 @@ def test_a_folder_without_an_autoencoder_is_refused_unless_one_is_given(pipe, tm
 def test_a_file_of_weights_gets_the_published_autoencoder(pipe, tmp_path, monkeypatch):
     torch.save(pipe.transformer.state_dict(), tmp_path / "nnet.pth")
     asked = []
-    monkeypatch.setattr("copgen_cli.model.pipeline_source.read_autoencoder", lambda s: asked.append(s) or pipe.vae)
+    monkeypatch.setattr("copgen_cli.pipeline.sources.read_autoencoder", lambda s: asked.append(s) or pipe.vae)
 
     loaded = CopGenPipeline.from_pretrained(tmp_path / "nnet.pth", num_heads=2)
 

@@ -18,12 +18,12 @@ from PIL import Image
 from sample_commands import call_copgen
 from tiny_subsets import CELLS, picture_bytes, thumbnail_file, tree, write_subset
 
-from copgen_cli.data.driver import StageRun
-from copgen_cli.data.images import read_colour
-from copgen_cli.data.manifest import Journal, read_header, read_outcomes
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.rasters.pictures import read_colour
+from copgen_cli.stages.driver import StageRun
+from copgen_cli.stages.manifest import Journal, read_header, read_outcomes
 
 HALVES = ("--train-ratio", "0.5", "--workers", "1")  # 464U_102R and 466U_104R to one split, 465U_103R to the other
 
@@ -341,7 +341,7 @@ def test_without_matplotlib_the_map_is_refused_before_any_work(prepare, monkeypa
 
 def test_workers_start_light():
     program = (
-        "import sys, copgen_cli.data.patches; sys.exit(len({'torch', 'pyarrow', 'pydantic'} & sys.modules.keys()))"
+        "import sys, copgen_cli.patches.cutting; sys.exit(len({'torch', 'pyarrow', 'pydantic'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 

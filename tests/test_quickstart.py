@@ -12,10 +12,10 @@ from tiny_stores import tiny_store
 from typer.testing import CliRunner
 
 from copgen_cli.app import app
-from copgen_cli.data.split import SplitRule, split_of
 from copgen_cli.errors import UsageError
+from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.quickstart import RUGGED, Step, claim_folder, run_step, write_settings
-from copgen_cli.settings import load_settings
+from copgen_cli.settings.loading import load_settings
 from copgen_cli.simulation.world import cells_of_region
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tiny_hub import REVISION, Fault, TinyHub, scripted, status
 
-from copgen_cli.data.archives import open_archive
-from copgen_cli.data.connections import Connections
-from copgen_cli.data.http_archive import HttpArchive
-from copgen_cli.data.patience import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
-from copgen_cli.data.remote import AccessDeniedError, NotThereError, UnreachableError
+from copgen_cli.archive.connections import Connections
+from copgen_cli.archive.http import HttpArchive
+from copgen_cli.archive.opening import open_archive
+from copgen_cli.archive.remote import AccessDeniedError, NotThereError, UnreachableError
+from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
 from copgen_cli.errors import BrokenInputError, DiskFullError, UnavailableError, UsageError
 
 PATH = "/datasets/Org/Name/resolve/main/file.bin"
@@ -322,7 +322,7 @@ def test_a_server_without_ranges_costs_one_whole_file_on_disk_however_many_are_r
 
 def test_room_is_looked_for_before_a_whole_file(archive, tmp_path, monkeypatch):
     file = archive.open(PATH)
-    monkeypatch.setattr("copgen_cli.data.atomic.free_space", lambda path: 1000)
+    monkeypatch.setattr("copgen_cli.stages.atomic.free_space", lambda path: 1000)
     with pytest.raises(DiskFullError, match=r"300,000 bytes are needed, 1,000 are free"):
         file.save(tmp_path / "whole")
 

@@ -13,10 +13,10 @@ from PIL import Image
 from sample_commands import SIDE, call_copgen, one_thread, pixels_of, save_folder, save_picture, small_model
 from tiny_stores import tiny_store
 
-from copgen_cli.data.driver import StageRun
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.bundled import bundled_folder
-from copgen_cli.model.pipeline_source import find_parts
+from copgen_cli.pipeline.sources import find_parts
+from copgen_cli.stages.driver import StageRun
 
 NAMES = ["a", "b", "c"]
 
@@ -506,6 +506,6 @@ def test_a_picture_bears_its_origin_and_is_plain_rgb(sample, pictures):
 
 
 def facts_without_fingerprint():
-    from copgen_cli.data.store_format import AutoencoderFacts
+    from copgen_cli.latents.store_format import AutoencoderFacts
 
     return AutoencoderFacts("somewhere", None, 0.7)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from copgen_cli.modalities import Modality, Role
+from copgen_cli.inputs.conditions import Record, View
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.modalities.builtin import Modality, Role
+from copgen_cli.outputs.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
+from copgen_cli.outputs.pages import Painted, draw_page, records_per_page
+from copgen_cli.outputs.provenance import InputFile
+from copgen_cli.outputs.spread import mean_picture, std_picture
 from copgen_cli.records import SampleRequest
-from copgen_cli.sampling.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
-from copgen_cli.sampling.images import Frame
-from copgen_cli.sampling.inputs import Record, View
-from copgen_cli.sampling.pages import Painted, draw_page, records_per_page
-from copgen_cli.sampling.provenance import InputFile
-from copgen_cli.sampling.spread import mean_picture, std_picture
 
 SIDE = 96
 FRAME = Frame(SIDE, SIDE)

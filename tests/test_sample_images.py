@@ -12,9 +12,9 @@ from PIL import Image
 from sample_commands import pixels_of, save_picture
 
 from copgen_cli.errors import BrokenInputError, CopgenError, UsageError
-from copgen_cli.modalities import Modality
+from copgen_cli.inputs.pictures import Frame, advice_on_scale, read_picture
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.records import Footprint
-from copgen_cli.sampling.images import Frame, advice_on_scale, read_picture
 
 FRAME = Frame(side=64, resolution=64)
 

@@ -8,10 +8,10 @@ import pytest
 from sample_commands import save_picture
 
 from copgen_cli.errors import UnknownNameError, UsageError
-from copgen_cli.modalities import Modality
-from copgen_cli.sampling.images import Frame
-from copgen_cli.sampling.inputs import open_pictures, parse_inputs
-from copgen_cli.sampling.names import modality_in, place_of
+from copgen_cli.inputs.conditions import open_pictures, parse_inputs
+from copgen_cli.inputs.names import modality_in, place_of
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.modalities.builtin import Modality
 
 FRAME = Frame(64, 64)
 

@@ -12,9 +12,9 @@ import pytest
 from sample_commands import call_copgen, one_thread, save_folder, small_model
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.outputs.georeferencing import map_note, read_places
 from copgen_cli.records import Footprint
-from copgen_cli.sampling.places import map_note, read_places
 
 PLACE = Footprint("EPSG:32633", (10.0, 0.0, 300_000.25, 0.0, -10.0, 4_600_000.5))
 

@@ -15,15 +15,15 @@ from PIL import Image, PngImagePlugin
 from sample_commands import call_copgen, one_thread, pixels_of, save_folder, save_picture, small_model
 from tiny_stores import tiny_store
 
-from copgen_cli.data.manifest import Outcome
-from copgen_cli.data.store_format import AutoencoderFacts
-from copgen_cli.modalities import Modality
-from copgen_cli.model.parallel import World
-from copgen_cli.sampling.jobs import plan_job
-from copgen_cli.sampling.painter import Task
-from copgen_cli.sampling.running import Job, Step, draw, start_run, units_of
-from copgen_cli.sampling.wishes import Wishes
-from copgen_cli.settings import load_settings
+from copgen_cli.latents.store_format import AutoencoderFacts
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.sampling.generation import Task
+from copgen_cli.sampling.plan import plan_job
+from copgen_cli.sampling.request import Wishes
+from copgen_cli.sampling.run import Job, Step, draw, start_run, units_of
+from copgen_cli.settings.loading import load_settings
+from copgen_cli.stages.manifest import Outcome
+from copgen_cli.stages.process_group import World
 
 NAMES = list("abcdefg")
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from copgen_cli.sampling.spread import STD_GAIN, mean_picture, std_picture
+from copgen_cli.outputs.spread import STD_GAIN, mean_picture, std_picture
 
 
 def picture(*colour: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 from sample_commands import call_copgen, one_thread, pixels_of
 from tiny_models import tiny_pipeline
 
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 
 TILES = ["282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3"]
 EXAMPLES = {"dem": "dem.webp", "s1_rtc": "s1rtc.webp", "s2_l1c": "s2l1c.webp", "s2_l2a": "s2l2a.webp"}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities import as_modality
-from copgen_cli.presets import Preset
-from copgen_cli.sections import PUBLIC_ENDPOINT
-from copgen_cli.settings import load_settings, load_settings_with_origins
+from copgen_cli.modalities.builtin import as_modality
+from copgen_cli.settings.loading import load_settings, load_settings_with_origins
+from copgen_cli.settings.presets import Preset
+from copgen_cli.settings.sections import PUBLIC_ENDPOINT
 
 
 @pytest.fixture(autouse=True)

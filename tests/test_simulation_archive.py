@@ -19,9 +19,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from copgen_cli.app import app
-from copgen_cli.data.grid import footprint, from_utm, parse_cell
+from copgen_cli.archive.grid import footprint, from_utm, parse_cell
 from copgen_cli.errors import MismatchError, UsageError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.simulation.archive import METADATA_COLUMNS, PART_COLUMNS, PUBLIC_HOST, write_archive
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.products import Gaps

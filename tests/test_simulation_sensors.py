@@ -13,15 +13,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy import ndimage
 
-from copgen_cli.data.grid import footprint, parse_cell
+from copgen_cli.archive.grid import footprint, parse_cell
 from copgen_cli.errors import UsageError
+from copgen_cli.modalities.render import as_jpeg, as_png, elevation_picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.atmosphere import Air, Sun, at_top_of_atmosphere, clouds_over, sun_at, veiled
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.landcover import Cover
 from copgen_cli.simulation.noise import generator_of
 from copgen_cli.simulation.optical import cast_shadow, sunlight, through_the_optics
 from copgen_cli.simulation.radar import LOOKS, backscatter, slope_effect, speckle
-from copgen_cli.simulation.render import as_jpeg, as_png, elevation_picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.world import (
     ALL_DAYS,
     WORLD_VERSION,

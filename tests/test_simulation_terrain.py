@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from copgen_cli.data.grid import footprint, parse_cell
+from copgen_cli.archive.grid import footprint, parse_cell
 from copgen_cli.errors import UsageError
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.drainage import drain, erode

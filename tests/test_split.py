@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copgen_cli.data.grid import Cell, columns_of_row, parse_cell
-from copgen_cli.data.split import SplitRule, neighbours, split_of
-from copgen_cli.modalities import Split
+from copgen_cli.archive.grid import Cell, columns_of_row, parse_cell
+from copgen_cli.modalities.builtin import Split
+from copgen_cli.patches.split import SplitRule, neighbours, split_of
 
 CELLS = [f"{row}U_{col}R" for row in range(400, 440) for col in range(100, 140)]
 RULE = SplitRule(ratio=0.95, seed=42)
@@ -31,7 +31,7 @@ def test_the_split_of_a_cell_never_changes():
 
 def test_processes_with_other_hash_seeds_agree():
     program = (
-        "from copgen_cli.data.split import SplitRule, split_of\n"
+        "from copgen_cli.patches.split import SplitRule, split_of\n"
         "cells = {f'{row}U_{col}R' for row in range(400, 440) for col in range(100, 140)}\n"
         "for rule in (SplitRule(0.95, 42), SplitRule(0.8, 7, block=4)):\n"
         "    print(sorted((cell, str(split_of(cell, rule))) for cell in cells))\n"

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from tiny_subsets import moments_of, tree
 from torch.utils.data import DataLoader
 
-from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.published_store import PublishedStore, parse_value
-from copgen_cli.data.store import LatentStore, MomentsBatch, keep_batch
-from copgen_cli.data.store_builder import PAGE, StoreBuilder, store_bytes
-from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
 from copgen_cli.errors import BrokenInputError, BusyError, DiskFullError, MismatchError, MissingInputError
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts
+from copgen_cli.latents.published_store import PublishedStore, parse_value
+from copgen_cli.latents.store import LatentStore, MomentsBatch, keep_batch
+from copgen_cli.latents.store_builder import PAGE, StoreBuilder, store_bytes
+from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
+from copgen_cli.modalities.builtin import Modality, Split
 
 SHAPE = (4, 8, 4, 4)
 NAMES = sorted(f"{row}U_{100 + row % 3}R_{k}" for row in (463, 464) for k in range(16))
@@ -424,7 +424,7 @@ def test_a_disk_that_takes_only_part_of_a_unit_is_full_if_it_has_no_room_else_br
 ):
     building = builder(tmp_path / "b")
     append_units(building, until=2)
-    monkeypatch.setattr("copgen_cli.data.store_builder.free_space", lambda path: free)
+    monkeypatch.setattr("copgen_cli.latents.store_builder.free_space", lambda path: free)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # ends a write in the middle, as a disk does that fills up
     resource.setrlimit(resource.RLIMIT_FSIZE, (building.size + 3 * PAGE // 2, limits[1]))
     try:

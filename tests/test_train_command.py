@@ -13,9 +13,9 @@ from copgen_processes import copgen, ranks
 from tiny_models import tiny_autoencoder, tiny_transformer
 from tiny_stores import tiny_store
 
-from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.store import LatentStore
-from copgen_cli.modalities import Split
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts
+from copgen_cli.latents.store import LatentStore
+from copgen_cli.modalities.builtin import Split
 from copgen_cli.model.autoencoder import fingerprint
 
 TINY = ("--preset", "tiny", "--device", "cpu", "--log-every", "1")

@@ -12,14 +12,14 @@ from tiny_models import tiny_transformer
 from torch.testing import assert_close
 
 from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.data_order import TrainBatch
-from copgen_cli.model.optimisation import AveragedWeights, LossScale, ema_decay, learning_rate
-from copgen_cli.model.training import LostLoaderError, training_step
-from copgen_cli.model.training import _take as take
-from copgen_cli.model.training_state import TrainState
 from copgen_cli.model.transformer import SHORT, attend
 from copgen_cli.records import LearningRateDecay, Optimizer
-from copgen_cli.sections import TrainSettings
+from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.training.data_order import TrainBatch
+from copgen_cli.training.loop import LostLoaderError, training_step
+from copgen_cli.training.loop import _take as take
+from copgen_cli.training.optimisers import AveragedWeights, LossScale, ema_decay, learning_rate
+from copgen_cli.training.state import TrainState
 
 PUBLISHED = TrainSettings(preset="base", batch_size=4, warmup=2, mixed_precision="no")
 

@@ -16,7 +16,8 @@ from tiny_models import tiny_transformer
 
 from copgen_cli.errors import BrokenInputError, DiskFullError, MismatchError
 from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.checkpoint_folder import (
+from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.stages.numbered_folders import (
     list_checkpoints,
     newest_whole,
     prune,
@@ -25,9 +26,8 @@ from copgen_cli.model.checkpoint_folder import (
     why_not_whole,
     write_folder,
 )
-from copgen_cli.model.export import export_model
-from copgen_cli.model.training_state import Identity, TrainState, load_state, save_state
-from copgen_cli.sections import TrainSettings
+from copgen_cli.training.export import export_model
+from copgen_cli.training.state import Identity, TrainState, load_state, save_state
 
 IDENTITY = Identity({"depth": 2}, {"scale_factor": 0.5})
 SETTINGS = TrainSettings(mixed_precision="no")
@@ -78,7 +78,7 @@ def save_and_die(parent: Path, at: int) -> None:
 
         return call
 
-    from copgen_cli.model import training_state
+    from copgen_cli.training import state as training_state
 
     os.fsync, os.rename, shutil.rmtree = counting(os.fsync), counting(os.rename), counting(shutil.rmtree)
     training_state.save_file = counting(training_state.save_file)

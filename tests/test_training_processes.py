@@ -60,14 +60,14 @@ def take_steps(store: Path, folder: Path, sharded: bool = False, optimizer: str 
     """Train for a few steps in this process, one of several perhaps, and write down samples and losses."""
     import torch
 
-    from copgen_cli.data.store import LatentStore
+    from copgen_cli.latents.store import LatentStore
     from copgen_cli.launching import was_launched
-    from copgen_cli.modalities import Split
-    from copgen_cli.model.parallel import World, join_world
-    from copgen_cli.model.training import train
-    from copgen_cli.model.training_setup import prepare_run
+    from copgen_cli.modalities.builtin import Split
     from copgen_cli.records import LatentSpec
-    from copgen_cli.sections import NetworkSettings, TrainSettings
+    from copgen_cli.settings.sections import NetworkSettings, TrainSettings
+    from copgen_cli.stages.process_group import World, join_world
+    from copgen_cli.training.loop import train
+    from copgen_cli.training.setup import prepare_run
 
     world = join_world(torch.device("cpu")) if was_launched() else World(torch.device("cpu"))
     if sharded:

@@ -10,16 +10,16 @@ import pytest
 import torch
 from tiny_stores import tiny_store
 
-from copgen_cli.data.store import LatentStore
 from copgen_cli.errors import BrokenInputError, MismatchError, NotFiniteError, UsageError
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.model.data_order import DrawnSamples, Plan, epoch_order, load_batches, sample_at
-from copgen_cli.model.optimisation import LossScale
-from copgen_cli.model.parallel import World
-from copgen_cli.model.training import train
-from copgen_cli.model.training_setup import Prepared, prepare_run
+from copgen_cli.latents.store import LatentStore
+from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.records import LatentSpec, Optimizer, StopReason, TrainReport
-from copgen_cli.sections import NetworkSettings, TrainSettings
+from copgen_cli.settings.sections import NetworkSettings, TrainSettings
+from copgen_cli.stages.process_group import World
+from copgen_cli.training.data_order import DrawnSamples, Plan, epoch_order, load_batches, sample_at
+from copgen_cli.training.loop import train
+from copgen_cli.training.optimisers import LossScale
+from copgen_cli.training.setup import Prepared, prepare_run
 
 SAMPLES = 10  # of which a step takes 4, so that an epoch ends in the middle of a batch
 SETTINGS = TrainSettings(

@@ -10,26 +10,26 @@ from PIL import Image
 from tiny_models import tiny_autoencoder, tiny_pipeline, tiny_transformer
 from tiny_stores import tiny_store
 
-from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.store import LatentStore
 from copgen_cli.errors import MismatchError, UsageError
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts
+from copgen_cli.latents.store import LatentStore
+from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, fingerprint
 from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.data_order import DrawnSamples
 from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink_until_it_fits
-from copgen_cli.model.new_network import make_network, widen
-from copgen_cli.model.parallel import World
-from copgen_cli.model.resumption import changed_settings
-from copgen_cli.model.training import train
-from copgen_cli.model.training_setup import prepare_run, timestep_law
-from copgen_cli.model.training_state import TrainState
-from copgen_cli.model.validation import validate
 from copgen_cli.records import LatentSpec, PositionStart, Prediction
-from copgen_cli.sections import NetworkSettings, TrainSettings
-from copgen_cli.training_preview import Preview
-from copgen_cli.training_run import find_autoencoder, open_data
+from copgen_cli.settings.sections import NetworkSettings, TrainSettings
+from copgen_cli.stages.process_group import World
+from copgen_cli.training.data_order import DrawnSamples
+from copgen_cli.training.loop import train
+from copgen_cli.training.new_network import make_network, widen
+from copgen_cli.training.preview import Preview
+from copgen_cli.training.resumption import changed_settings
+from copgen_cli.training.run import find_autoencoder, open_data
+from copgen_cli.training.setup import prepare_run, timestep_law
+from copgen_cli.training.state import TrainState
+from copgen_cli.training.validation import validate
 
 ALL = tuple(Modality)
 SPEC = LatentSpec(ALL, 4, 8, "absent", None, 0.5)
@@ -274,7 +274,7 @@ def test_validation_is_of_the_averaged_weights_and_the_same_however_often_and_in
     first = look()
     with torch.no_grad():
         state.net.norm.weight.fill_(7.0)
-    monkeypatch.setattr("copgen_cli.model.validation.BATCH", 2)
+    monkeypatch.setattr("copgen_cli.training.validation.BATCH", 2)
     again = look()
 
     assert again.loss == pytest.approx(first.loss, rel=1e-5)
@@ -320,7 +320,7 @@ def test_a_preview_shows_every_place_from_nothing_and_from_each_modality_and_say
 
 
 def test_a_run_writes_a_model_that_loads_also_where_the_autoencoder_can_not_be_had(tmp_path):
-    from copgen_cli.model.export import export_model
+    from copgen_cli.training.export import export_model
 
     store = tiny_store(tmp_path / "store")
     run = prepare_run(
@@ -340,7 +340,7 @@ def test_a_run_writes_a_model_that_loads_also_where_the_autoencoder_can_not_be_h
 
 
 def test_a_model_that_a_killed_export_had_put_aside_is_back_when_the_run_starts_again(tmp_path):
-    from copgen_cli.model.export import put_right
+    from copgen_cli.training.export import put_right
 
     aside, unfinished = tmp_path / ".model.old", tmp_path / ".model.new"
     for folder in (aside, unfinished):

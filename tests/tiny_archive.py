@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 
 PUBLIC = "https://huggingface.co"
 COMMON = [("grid_cell", pa.string()), ("grid_row_u", pa.int64()), ("grid_col_r", pa.int64())]

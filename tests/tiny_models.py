@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.transformer import CopGenTransformer
 
 
@@ -45,7 +45,7 @@ def tiny_transformer(
 
 def tiny_pipeline(folder: Path, seed: int = 0, **settings) -> Path:
     """A whole pipeline saved in `folder`; settings are those of `tiny_transformer`."""
-    from copgen_cli.model.pipeline import CopGenPipeline
+    from copgen_cli.pipeline.pipeline import CopGenPipeline
 
     pipeline = CopGenPipeline(transformer=tiny_transformer(seed, **settings), vae=tiny_autoencoder(seed))
     pipeline.save_pretrained(folder)

@@ -8,9 +8,9 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from copgen_cli.data.autoencoder_facts import AutoencoderFacts
-from copgen_cli.data.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts
+from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
+from copgen_cli.modalities.builtin import Modality, Split
 
 
 def tiny_store(

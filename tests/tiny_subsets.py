@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tiny_archive import Row, index_table, thumbnail_of
 
-from copgen_cli.data.encoding import npy_bytes
-from copgen_cli.data.images import encode_png
+from copgen_cli.latents.encoding import npy_bytes
 from copgen_cli.layout import patch_file, subset_index
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.rasters.pictures import encode_png
 
 CELLS = ("464U_102R", "465U_103R", "466U_104R")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from copgen_cli import __version__
-from copgen_cli.evaluation.bootstrap import LEVEL, Estimate
-from copgen_cli.evaluation.judge import Score
-from copgen_cli.evaluation.metrics import QUANTITIES
-from copgen_cli.modalities import Modality
+from copgen_cli.evaluation.scores import Score
+from copgen_cli.metrics.catalogue import QUANTITIES
+from copgen_cli.metrics.confidence import LEVEL, Estimate
+from copgen_cli.modalities.builtin import Modality
 
 FORMAT = 1
 

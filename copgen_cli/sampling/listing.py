@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli import __version__
-from copgen_cli.data.driver import StageRun
-from copgen_cli.data.manifest import Outcome, Status, read_outcomes
-from copgen_cli.data.units import Summary
 from copgen_cli.errors import CopgenError
-from copgen_cli.sampling.provenance import FORMAT
-from copgen_cli.sampling.running import Job, Step
+from copgen_cli.outputs.provenance import FORMAT
+from copgen_cli.sampling.run import Job, Step
+from copgen_cli.stages.driver import StageRun
+from copgen_cli.stages.manifest import Outcome, Status, read_outcomes
+from copgen_cli.stages.work_items import Summary
 
 NAME = "samples.json"
 

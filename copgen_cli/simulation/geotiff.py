@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from copgen_cli.data.grid import FOOTPRINT_METRES, Footprint
+from copgen_cli.archive.grid import FOOTPRINT_METRES, Footprint
+from copgen_cli.modalities.render import Picture
 from copgen_cli.simulation.noise import resized
-from copgen_cli.simulation.render import Picture
 
 STAND_IN_SIZE = 48
 """Pixels a side of the stand-in for a 10 m band; 20 m and 60 m bands have a half and a sixth."""

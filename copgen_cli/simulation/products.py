@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from copgen_cli.data.grid import FOOTPRINT_METRES, Footprint, from_utm, to_utm
-from copgen_cli.modalities import Modality
+from copgen_cli.archive.grid import FOOTPRINT_METRES, Footprint, from_utm, to_utm
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities.render import as_jpeg, as_png, elevation_picture, hillshade
 from copgen_cli.simulation.geotiff import geotiff, optical_bands, radar_bands
 from copgen_cli.simulation.noise import generator_of
 from copgen_cli.simulation.optical import OpticalPass
 from copgen_cli.simulation.radar import RadarPass
-from copgen_cli.simulation.render import as_jpeg, as_png, elevation_picture, hillshade
 from copgen_cli.simulation.world import (
     ALL_DAYS,
     Days,

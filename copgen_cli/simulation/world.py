@@ -15,15 +15,23 @@ from datetime import datetime, timedelta
 import numpy as np
 from scipy import ndimage
 
-from copgen_cli.data.grid import FOOTPRINT_METRES, Cell, Footprint, candidates_in_box, footprint, is_in_box, parse_cell
+from copgen_cli.archive.grid import (
+    FOOTPRINT_METRES,
+    Cell,
+    Footprint,
+    candidates_in_box,
+    footprint,
+    is_in_box,
+    parse_cell,
+)
 from copgen_cli.errors import UsageError
+from copgen_cli.modalities.render import Picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.atmosphere import Air, at_top_of_atmosphere, clouds_over, sun_at, veiled
 from copgen_cli.simulation.climate import climate_of, land_of, points_of
 from copgen_cli.simulation.landcover import LandCover, cover_height, land_cover_of
 from copgen_cli.simulation.noise import Float32, Frame, generator_of
 from copgen_cli.simulation.optical import OpticalPass, surface_reflectance, through_the_optics
 from copgen_cli.simulation.radar import RadarPass, backscatter
-from copgen_cli.simulation.render import Picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.terrain import EROSION_PIXEL, Terrain, terrain_of, with_detail
 
 WORLD_VERSION = 1

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_archive import rome_rows, write_archive
 
 from copgen_cli.errors import CopgenError
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 
 MUTATIONS = int(10_000 * float(os.environ.get("SOAK_SCALE", "1")))
 LONGEST = 5.0
@@ -50,10 +50,10 @@ def mutate(data: bytes, draw: random.Random, tail: int) -> bytes:
 
 
 def read_part(file: Path) -> None:
-    from copgen_cli.data.archives import FolderFile
-    from copgen_cli.data.parquet_ranges import PartReader
-    from copgen_cli.data.remote import Traffic
-    from copgen_cli.data.thumbnails import check_thumbnail
+    from copgen_cli.archive.opening import FolderFile
+    from copgen_cli.archive.parquet_ranges import PartReader
+    from copgen_cli.archive.remote import Traffic
+    from copgen_cli.archive.thumbnails import check_thumbnail
 
     part = PartReader(FolderFile(file, Traffic()), file.name)
     value = part.read_row(1, [name for name in ("grid_cell", "thumbnail") if name in part.columns])["thumbnail"]
@@ -62,10 +62,10 @@ def read_part(file: Path) -> None:
 
 
 def read_index(file: Path) -> None:
-    from copgen_cli.data.majortom import Bands, plan_orders
-    from copgen_cli.data.selection import select
-    from copgen_cli.data.world_index import WorldIndex
-    from copgen_cli.sections import RegionSettings
+    from copgen_cli.archive.index import WorldIndex
+    from copgen_cli.archive.products import Bands, plan_orders
+    from copgen_cli.archive.selection import select
+    from copgen_cli.settings.sections import RegionSettings
 
     region = RegionSettings(bbox=(12.2, 41.6, 13.0, 42.2))
     index = WorldIndex(Modality.S2L2A, file, None, current=True)
@@ -73,7 +73,7 @@ def read_index(file: Path) -> None:
 
 
 def read_thumbnail(file: Path) -> None:
-    from copgen_cli.data.thumbnails import check_thumbnail
+    from copgen_cli.archive.thumbnails import check_thumbnail
 
     check_thumbnail(file.read_bytes(), "a thumbnail")
 

@@ -25,11 +25,11 @@ from tiny_archive import Archive, Row, write_archive
 from tiny_hub import Fault, Request, TinyHub, status
 
 from copgen_cli.errors import EXIT_PARTLY
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities.builtin import Modality
 
 SCALE = float(os.environ.get("SOAK_SCALE", "1"))
 CELLS = [f"{row}U_{column}R" for row in range(464, 470) for column in range(102, 106)]
-PRELOAD = ["copgen_cli.app", "copgen_cli.data.download"]
+PRELOAD = ["copgen_cli.app", "copgen_cli.archive.download"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def hub(archive) -> Iterator[TinyHub]:
 def download(endpoint: str, data_dir: Path, *options: str, quick: bool = True, stub_lock: bool = False) -> None:
     """The command, to be run in a process of its own."""
     from copgen_cli.app import main
-    from copgen_cli.data import patience
+    from copgen_cli.archive import retry_policy as patience
 
     if quick:
         patience.FIRST_PAUSE = 0.01
@@ -211,7 +211,9 @@ def test_f4_a_disk_that_is_full_at_any_point(archive, small_disk, tmp_path):
 WITHOUT_LOOKING_AHEAD = """
 import sys
 from copgen_cli.app import main
-from copgen_cli.data import atomic, download, http_archive
+from copgen_cli.stages import atomic
+from copgen_cli.archive import download
+from copgen_cli.archive import http as http_archive
 atomic.require_free_space = download.require_free_space = http_archive.require_free_space = lambda *_: None
 endpoint, data = sys.argv[1:]
 sys.argv = ["copgen", "download", "--endpoint", endpoint, "--data-dir", data, "--n-samples", "1000"]

@@ -36,14 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_models import tiny_autoencoder
 from tiny_subsets import moments_of, patch_pixels, picture_bytes, tree, write_moments, write_patches, write_subset
 
-from copgen_cli.data.images import encode_png, read_pixels
-from copgen_cli.data.npy_moments import parse_npy
-from copgen_cli.data.packing import RECORDS_PER_UNIT
-from copgen_cli.data.published_store import PublishedStore, parse_value
-from copgen_cli.data.store import LatentStore, keep_batch
-from copgen_cli.data.store_format import METADATA_KEY
 from copgen_cli.errors import CopgenError
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.latents.moments import parse_npy
+from copgen_cli.latents.packing import RECORDS_PER_UNIT
+from copgen_cli.latents.published_store import PublishedStore, parse_value
+from copgen_cli.latents.store import LatentStore, keep_batch
+from copgen_cli.latents.store_format import METADATA_KEY
+from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.rasters.pictures import encode_png, read_pixels
 
 SCALE = float(os.environ.get("SOAK_SCALE", "1"))
 BOTH = (Modality.DEM, Modality.S2L2A)
@@ -198,10 +198,11 @@ def test_f5_several_processes_on_one_output(stages, tmp_path, name, processes, s
 WITHOUT_LOOKING_AHEAD = """
 import sys
 from copgen_cli.app import main
-from copgen_cli.data import packing, preparation
+from copgen_cli.latents import packing
+from copgen_cli.patches import preparation
 packing.require_free_space = preparation.require_free_space = lambda *_: None
 if sys.argv[1] != "prepare":
-    from copgen_cli.data import store_parts
+    from copgen_cli.latents import store_parts
     store_parts.require_free_space = lambda *_: None
 main()
 """
@@ -389,7 +390,7 @@ def test_f18_twenty_epochs_of_every_kind_of_worker(stages, tmp_path, method, wor
 
 def test_f21_fifty_processes_with_random_hash_seeds_split_alike():
     program = (
-        "from copgen_cli.data.split import SplitRule, split_of\n"
+        "from copgen_cli.patches.split import SplitRule, split_of\n"
         "cells = {f'{row}U_{col}R' for row in range(400, 440) for col in range(100, 140)}\n"
         "for rule in (SplitRule(0.95, 42), SplitRule(0.8, 7, block=4)):\n"
         "    print(sorted((cell, str(split_of(cell, rule))) for cell in cells))\n"

@@ -27,9 +27,9 @@ from test_training_checkpoints import assert_newest_is_whole_and_loads, save
 from tiny_models import tiny_autoencoder
 from tiny_stores import tiny_store
 
-from copgen_cli.data.store_format import AutoencoderFacts
+from copgen_cli.latents.store_format import AutoencoderFacts
 from copgen_cli.model.autoencoder import fingerprint
-from copgen_cli.model.checkpoint_folder import list_checkpoints, why_not_whole
+from copgen_cli.stages.numbered_folders import list_checkpoints, why_not_whole
 
 TINY = ("--verbose", "train", "--preset", "tiny", "--device", "cpu", "--log-every", "1", "--preview-every", "0")
 SCALE = float(os.environ.get("SOAK_SCALE", "1"))
@@ -154,7 +154,7 @@ def test_the_command_that_started_the_processes_names_the_one_that_was_killed(st
 def train_with_slow_saves(arguments: list[str], seconds: float) -> None:
     """`copgen` whose main process takes long over each checkpoint, while the others wait for it."""
     from copgen_cli.app import main
-    from copgen_cli.model import training_state
+    from copgen_cli.training import state as training_state
 
     write = training_state.write_folder
 

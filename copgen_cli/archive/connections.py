@@ -1,0 +1,186 @@
+"""Requests over pooled connections: the token to its own host alone, patience with what passes, nothing endless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError
+
+from copgen_cli import __version__
+from copgen_cli.archive.remote import Traffic, UnreachableError
+from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
+from copgen_cli.errors import BrokenInputError, UnavailableError
+
+T = TypeVar("T")
+
+REDIRECTS = (301, 302, 303, 307, 308)
+PASSING = (408, 425, 500, 502, 503, 504)
+"""Answers that another try may better; 429 as well."""
+SMALL_BODY = 1 << 16
+"""Bytes; what comes with a redirect or a refusal is read up to here, so that the connection can be used again."""
+CONNECT_TIMEOUT = 10.0
+TRIES_TO_FIRST_CONTACT = 3
+"""With a server that never answered, so that a mistyped endpoint shows within seconds."""
+
+
+class AgainError(Exception):
+    """A try failed in a way that another may better."""
+
+    def __init__(self, reason: str, *, stated: float = 0.0, progressed: bool = False, at_once: bool = False) -> None:
+        super().__init__(reason)
+        self.stated, self.progressed, self.at_once = stated, progressed, at_once
+
+
+class _Bearer(AuthBase):
+    """The token, to its own origin alone. That there is one also keeps `requests` from looking into ~/.netrc."""
+
+    def __init__(self, token: str | None, origin: str) -> None:
+        self._token, self._origin = token, origin
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token and origin_of(request.url or "") == self._origin:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Connections:
+    """The way to an endpoint and to where it redirects, for as many threads as like.
+
+    Args:
+        endpoint: `https://host[/prefix]`.
+        token: bearer token for that host.
+        connections: kept open per host.
+        retries: repetitions of one request before it is given up.
+        timeout: seconds without a byte before a connection counts as stalled.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        token: str | None = None,
+        connections: int = 8,
+        retries: int = 8,
+        timeout: float = 30.0,
+        patience: Patience | None = None,
+    ) -> None:
+        self.traffic = Traffic()
+        self.endpoint = endpoint.rstrip("/")
+        self._retries = retries
+        self._timeouts = (min(CONNECT_TIMEOUT, timeout), timeout)
+        self._patience = patience or Patience()
+        self._reached: set[str] = set()
+        self._given_up = 0  # requests in a row; a hint, so no lock
+        self._most_given_up = 2 * connections
+        self._session = requests.Session()
+        self._session.auth = _Bearer(token, origin_of(self.endpoint))
+        self._session.headers.update({"User-Agent": f"copgen/{__version__}", "Accept-Encoding": "identity"})
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, adapter)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def persist(self, url: str, attempt: Callable[[], T]) -> T:
+        """Try until it works, waiting longer each time; getting on with a body starts the count anew.
+
+        Raises:
+            UnavailableError: it failed once more than there are retries.
+            UnreachableError: the server never answered anything, or has stopped to.
+        """
+        failures = 0
+        while True:
+            try:
+                result = attempt()
+                self._given_up = 0
+                return result
+            except AgainError as again:
+                failures = 1 if again.progressed else failures + 1
+                reached = origin_of(url) in self._reached
+                if not reached and failures >= min(TRIES_TO_FIRST_CONTACT, self._retries + 1):
+                    raise UnreachableError(
+                        f"No answer from {origin_of(url)}: {again}.",
+                        hint="Check --endpoint (or HF_ENDPOINT) and the network; running again continues.",
+                    ) from again
+                if failures > self._retries or again.stated > LONGEST_STATED_WAIT:
+                    self._given_up += 1
+                    if self._given_up > self._most_given_up:
+                        raise UnreachableError(
+                            f"{origin_of(url)} no longer answers: {again}.",
+                            hint="What is complete is kept. Run the same command again later; it continues.",
+                        ) from again
+                    raise UnavailableError(
+                        f"{url} could not be read: {again}.", hint="Run the same command again later; it continues."
+                    ) from again
+                self.traffic.add(repeated=1)
+                if not again.at_once or failures > 1:
+                    self._patience.back_off(failures, again.stated)
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+        """One request without following redirects; what fails in it for the moment becomes an `AgainError`."""
+        origin = origin_of(url)
+        self._patience.await_turn(origin)
+        self.traffic.add(requests=1)
+        try:
+            with self._ask(url, headers) as response:
+                self._reached.add(origin)
+                self._heed_limits(origin, response)
+                yield response
+        except (requests.exceptions.RequestException, HTTPError) as error:
+            raise AgainError(_in_short(error)) from error
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        try:
+            return self._session.get(
+                url, headers=dict(headers), stream=True, allow_redirects=False, timeout=self._timeouts
+            )
+        except ValueError:  # also of an address that a redirect names, which requests looks at
+            raise BrokenInputError(
+                f"{url} is no address, or redirects to none.", hint="Check --endpoint; it may not be genuine."
+            ) from None
+
+    def _heed_limits(self, origin: str, response: requests.Response) -> None:
+        if response.status_code in (429, *PASSING, *REDIRECTS):
+            _drain(response)
+        if response.status_code == 429:
+            wait = stated_wait(response.headers)
+            self._patience.hold(origin, min(wait, LONGEST_STATED_WAIT))
+            raise AgainError("429 Too Many Requests", stated=wait)
+        if response.status_code in PASSING:
+            raise AgainError(f"{response.status_code} {response.reason}", stated=stated_wait(response.headers))
+        if wait := quota_left_for(response.headers):
+            self._patience.hold(origin, min(wait, LONGEST_STATED_WAIT))
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port: what a token belongs to."""
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def _drain(response: requests.Response) -> None:
+    if response.headers.get("Content-Length", "").isdigit() and int(response.headers["Content-Length"]) <= SMALL_BODY:
+        with suppress(requests.exceptions.RequestException, HTTPError):
+            response.raw.read(SMALL_BODY)
+
+
+def _in_short(error: Exception) -> str:
+    """The innermost reason, in one line: these libraries wrap theirs several times."""
+    reason: Any = error
+    while (inner := getattr(reason, "reason", None)) or (
+        inner := next((a for a in getattr(reason, "args", ()) if isinstance(a, Exception)), None)
+    ):
+        reason = inner
+    text = str(reason).partition(": ")[2] or str(reason)
+    return text.splitlines()[0] if text else type(reason).__name__

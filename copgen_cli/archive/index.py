@@ -1,0 +1,96 @@
+"""The index of a whole Major TOM source: one Parquet table, kept on disk and fetched when its ETag changes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from copgen_cli.archive.remote import Archive, RemoteFile, UnreachableError
+from copgen_cli.errors import BrokenInputError, UnavailableError
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.stages.atomic import Place, hash_file
+
+ORGANISATION = "Major-TOM"
+
+
+@dataclass(frozen=True, slots=True)
+class WorldIndex:
+    """One source's index, on disk."""
+
+    modality: Modality
+    file: Path
+    revision: str | None
+    """What the endpoint's `main` stood for when it last answered: parts are read from there. None for a folder."""
+    current: bool
+    """False where the endpoint did not answer, and the table is that of an earlier run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecar:
+    etag: str
+    size: int
+    sha256: str
+    """Of the table as it came: one that was damaged since is fetched again."""
+    revision: str | None
+
+
+def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place) -> WorldIndex:
+    """Bring a source's table up to date, fetching it only when the endpoint has another.
+
+    Args:
+        kept: where the table lies between runs, with what the endpoint calls it beside.
+        place: where a new table is put, under the name of its source: the folder of `kept`'s, or for a dry run another.
+
+    Raises:
+        CopgenError: there is neither an answer nor a table, or what came is no table.
+    """
+    known = _read_sidecar(kept)
+    try:
+        remote = archive.open(index_path(modality))
+        if known is None or (known.etag, known.size) != (remote.etag, remote.size):
+            kept = _fetch(remote, f"{modality.facts.source}/{kept.name}", place)
+        return WorldIndex(modality, kept, remote.commit, current=True)
+    except (UnreachableError, UnavailableError):
+        if known is None:
+            raise
+        return WorldIndex(modality, kept, known.revision, current=False)
+
+
+def index_path(modality: Modality) -> str:
+    return f"/datasets/{ORGANISATION}/{modality.facts.source}/resolve/main/metadata.parquet"
+
+
+def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:
+    kept = place.output / path
+    with place.writing(path, needed=remote.size) as beside:
+        remote.save(beside)
+        try:
+            pq.read_schema(beside)
+        except (pa.ArrowException, OSError) as error:
+            raise BrokenInputError(
+                f"The index for {kept} is no Parquet table: {error}", hint="Check --endpoint, and run again."
+            ) from None
+        _sidecar_file(kept).unlink(missing_ok=True)  # from here on, neither describes the other
+    if remote.etag:
+        came = place.describe(path)
+        sidecar = json.dumps(asdict(_Sidecar(remote.etag, remote.size, came.sha256, remote.commit))) + "\n"
+        place.write(_sidecar_file(Path(path)).as_posix(), sidecar.encode())
+    return kept
+
+
+def _sidecar_file(kept: Path) -> Path:
+    return kept.with_suffix(".json")
+
+
+def _read_sidecar(kept: Path) -> _Sidecar | None:
+    """What the table on disk is; None where there is none, or another than the sidecar describes."""
+    try:
+        values = json.loads(_sidecar_file(kept).read_bytes())
+        known = _Sidecar(str(values["etag"]), int(values["size"]), str(values["sha256"]), values["revision"])
+        return known if kept.stat().st_size == known.size and hash_file(kept) == known.sha256 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,194 @@
+"""What a run of training an autoencoder carries from update to update, and how it lies on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKL
+from filelock import FileLock, Timeout
+
+from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
+from copgen_cli.model.autoencoder import read_autoencoder
+from copgen_cli.stages.numbered_folders import disk_full_is_an_error
+
+if TYPE_CHECKING:
+    from copgen_cli.settings.sections import AutoencoderSettings
+
+PATCH = 256
+"""Side in pixels of what the autoencoder is for."""
+STATE_NAME = "training_state.pt"
+METRICS_NAME = "metrics.jsonl"
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """What a run carries from update to update."""
+
+    model: AutoencoderKL
+    ema: AutoencoderKL
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+
+def build_autoencoder(channels: Sequence[int], seed: int) -> AutoencoderKL:
+    """An untrained autoencoder with 4 latent channels, one layer per block and no attention.
+
+    Raises:
+        ValueError: the channels of a level are no multiple of 8.
+    """
+    if any(width % 8 for width in channels):
+        raise ValueError(f"channels {tuple(channels)} are not all multiples of 8, the number of norm groups")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoencoderKL(
+            down_block_types=["DownEncoderBlock2D"] * len(channels),
+            up_block_types=["UpDecoderBlock2D"] * len(channels),
+            block_out_channels=list(channels),
+            layers_per_block=1,
+            norm_num_groups=8,
+            latent_channels=4,
+            sample_size=PATCH,
+            scaling_factor=1.0,
+            force_upcast=False,
+            mid_block_add_attention=False,
+        )
+
+
+def restore_state(output: Path, settings: AutoencoderSettings, device: torch.device) -> TrainingState:
+    """The state that a run left in `output`, or a new one.
+
+    Raises:
+        MismatchError: it was made by another recipe, or what a new one starts from has another architecture.
+        BrokenInputError: it cannot be read.
+    """
+    model = build_autoencoder(settings.channels, settings.seed).to(device)
+    ema = build_autoencoder(settings.channels, settings.seed).to(device).requires_grad_(False)
+    state = TrainingState(model, ema, torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01))
+    file = output / STATE_NAME
+    if not file.is_file():
+        if settings.init_from is not None:
+            _start_from(state, settings.init_from)
+        return state
+    saved = _read_state(file)
+    _check_recipe(saved["recipe"], settings, output)
+    model.load_state_dict(saved["model"])
+    ema.load_state_dict(saved["ema"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.step = saved["step"]
+    return state
+
+
+def _start_from(state: TrainingState, source: str) -> None:
+    """Give a new run the weights of an autoencoder."""
+    weights = read_autoencoder(source).state_dict()
+    try:
+        for model in (state.model, state.ema):
+            model.load_state_dict(weights)
+    except RuntimeError as error:  # names or shapes differ
+        raise MismatchError(
+            f"{source} is no autoencoder of this architecture.",
+            hint="Give the channels that it was trained with, or leave init_from out.",
+        ) from error
+
+
+def finished_steps(output: Path) -> int:
+    """How many updates the run in `output` has behind it; 0 where there is none."""
+    return int(_read_state(output / STATE_NAME)["step"]) if (output / STATE_NAME).is_file() else 0
+
+
+def forget_run(output: Path) -> None:
+    """Remove the state and metrics of the run in `output`, if there is one."""
+    for name in (STATE_NAME, METRICS_NAME):
+        (output / name).unlink(missing_ok=True)
+
+
+def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path) -> None:
+    """Write everything that the next update needs, complete or not at all."""
+    values = {
+        "step": state.step,
+        "recipe": recipe_of(settings),
+        "model": state.model.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+    beside = output / f".{STATE_NAME}.part"
+    try:
+        with disk_full_is_an_error(output / STATE_NAME), beside.open("wb") as stream:
+            torch.save(values, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, output / STATE_NAME)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            try:
+                yield
+            finally:
+                (output / ".lock").unlink(missing_ok=True)  # nobody waits on it
+    except Timeout:
+        raise BusyError(
+            f"Another process trains into {output}.", hint="Wait for it, or choose another --output."
+        ) from None
+
+
+def recipe_of(settings: AutoencoderSettings) -> dict[str, Any]:
+    """What decides the result; where and how often it is written does not."""
+    return json.loads(settings.model_dump_json(exclude={"steps", "save_every", "max_time", "device", "dtype"}))
+
+
+def _check_recipe(saved: Mapping[str, Any], settings: AutoencoderSettings, output: Path) -> None:
+    recipe = recipe_of(settings)
+    changed = [name for name in recipe if recipe[name] != saved.get(name)]
+    if changed:
+        told = ", ".join(f"{name} {saved.get(name)}, now {recipe[name]}" for name in changed)
+        raise MismatchError(
+            f"The run in {output} was begun with another recipe: {told}.",
+            hint="Use the same settings, another --output, or --overwrite.",
+        )
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if {"step", "recipe", "model", "ema", "optimizer"} <= saved.keys():
+            return saved
+    except OSError:
+        raise
+    except Exception as error:  # on foreign bytes the unpickler raises whatever it stumbles over
+        raise BrokenInputError(f"{file} is not a training state.", hint="Start afresh with --overwrite.") from error
+    raise BrokenInputError(f"{file} is not a training state.", hint="Start afresh with --overwrite.")
+
+
+def append_metrics(file: Path, values: Mapping[str, Any]) -> None:
+    with disk_full_is_an_error(file), file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(values) + "\n")
+
+
+def forget_metrics_after(file: Path, step: int) -> None:
+    """Drop the metrics of updates that will be done again."""
+    if not file.is_file():
+        return
+    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    beside = file.with_name(f".{file.name}.part")
+    beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    os.replace(beside, file)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line that a kill cut short

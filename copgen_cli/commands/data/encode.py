@@ -1,0 +1,124 @@
+"""`copgen encode`: patches in, autoencoder moments out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.layout import moments_beside, store_beside
+from copgen_cli.options import (
+    DataDirOption,
+    DeviceOption,
+    DryRunOption,
+    DtypeOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    VaeOption,
+    complete_names,
+    config_file,
+)
+
+if TYPE_CHECKING:
+    from copgen_cli.latents.store_parts import PatchPacking
+
+
+def encode(
+    context: typer.Context,
+    region: RegionOption = None,
+    data_dir: DataDirOption = None,
+    path: Annotated[
+        Path | None, typer.Option(help="Folder that `prepare` wrote, instead of a region's.", show_default=False)
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where moments go.", show_default="beside the patches")
+    ] = None,
+    vae: VaeOption = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time.", show_default="from settings: 16")
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="npy|lmdb",
+            help="One file per patch, or straight into the packed store.",
+            show_default="from settings: npy",
+            autocompletion=complete_names(lambda: ("npy", "lmdb")),
+        ),
+    ] = None,
+    json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Encode every patch with the frozen autoencoder.
+
+    Several processes or GPUs share the work: accelerate launch --num_processes 4 -m copgen_cli encode
+
+    Example:  copgen encode --region rome --batch-size 64
+    """
+    from copgen_cli.latents.encoding import STAGE
+    from copgen_cli.latents.packing import STAGE as PACKING
+    from copgen_cli.latents.packing import pack
+    from copgen_cli.latents.store_parts import open_patches
+    from copgen_cli.settings.loading import load_settings
+
+    options = {"vae": vae, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
+    settings = load_settings(config_file(context), region=region, data_dir=data_dir, encode=options)
+    straight = settings.encode.to == "lmdb"
+    source = path or settings.workspace.patches
+    output = output_dir or (store_beside(source) if straight else moments_beside(source))
+    patches = open_patches(source, output, PACKING if straight else STAGE, settings.encode, overwrite=overwrite)
+    if not patches.world.is_main:
+        if not dry_run:
+            patches.help()
+        return
+    if not straight:
+        raise typer.Exit(_into_files(patches, output, json=json, dry_run=dry_run, overwrite=overwrite))
+    packed = pack(
+        patches,
+        output,
+        dtype=settings.pack.dtype,
+        input_type="png",
+        overwrite=overwrite,
+        dry_run=dry_run,
+        draw=console.track_counts,
+    )
+    raise typer.Exit(console.report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
+
+
+def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
+    from copgen_cli.latents.encoding import STAGE, encode_to_files, units_of
+    from copgen_cli.patches.tree import unrecorded_files
+    from copgen_cli.stages.driver import StageRun
+
+    tree, encoder = patches.tree, patches.encoder
+    with StageRun(
+        STAGE,
+        output,
+        settings={"modalities": list(tree.modalities), **encoder.settings()},
+        overwrite=overwrite,
+        prune=True,
+        strangers=partial(unrecorded_files, suffix=".npy", stage=STAGE),
+        dry_run=dry_run,
+    ) as run:
+        units = units_of(tree)
+        todo = run.pending(units)
+        before = len(units) - len(todo)
+        if not todo:
+            encoder.check_weights_here()
+        if dry_run:
+            size = len(todo) * len(tree.modalities) * encoder.patch_bytes
+            console.forecast("Would encode", json=json, patches=len(todo), done_before=before, bytes=size)
+            return 0
+        steps = encode_to_files(run, tree, encoder, patches.world, todo=todo, batch_size=patches.batch_size)
+        for _ in console.track_counts(steps, total=len(units), done=before, label="Encoding", unit="patches"):
+            pass
+        summary = run.finish()
+    console.report("Encoded", summary, json=json, autoencoder=encoder.source)
+    return summary.exit_code

@@ -1,0 +1,119 @@
+"""`copgen pack`: moments in, one packed store per split out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.errors import UsageError
+from copgen_cli.layout import split_store, store_beside
+from copgen_cli.modalities.builtin import Split
+from copgen_cli.options import (
+    DataDirOption,
+    DryRunOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    VaeOption,
+    complete_names,
+    config_file,
+)
+
+if TYPE_CHECKING:
+    from copgen_cli.latents.packing import Packing
+    from copgen_cli.settings.loading import Settings
+
+
+def pack(
+    context: typer.Context,
+    region: RegionOption = None,
+    data_dir: DataDirOption = None,
+    input_dir: Annotated[
+        Path | None, typer.Option(help="What to pack, instead of a region's moments.", show_default=False)
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where the store goes.", show_default="beside the input")
+    ] = None,
+    input_type: Annotated[
+        str | None,
+        typer.Option(
+            metavar="npy|png|lmdb",
+            help="Moments, patches to encode on the way, or a database of the published workflow to import.",
+            show_default="from settings: npy",
+            autocompletion=complete_names(lambda: ("npy", "png", "lmdb")),
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|float16",
+            help="Type of what is stored; float16 halves the size.",
+            show_default="from settings: float32",
+            autocompletion=complete_names(lambda: ("float32", "float16")),
+        ),
+    ] = None,
+    vae: VaeOption = None,
+    json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Pack moments into one LMDB store per split, ready for training.
+
+    Example:  copgen pack --region rome --dtype float16
+    """
+    from copgen_cli.latents.packing import pack as pack_all
+    from copgen_cli.settings.loading import load_settings
+
+    options = {"input_type": input_type, "dtype": dtype}
+    settings = load_settings(config_file(context), region=region, data_dir=data_dir, pack=options, encode={"vae": vae})
+    kind = settings.pack.input_type
+    where = settings.workspace
+    source = input_dir or {"npy": where.moments, "png": where.patches, "lmdb": where.store}[kind]
+    output = output_dir or store_beside(source)
+    places = [output, *(split_store(output, split) for split in Split)]
+    if kind == "lmdb" and (output_dir is None or source.resolve() in map(Path.resolve, places)):
+        raise UsageError(
+            "An imported database needs a folder of its own to go to.", hint=f"Name one: --output-dir {output}."
+        )
+    if kind == "png":
+        packing = _open_patches(source, output, settings, overwrite=overwrite, dry_run=dry_run)
+    else:
+        packing = _open_moments(kind, source, vae)
+    if packing is None:
+        return
+    packed = pack_all(
+        packing,
+        output,
+        dtype=settings.pack.dtype,
+        input_type=kind,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        draw=console.track_counts,
+    )
+    raise typer.Exit(console.report_packed(packed, did="Packed", would="Would pack", json=json))
+
+
+def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
+    from copgen_cli.latents.autoencoder_record import facts_of_tree
+    from copgen_cli.latents.moments import NpyMoments
+    from copgen_cli.latents.packing import MomentPacking
+    from copgen_cli.latents.published_store import PublishedStore
+
+    moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
+    return MomentPacking(moments, facts_of_tree(source, vae))
+
+
+def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:
+    """None in a process that only helped another one, which packs."""
+    from copgen_cli.latents.packing import STAGE
+    from copgen_cli.latents.store_parts import open_patches
+
+    patches = open_patches(source, output, STAGE, settings.encode, overwrite=overwrite)
+    if patches.world.is_main:
+        return patches
+    if not dry_run:
+        patches.help()
+    return None

@@ -1,0 +1,115 @@
+"""`copgen prepare`: downloaded thumbnails in, aligned patches and their splits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.layout import Workspace
+from copgen_cli.modalities.builtin import Split
+from copgen_cli.options import (
+    DataDirOption,
+    DryRunOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    SeedOption,
+    WorkersOption,
+    config_file,
+)
+
+
+def prepare(
+    context: typer.Context,
+    region: RegionOption = None,
+    data_dir: DataDirOption = None,
+    subset_path: Annotated[
+        Path | None, typer.Option(help="Folder that `download` wrote, instead of a region's.", show_default=False)
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where patches go.", show_default="<subset>/<name>_thumbnail_png")
+    ] = None,
+    train_ratio: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of cells for train.", show_default="from settings: 0.95")
+    ] = None,
+    seed: SeedOption = None,
+    split_block: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side in cells of blocks that are split together.", show_default="from settings: 1"),
+    ] = None,
+    center_crop: Annotated[
+        bool | None,
+        typer.Option(
+            "--center-crop/--no-center-crop",
+            help="One patch from the middle of a cell instead of 16.",
+            show_default="from settings: no",
+        ),
+    ] = None,
+    visualize: Annotated[bool, typer.Option("--visualize", help="Also draw a map of train and test cells.")] = False,
+    workers: WorkersOption = None,
+    json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Cut every cell's thumbnails into aligned 256 px patches, split into train and test.
+
+    Example:  copgen prepare --region rome
+    """
+    from copgen_cli.patches.preparation import cut_cells, plan_patches, write_map, write_tables
+    from copgen_cli.patches.split_map import require_matplotlib
+    from copgen_cli.patches.tree import unrecorded_files
+    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.stages.driver import StageRun
+
+    options = {"train_ratio": train_ratio, "seed": seed, "split_block": split_block}
+    options |= {"center_crop": center_crop, "workers": workers}
+    settings = load_settings(config_file(context), region=region, data_dir=data_dir, prepare=options)
+    where = Workspace.around(subset_path) if subset_path else settings.workspace
+    if visualize:
+        require_matplotlib()
+    plan = plan_patches(where.subset, settings.prepare)
+    with StageRun(
+        "prepare",
+        output_dir or where.patches,
+        settings=plan.settings,
+        inputs=plan.inputs,
+        overwrite=overwrite,
+        prune=True,
+        strangers=partial(unrecorded_files, suffix=".png", stage="prepare"),
+        dry_run=dry_run,
+    ) as run:
+        todo = run.pending(plan.units)
+        if dry_run:
+            console.forecast(
+                "Would cut",
+                json=json,
+                cells=len(todo),
+                done_before=len(plan.units) - len(todo),
+                patches=len(todo) * plan.patches_per_cell,
+                bytes=plan.bytes_of(len(todo)),
+            )
+            return
+        outcomes = cut_cells(run, plan, todo, workers=settings.prepare.workers)
+        before = len(plan.units) - len(todo)
+        for _ in console.track(outcomes, total=len(plan.units), done=before, label="Cutting", unit="cells"):
+            pass
+        cells = write_tables(run, plan)
+        if visualize:
+            console.note(f"Map: {write_map(run, plan, where.region)}")
+        summary = run.finish()
+    _warn_of_empty_splits(cells, settings.prepare.train_ratio)
+    console.report("Prepared", summary, json=json, **{f"{split}_cells": count for split, count in cells.items()})
+    raise typer.Exit(summary.exit_code)
+
+
+def _warn_of_empty_splits(cells: Mapping[Split, int], ratio: float) -> None:
+    for split in (split for split, count in cells.items() if not count):
+        console.warn(
+            f"no cell fell into {split}: with {sum(cells.values())} cells and --train-ratio {ratio:g} that happens. "
+            "Another --train-ratio or --seed, with --overwrite, deals them anew."
+        )

@@ -1,0 +1,157 @@
+"""`copgen train`: packed latents in, a pipeline out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli.options import (
+    DataDirOption,
+    DeviceOption,
+    DryRunOption,
+    GpusOption,
+    JsonOption,
+    OverwriteOption,
+    ProcessesOption,
+    RegionOption,
+    SeedOption,
+    VaeOption,
+    WorkersOption,
+    as_modalities,
+    complete_lists,
+    complete_names,
+    config_file,
+    modality_names,
+)
+from copgen_cli.settings.presets import Preset
+
+SETTINGS = "from settings"
+
+
+def train(
+    context: typer.Context,
+    region: RegionOption = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Packed store, with train/ and test/.", show_default="the region's")
+    ] = None,
+    data_dir: DataDirOption = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Size of network and run: tiny, small or base.",
+            show_default="from settings: small",
+            autocompletion=complete_names(lambda: list(Preset)),
+        ),
+    ] = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    mixed_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="no, fp16, bf16 or auto.",
+            show_default="from settings: auto",
+            autocompletion=complete_names(lambda: ("no", "fp16", "bf16", "auto")),
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole run.", show_default=SETTINGS)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per step, over all processes.", show_default=SETTINGS)
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples at a time in one process.", show_default="what fits")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate after warm-up.", show_default=SETTINGS)] = None,
+    modalities: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="Which to train on, in this order.",
+            show_default="all of the data",
+            autocompletion=complete_lists(modality_names),
+        ),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="ID_OR_PATH", help="Start from this model's weights; it may know fewer modalities."),
+    ] = None,
+    workdir: Annotated[
+        Path | None, typer.Option("--workdir", help="Folder of the run.", show_default="runs/REGION-PRESET")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="auto|none|PATH", help="Where to go on from.", show_default="auto")
+    ] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps per checkpoint.", show_default=SETTINGS)] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(min=0, help="Steps per validation; 0 is never.", show_default=SETTINGS)
+    ] = None,
+    preview_every: Annotated[
+        int | None, typer.Option(min=0, help="Steps per preview; 0 is never.", show_default=SETTINGS)
+    ] = None,
+    log_every: Annotated[int | None, typer.Option(min=1, help="Steps per metrics line.", show_default=SETTINGS)] = None,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Save and stop after so long: 45m, 11.5h, 23:30:00.")
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the network.", show_default=SETTINGS)
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--activation-checkpointing/--no-activation-checkpointing",
+            help="Less memory, but slower.",
+            show_default=SETTINGS,
+        ),
+    ] = None,
+    accelerate_config: Annotated[
+        Path | None, typer.Option("--accelerate-config", help="Configuration file of accelerate.")
+    ] = None,
+    vae: VaeOption = None,
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    dry_run: DryRunOption = False,
+    overwrite: OverwriteOption = False,
+    export: Annotated[
+        bool, typer.Option("--export", help="Only write the model of the newest checkpoint, or of the one in --resume.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a model on a packed store; the same command goes on where it stopped.
+
+    Example:  copgen train --gpus 2
+
+    On a laptop, for an hour:  copgen train --region rome --preset small --max-time 1h
+
+    Exit code 3 says that --max-time was up before the last step.
+    """
+    from copgen_cli import launching
+    from copgen_cli.layout import run_folder
+    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.training import run as training_run
+
+    chosen = {
+        "preset": preset, "gpus": gpus, "num_processes": num_processes, "mixed_precision": mixed_precision,
+        "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "lr": lr, "init_from": init_from,
+        "modalities": as_modalities(modalities, option="--modalities"),
+        "workdir": workdir, "resume": resume, "save_every": save_every, "validate_every": validate_every,
+        "preview_every": preview_every, "log_every": log_every, "max_time": max_time, "compile": compile,
+        "activation_checkpointing": activation_checkpointing, "accelerate_config": accelerate_config, "vae": vae,
+        "seed": seed, "workers": workers, "device": device,
+    }  # fmt: skip
+    settings = load_settings(config_file(context), region=region, data_dir=data_dir, train=chosen)
+    recipe, store = settings.train, data or settings.workspace.store
+    folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset)
+    processes = 1 if launching.was_launched() else launching.count_processes(recipe)
+    if export:
+        training_run.export(recipe, store, folder, dry_run=dry_run, json=json)
+    elif dry_run:
+        training_run.tell_plan(recipe, store, folder, processes, overwrite=overwrite, json=json)
+    elif processes > 1 or (recipe.accelerate_config is not None and not launching.was_launched()):
+        training_run.check(recipe, store, processes)
+        raise typer.Exit(launching.launch(processes, recipe))
+    else:
+        raise typer.Exit(training_run.train(recipe, store, folder, overwrite=overwrite, json=json))

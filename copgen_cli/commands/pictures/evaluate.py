@@ -1,0 +1,180 @@
+"""`copgen evaluate`: how good generated pictures are, with how much certainty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.evaluation.pairs import GROUPS
+from copgen_cli.metrics.catalogue import Metric, parse_metrics
+from copgen_cli.options import (
+    BatchSizeOption,
+    DataDirOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    IgnoredOption,
+    JsonOption,
+    RegionOption,
+    SeedOption,
+    SolverOption,
+    StepsOption,
+    as_one_list,
+    complete_lists,
+    complete_names,
+    config_file,
+    typed_options,
+)
+from copgen_cli.records import Ignored
+
+MODEL_OPTIONS = (
+    "model", "region", "data_dir", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored", "translations",
+    "batch_size", "dtype",
+)  # fmt: skip
+"""Options that say nothing to two folders."""
+
+
+def evaluate(
+    context: typer.Context,
+    real: Annotated[
+        Path | None, typer.Option(help="Folder of true pictures, matched by file name.", show_default=False)
+    ] = None,
+    generated: Annotated[
+        Path | None, typer.Option(help="Folder of generated ones, such as `sample` writes.", show_default=False)
+    ] = None,
+    region: RegionOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Model to sample from on the region's test split, instead of --real and --generated.",
+            show_default="the newest trained on the region, else copgen-sim",
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"{', '.join(Metric)}.",
+            autocompletion=complete_lists(lambda: list(Metric)),
+            show_default="all but lpips and cycle",
+        ),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"What is translated to what: {', '.join(GROUPS)}, or CONDITION:TARGET such as dem+s1_rtc:s2_l2a.",
+            autocompletion=complete_lists(lambda: list(GROUPS)),
+            show_default="from settings: single,unconditional",
+        ),
+    ] = None,
+    n_samples: Annotated[
+        int | None, typer.Option("--n-samples", min=1, help="Samples of each place.", show_default="from settings: 2")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Use so many places, spread over cells.", show_default="all, or 16 of a region"),
+    ] = None,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    guidance_scale: GuidanceOption = None,
+    ignored: IgnoredOption = Ignored.MARGINALISE,
+    translations: Annotated[
+        int | None,
+        typer.Option(help="Length of the cycles, even, with --metrics cycle.", show_default="from settings: 4"),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH|inception",
+            help="Network that sets of pictures are compared by: an autoencoder, or Inception v3.",
+            autocompletion=complete_names(lambda: ("copgen-sim", "inception")),
+            show_default="copgen-sim's autoencoder",
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pictures that the model was trained on.",
+            show_default="the region's train split, of a model trained on it",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and metrics.json.", show_default="none is written")
+    ] = None,
+    seed: SeedOption = None,
+    batch_size: BatchSizeOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Judge generated pictures: a folder of them, or what a model makes of a region's test split.
+
+    Example:  copgen evaluate --region rome --limit 64 --output report
+
+    or:  copgen evaluate --real patches --generated outputs --metrics psnr
+    """
+    from copgen_cli.errors import UsageError
+    from copgen_cli.settings.loading import load_settings
+
+    if (real is None) != (generated is None):
+        raise UsageError("--real and --generated belong together.", hint="Give both, or neither and a --model.")
+    given = ", ".join(typed_options(context, MODEL_OPTIONS))
+    if real is not None and given:
+        raise UsageError("--real and --generated are judged without a model.", hint=f"Drop them, or drop {given}.")
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        data_dir=data_dir,
+        evaluate={
+            "metrics": as_one_list(metrics),
+            "pairs": as_one_list(pairs),
+            "n_samples": n_samples,
+            "limit": limit,
+            "features": features,
+            "translations": translations,
+        },
+        sample={
+            "model": model,
+            "steps": steps,
+            "solver": solver,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype,
+        },
+    )
+    if settings.evaluate.metrics:
+        parse_metrics(settings.evaluate.metrics)  # a misspelt name is told before torch is loaded
+
+    from copgen_cli.evaluation.report import as_json, as_text
+    from copgen_cli.evaluation.run import assess_folders, assess_model
+
+    if output:
+        output.mkdir(parents=True, exist_ok=True)  # the errors of this are better known before hours of work
+    if real is not None and generated is not None:
+        assessment = assess_folders(settings, real, generated, training, console.track)
+    else:
+        assessment = assess_model(settings, ignored, training, console.track)
+    report = assessment.report
+    written: Mapping[str, Path] = {}
+    for text in report.notes:
+        console.note(text)
+    try:
+        if output:
+            written = assessment.write(output)
+    finally:  # what was computed is told even if the disk is full
+        if json:
+            console.result_json(as_json(report) | {name: str(file) for name, file in written.items()})
+        else:
+            for line in as_text(report):
+                console.line(line)
+    if written and not json:
+        console.result("Written", **written)

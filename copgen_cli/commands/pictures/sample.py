@@ -1,0 +1,290 @@
+"""`copgen sample`: pictures of what was not seen, given what was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.errors import CopgenError, MismatchError, UsageError
+from copgen_cli.options import (
+    BatchSizeOption,
+    DataDirOption,
+    DeviceOption,
+    DryRunOption,
+    DtypeOption,
+    GpusOption,
+    GuidanceOption,
+    IgnoredOption,
+    JsonOption,
+    OverwriteOption,
+    ProcessesOption,
+    RegionOption,
+    SeedOption,
+    SolverOption,
+    StepsOption,
+    as_one_list,
+    complete_assignments,
+    complete_lists,
+    complete_names,
+    config_file,
+    modality_names,
+    typed_options,
+)
+from copgen_cli.records import Ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from copgen_cli.sampling.request import Wishes
+    from copgen_cli.sampling.run import Job
+    from copgen_cli.settings.loading import Settings
+    from copgen_cli.stages.process_group import World
+
+FROM_SETTINGS = "from settings"
+SAID_BY_A_PICTURE = (
+    "generate", "condition", "region", "resolution", "n_samples", "spread", "steps", "solver", "guidance_scale", "seed",
+    "save_as", "limit", "batch_size", "gpus", "num_processes", "dtype", "compile", "preview", "ignored", "data_dir",
+    "dry_run", "overwrite",
+)  # fmt: skip
+"""Options that say nothing beside --like."""
+
+
+def sample(
+    context: typer.Context,
+    generate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"What to generate: {', '.join(modality_names())}.",
+            autocompletion=complete_lists(modality_names),
+            show_default=False,
+        ),
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="What is given. Without it, and without --input, nothing is.",
+            autocompletion=complete_lists(modality_names),
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Folder, file of weights or hub id.",
+            show_default="the newest trained on the region, else copgen-sim",
+        ),
+    ] = None,
+    region: RegionOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Packed store, or tree of npy or png files.", show_default="the region's test split"),
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=IMAGE_OR_FOLDER",
+            help="A picture of your own; repeat it for more modalities.",
+            autocompletion=complete_assignments(modality_names),
+            show_default=False,
+        ),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Use so many pixels from the middle, padded by reflection.", show_default="the model's: 256"),
+    ] = None,
+    n_samples: Annotated[
+        int | None, typer.Option("--n-samples", min=1, help="Samples per record.", show_default=FROM_SETTINGS)
+    ] = None,
+    spread: Annotated[bool, typer.Option("--spread", help="Add mean and deviation over the samples.")] = False,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    guidance_scale: GuidanceOption = None,
+    seed: SeedOption = None,
+    save_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help="grid: labelled pages; pngs: one file per picture.",
+            autocompletion=complete_names(lambda: ("grid", "pngs")),
+            show_default="from settings: grid",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="outputs/<region>/<given>-to-<generated>")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many records.", show_default="all")] = None,
+    batch_size: BatchSizeOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first; pays off in long runs.")
+    ] = False,
+    preview: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tiny|ID_OR_PATH",
+            help="Decode roughly and fast with a tiny decoder.",
+            autocompletion=complete_names(lambda: ("tiny",)),
+            show_default=False,
+        ),
+    ] = None,
+    ignored: IgnoredOption = Ignored.MARGINALISE,
+    data_dir: DataDirOption = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Make this picture again, exactly. --model, --input and --data say where these are now.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Generate pictures of some modalities, given others or nothing.
+
+    From a picture of your own, and how sure the model is:  copgen sample --input s1_rtc=radar.png --generate s2_l2a
+    --n-samples 4 --spread
+
+    Places that do not exist:  copgen sample --generate dem,s2_l2a --n-samples 8
+
+    Example:  copgen sample --condition s1_rtc --generate dem,s2_l2a
+    """
+    if like is not None:
+        _refuse(typed_options(context, SAID_BY_A_PICTURE))
+        _repeat(like, model, input or (), data, device, output, json=json)
+        return
+    from copgen_cli import launching
+    from copgen_cli.sampling.request import Wishes, check_wishes
+    from copgen_cli.settings.loading import load_settings
+
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        data_dir=data_dir,
+        sample={
+            "model": model,
+            "n_samples": n_samples,
+            "steps": steps,
+            "solver": solver,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "save_as": save_as,
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype,
+            "limit": limit,
+            "gpus": gpus,
+            "num_processes": num_processes,
+        },
+    )
+    wishes = Wishes(
+        condition=as_one_list(condition),
+        generate=as_one_list(generate),
+        inputs=tuple(input or ()),
+        data=data,
+        resolution=resolution,
+        spread=spread,
+        ignored=ignored,
+        preview=preview,
+        compiled=compile,
+    )
+    check_wishes(settings, wishes)
+
+    from copgen_cli.model.devices import choose_device
+    from copgen_cli.sampling.listing import finish
+    from copgen_cli.sampling.plan import plan_job
+    from copgen_cli.sampling.run import draw, start_run, steps_of, units_of
+    from copgen_cli.stages.process_group import World, join_world
+
+    launched = launching.was_launched()
+    processes = 1 if launched or dry_run else launching.count_processes(settings.sample)
+    if processes > 1 or (settings.sample.accelerate_config is not None and not launched):
+        raise typer.Exit(launching.launch(processes, settings.sample))
+    chosen = choose_device(settings.sample.device)
+    world = join_world(chosen) if launched else World(chosen)
+    if not world.is_main:
+        raise typer.Exit(_help(settings, wishes, world))
+    plan = plan_job(settings, wishes, world.device)
+    for text in plan.notes:
+        console.note(text)
+    folder = output or plan.output
+    with start_run(plan.job, folder, overwrite=overwrite, dry_run=dry_run) as run:
+        units = units_of(plan.job)
+        pending = run.pending(units)
+        if dry_run:
+            _forecast(plan.job, folder, len(pending), json=json)
+            return
+        steps = steps_of(plan.job, pending)
+        told = launching.until_asked_to_stop(draw(plan.job, run, units, pending, world))
+        shown = console.track(told, total=steps, label="Sampling", unit="steps")
+        report = finish(plan.job, run, shown, done_before=len(units) - len(pending))
+    world.leave()
+    console.report("Sampled", report.summary, json=json, samples=report.samples, listing=report.listing)
+    raise typer.Exit(report.summary.exit_code)
+
+
+def _help(settings: Settings, wishes: Wishes, world: World) -> int:
+    """The part of a process that is not the main one: it draws its share and says nothing."""
+    from copgen_cli import launching
+    from copgen_cli.sampling.plan import plan_job
+    from copgen_cli.sampling.run import help_drawing
+
+    try:
+        job = plan_job(settings, wishes, world.device).job
+    except CopgenError as error:
+        return error.exit_code  # the main process says it
+    for _ in launching.until_asked_to_stop(help_drawing(job, world)):
+        pass
+    world.leave()
+    return 0
+
+
+def _refuse(options: Sequence[str]) -> None:
+    if options:
+        raise UsageError(
+            f"--like leaves nothing for {', '.join(options)} to say.", hint="Leave these out, or leave --like out."
+        )
+
+
+def _repeat(
+    picture: Path,
+    model: str | None,
+    inputs: Sequence[str],
+    data: Path | None,
+    device: str | None,
+    output: Path | None,
+    *,
+    json: bool,
+) -> None:
+    from copgen_cli.sampling.repetition import repeat_picture
+
+    made = repeat_picture(picture, model=model, inputs=inputs, data=data, device=device or "auto", output=output)
+    values = {"file": made.file, "identical": not made.differing, "differing_pixels": made.differing}
+    console.result_json(values) if json else console.result("Repeated", **values)
+    if made.differing:
+        raise MismatchError(
+            f"The pictures differ in {made.differing:,} pixels, by up to {made.most} levels.",
+            hint=f"The first was made on {made.device}; another kind of device, or of processor, rounds otherwise.",
+        )
+
+
+def _forecast(job: Job, folder: Path, pending: int, *, json: bool) -> None:
+    values = {
+        "model": job.recipe.model,
+        "records": len(job.names),
+        "samples": job.samples,
+        "batch_size": job.batch_size,
+        "pictures_or_pages_to_write": pending,
+        "folder": folder,
+    }
+    console.result_json(values) if json else console.result("Would sample", **values)

@@ -1,1 +1,0 @@
-"""Getting, cutting, encoding and packing: the way from an archive to a store."""

@@ -1,0 +1,219 @@
+"""Where conditions come from: pictures that a user names, patches or moments on disk, the packed store, or nowhere.
+
+Every source lists the names of its records and reads one at a time, so that a folder of any size costs no memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from copgen_cli.errors import UsageError
+from copgen_cli.inputs.names import modality_in, place_of
+from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture
+from copgen_cli.modalities.builtin import Modality, as_modality
+from copgen_cli.outputs.provenance import InputFile
+from copgen_cli.stages.atomic import hash_file
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One modality of one record: as pixels, as moments, or as both."""
+
+    pixels: np.ndarray | None
+    """(S, S, 3) uint8, the square that the model takes."""
+    moments: np.ndarray | None
+    """(2 C, h, w): mean and log-variance under the model's autoencoder."""
+    file: InputFile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """What there is of one place."""
+
+    name: str
+    conditions: Mapping[Modality, View] = field(default_factory=dict)
+    truth: Mapping[Modality, View] = field(default_factory=dict)
+    """Of modalities that are generated, where the data has them."""
+
+
+class Source(Protocol):
+    """Records by name."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that have every condition, sorted."""
+        ...
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """Names that some conditions have and others lack, and which lack them."""
+        ...
+
+    def read(self, name: str) -> Record:
+        """Raises BrokenInputError where a file of it is not what it should be."""
+        ...
+
+    def stamp(self, name: str) -> str:
+        """Changes when what the record is read from does."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """JSON by which `reopen` finds the source again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No condition: records are numbered."""
+
+    count: int
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return _Numbered(self.count)
+
+    def read(self, name: str) -> Record:
+        return Record(name)
+
+    def stamp(self, name: str) -> str:
+        return ""
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+class _Numbered(Sequence[str]):
+    """sample_1, sample_2, … without a list of them."""
+
+    def __init__(self, count: int) -> None:
+        self._numbers = range(1, count + 1)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [f"sample_{number}" for number in self._numbers[index]]
+        return f"sample_{self._numbers[index]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """One file per modality and name."""
+
+    conditions: Mapping[Modality, Mapping[str, Path]]
+    view: Callable[[Path, Modality], View]
+    """How one is read."""
+    origin: Mapping[str, Any]
+    names: Sequence[str]
+    lacking: Mapping[str, str]
+    truth: Mapping[Modality, Path] = field(default_factory=dict)
+    """Folders with files of what is generated, of the same names."""
+    suffix: str = ".png"
+    """Of the files in these folders."""
+
+    def read(self, name: str) -> Record:
+        true = {modality: folder / f"{name}{self.suffix}" for modality, folder in self.truth.items()}
+        return Record(
+            name,
+            {modality: self.view(files[name], modality) for modality, files in self.conditions.items()},
+            {modality: self.view(file, modality) for modality, file in true.items() if file.is_file()},
+        )
+
+    def stamp(self, name: str) -> str:
+        """Sizes and times of change of the files, shortened."""
+        states = [os.stat(files[name]) for files in self.conditions.values()]
+        return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in states]).encode()).hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self.origin)
+
+
+def view_picture(frame: Frame, path: Path, modality: Modality) -> View:
+    """A picture, fitted to the frame."""
+    return View(read_picture(path, modality, frame), None, InputFile(path.as_posix(), hash_file(path)))
+
+
+def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:
+    """The pictures that a user names, a file or a folder for each modality; those of a name belong together.
+
+    Files alone make one record, whatever their names. In a folder that mixes modalities, names tell them apart.
+
+    Raises:
+        UsageError: a folder has no pictures, or a name is there twice.
+    """
+    origin = {"input": {str(modality): path.as_posix() for modality, path in inputs.items()}}
+    view = functools.partial(view_picture, frame)
+    if all(path.is_file() for path in inputs.values()):
+        name = place_of(next(iter(inputs.values())))
+        return Files({m: {name: path} for m, path in inputs.items()}, view, origin, [name], {})
+    listed = {modality: _list_pictures(path, modality) for modality, path in inputs.items()}
+    names, lacking = match_names(listed)
+    return Files(listed, view, origin, names, lacking)
+
+
+def parse_inputs(texts: Sequence[str]) -> dict[Modality, Path]:
+    """Read `s1_rtc=radar.png` and the like.
+
+    Raises:
+        UsageError: one is not MODALITY=PATH, names a modality again, or a path that is not there.
+        UnknownNameError: there is no such modality.
+    """
+    inputs: dict[Modality, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(
+                f"--input {text} is not MODALITY=IMAGE_OR_FOLDER.", hint="For instance: --input s1_rtc=radar.png"
+            )
+        modality = as_modality(name)
+        if modality in inputs:
+            raise UsageError(f"--input names {modality} twice.", hint="Give one picture or folder for each modality.")
+        inputs[modality] = Path(path).expanduser()
+        if not inputs[modality].exists():
+            raise UsageError(f"There is no picture or folder {path}.", hint=f"Check the path after --input {name}=")
+    return {modality: inputs[modality] for modality in Modality if modality in inputs}
+
+
+def match_names(listed: Mapping[Modality, Mapping[str, Any]]) -> tuple[list[str], dict[str, str]]:
+    """The names that all have, sorted; and of the others, which modalities lack them."""
+    every = sorted(set().union(*listed.values()))
+    lacking = {}
+    for name in every:
+        without = [str(modality) for modality, names in listed.items() if name not in names]
+        if without:
+            lacking[name] = f"no {' and no '.join(without)} of that name"
+    return [name for name in every if name not in lacking], lacking
+
+
+def _list_pictures(path: Path, modality: Modality) -> dict[str, Path]:
+    if path.is_file():
+        return {place_of(path): path}
+    found: dict[str, Path] = {}
+    with os.scandir(path) as entries:
+        files = sorted(
+            Path(entry.path) for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file()
+        )
+    for file in files:
+        if modality_in(file.stem) not in (None, modality) or file.name.startswith("."):
+            continue
+        name = place_of(file)
+        if name in found:
+            raise UsageError(
+                f"{found[name]} and {file} are both called {name}.", hint="Keep one picture of a name in a folder."
+            )
+        found[name] = file
+    if not found:
+        raise UsageError(
+            f"There is no picture for {modality} in {path}.", hint=f"Pictures end with {', '.join(sorted(SUFFIXES))}."
+        )
+    return found

@@ -1,0 +1,265 @@
+"""The stage from patches to moments: the autoencoder, loaded when it is needed, and batches shared among processes.
+
+One process or several, each takes every n-th batch. What a batch becomes is up to a sink: files of their own here,
+parts of a packed store in `store_parts.py`. The main process plans, holds the lock and writes the manifest.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from copgen_cli.errors import MismatchError
+from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
+from copgen_cli.latents.batches import EncodedBatch, PatchBatch, encode_batches, plan_batches
+from copgen_cli.layout import patch_file
+from copgen_cli.modalities.builtin import Split
+from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
+from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.patches.cutting import PATCH
+from copgen_cli.patches.tree import PatchTree
+from copgen_cli.stages.atomic import Place
+from copgen_cli.stages.driver import StageRun, settings_of
+from copgen_cli.stages.manifest import Journal, Outcome, Status
+from copgen_cli.stages.process_group import World, join_world, noticing_a_lost_process
+from copgen_cli.stages.work_items import Unit
+
+if TYPE_CHECKING:
+    from copgen_cli.settings.sections import EncodeSettings
+
+
+STAGE = "encode"
+
+
+class Encoder:
+    """An autoencoder that is loaded when it is first needed; a run that has nothing to do never needs it."""
+
+    def __init__(
+        self, source: str, *, device: torch.device, dtype: torch.dtype, known: Mapping[str, Any] | None
+    ) -> None:
+        """Name the autoencoder.
+
+        Args:
+            source: folder, file, hub id or built-in name.
+            known: settings of an earlier run on the same output, whose word is taken for the facts of that source.
+        """
+        self.source = id_of(source)
+        self._device, self._dtype = device, dtype
+        same = known is not None and known["autoencoder"]["id"] == self.source
+        self._recorded = AutoencoderFacts.from_dict(known["autoencoder"]) if known is not None and same else None
+        self._recorded_shape = tuple(known["shape"]) if known is not None and same else None
+
+    @property
+    def facts(self) -> AutoencoderFacts:
+        return self._recorded or self._facts_of(self.model)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(2 C, H, W) of the moments of a patch."""
+        if self._recorded_shape is not None:
+            channels, height, width = self._recorded_shape
+            return channels, height, width
+        side = PATCH // self.model.reduction
+        return 2 * self.model.latent_channels, side, side
+
+    def settings(self) -> dict[str, Any]:
+        """What moments depend on, for manifests."""
+        return {"autoencoder": asdict(self.facts), "shape": list(self.shape), "arithmetic": self.arithmetic}
+
+    @property
+    def patch_bytes(self) -> int:
+        """Of the moments of one patch and modality in float32."""
+        return 4 * math.prod(self.shape)
+
+    @property
+    def arithmetic(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
+
+    @cached_property
+    def model(self) -> ImageAutoencoder:
+        """Raises MismatchError where its weights are no longer those of the earlier run."""
+        model = load_autoencoder(self.source, device=self._device, dtype=self._dtype)
+        if self._recorded is not None and self._facts_of(model) != self._recorded:
+            raise MismatchError(
+                f"The weights of the autoencoder {self.source} have changed since this output was begun.",
+                hint="Give --overwrite to encode all of it anew.",
+            )
+        return model
+
+    def check_weights_here(self) -> None:
+        """Compare weights that lie on this disk with those of the earlier run, though nothing is left to encode.
+
+        Raises:
+            MismatchError: they have changed.
+        """
+        here = Path(self.source).expanduser()
+        if self._recorded is not None and (here.is_file() or any(here.rglob("*.safetensors"))):
+            _ = self.model
+
+    def _facts_of(self, model: ImageAutoencoder) -> AutoencoderFacts:
+        return AutoencoderFacts(self.source, model.fingerprint, model.scale_factor)
+
+
+def open_encoder(settings: EncodeSettings, output: Path, stage: str, *, overwrite: bool) -> tuple[Encoder, World]:
+    """The autoencoder that the settings name, and the processes that share the work.
+
+    Args:
+        output, stage: where the facts of the autoencoder may be known from an earlier run.
+        overwrite: nothing earlier counts.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    world = join_world(choose_device(settings.device))
+    dtype = choose_dtype(settings.dtype, world.device)
+    known = None if overwrite else settings_of(output, stage)
+    return Encoder(settings.vae, device=world.device, dtype=dtype, known=known), world
+
+
+class Sink(Protocol):
+    """Where encoded batches go; picklable, since every process of a run has a copy."""
+
+    def write(self, encoded: EncodedBatch) -> tuple[Outcome, ...]:
+        """Write a batch; returns what became of its patches, as far as that is known now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeJob:
+    """What all processes of a run must know."""
+
+    batches: tuple[PatchBatch, ...]
+    sink: Sink
+    journal: Journal
+    batch_size: int
+    """Images per forward pass."""
+
+    def share(self, world: World) -> tuple[PatchBatch, ...]:
+        """The batches of one process."""
+        return self.batches[world.rank :: world.size]
+
+
+@dataclass(frozen=True, slots=True)
+class NpyFiles:
+    """A file of its own for each patch and modality."""
+
+    place: Place
+    wanted: Mapping[str, str]
+    """Key to fingerprint of the patches to write; the others of their batches are in place."""
+
+    def write(self, encoded: EncodedBatch) -> tuple[Outcome, ...]:
+        split = encoded.batch.split
+        outcomes = []
+        for name in encoded.batch.names:
+            key = patch_key(split, name)
+            if key not in self.wanted:
+                continue
+            if name in encoded.failed:
+                failed = Outcome(key, Status.FAILED, reason=encoded.failed[name], fingerprint=self.wanted[key])
+                outcomes.append(failed)
+                continue
+            files = tuple(
+                self.place.write(patch_file(Path(), split, modality, name, ".npy").as_posix(), npy_bytes(values))
+                for modality, values in encoded.moments[name].items()
+            )
+            outcomes.append(Outcome(key, Status.DONE, files, fingerprint=self.wanted[key]))
+        return tuple(outcomes)
+
+
+def patch_key(split: Split, name: str) -> str:
+    """How manifests call a patch."""
+    return f"{split}/{name}"
+
+
+def units_of(tree: PatchTree) -> list[Unit[None]]:
+    """One unit per patch; its fingerprint tells a PNG that was cut anew."""
+    units = []
+    for split in tree.names:
+        for name in tree.all(split):
+            sizes = (tree.file(split, modality, name).stat().st_size for modality in tree.has(split, name))
+            units.append(Unit(patch_key(split, name), None, fingerprint=" ".join(map(str, sizes))))
+    return units
+
+
+def batches_of(tree: PatchTree, batch_size: int) -> list[PatchBatch]:
+    """All patches of a tree in batches, complete or not."""
+    return [
+        batch
+        for split in tree.names
+        for batch in plan_batches(tree.all(split), split, len(tree.modalities), batch_size)
+    ]
+
+
+def encode_share(
+    job: EncodeJob, tree: PatchTree, encoder: Encoder, world: World
+) -> Iterator[tuple[PatchBatch, tuple[Outcome, ...]]]:
+    """Do this process's share of a job: a thread writes one batch while the next is encoded."""
+    batches = job.share(world)
+    if not batches:
+        return
+    writing: tuple[PatchBatch, Future[tuple[Outcome, ...]]] | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for encoded in encode_batches(batches, tree, encoder.model, batch_size=job.batch_size):
+            if writing is not None:
+                yield writing[0], writing[1].result()
+            writing = encoded.batch, writer.submit(job.sink.write, encoded)
+        if writing is not None:
+            yield writing[0], writing[1].result()
+
+
+def encode_to_files(
+    run: StageRun, tree: PatchTree, encoder: Encoder, world: World, *, todo: Sequence[Unit[None]], batch_size: int
+) -> Iterator[int]:
+    """Encode what is pending into npy files: the part of the main process. Yields numbers of patches."""
+    wanted = {unit.key: unit.fingerprint for unit in todo}
+    batches = pending_batches(batches_of(tree, batch_size), wanted)
+    job = share_with_all(EncodeJob(batches, NpyFiles(run.place, wanted), run.journal, batch_size), world)
+    for batch, outcomes in encode_share(job, tree, encoder, world):
+        for outcome in outcomes:
+            run.record(outcome)
+        yield len(batch.names)
+    world.wait()
+    run.take_in()
+
+
+def help_encoding(tree: PatchTree, encoder: Encoder, world: World) -> None:
+    """The part of every other process, whatever the sink."""
+    job = share_with_all(None, world)
+    for _, outcomes in encode_share(job, tree, encoder, world):
+        for outcome in outcomes:
+            job.journal.append(outcome)
+    world.wait()
+
+
+def share_with_all(job: EncodeJob | None, world: World) -> EncodeJob:
+    """Give the job of the main process to the others."""
+    if world.size > 1:
+        from torch.distributed import broadcast_object_list
+
+        carrier: list[EncodeJob | None] = [job]
+        with noticing_a_lost_process():
+            broadcast_object_list(carrier, src=0)
+        job = carrier[0]
+    assert job is not None
+    return job
+
+
+def npy_bytes(values: np.ndarray) -> bytes:
+    """The npy file of an array."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def pending_batches(batches: Sequence[PatchBatch], wanted: Collection[str]) -> tuple[PatchBatch, ...]:
+    """The batches that hold a wanted patch; each is encoded whole."""
+    return tuple(batch for batch in batches if any(patch_key(batch.split, name) in wanted for name in batch.names))

@@ -1,0 +1,106 @@
+"""The files that sampling writes: one PNG per picture or per page, each of which says how it was made."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.outputs.pages import Painted, draw_page
+from copgen_cli.outputs.provenance import InputFile, Provenance, Recipe, samples_together
+from copgen_cli.outputs.spread import mean_picture, std_picture
+from copgen_cli.rasters.pictures import encode_png
+from copgen_cli.records import SampleRequest
+
+_HEADER = 8 + 4 + 4 + 13 + 4
+"""Bytes of a PNG up to where text may stand: signature, and the chunk of sizes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """One picture, and the path below the output folder that it goes to."""
+
+    path: str
+    image: Image.Image
+    provenance: Provenance
+
+    def as_png(self) -> bytes:
+        """The same bytes whenever the same picture is made again: nothing in it depends on when or where."""
+        text = io.BytesIO()
+        for name, data, *_ in self.provenance.as_png_text().chunks:
+            PngImagePlugin.putchunk(text, name, data)
+        plain = encode_png(np.asarray(self.image))
+        return plain[:_HEADER] + text.getvalue() + plain[_HEADER:]
+
+
+def sample_ids(record: str, request: SampleRequest) -> list[str]:
+    """`<record>_v1` and so on, as the published workflow names them; without a condition, a record is a sample."""
+    if not request.conditions:
+        return [record]
+    return [f"{record}_v{number}" for number in range(1, request.n_samples + 1)]
+
+
+def picture_path(modality: Modality, name: str) -> str:
+    return f"{modality}/{name}.png"
+
+
+def page_path(number: int) -> str:
+    """Pages count from 1."""
+    return f"grid_{number:04}.png"
+
+
+def draw_pictures(
+    painted: Painted, recipe: Recipe, frame: Frame, batches: Sequence[Sequence[str | None]], *, spread: bool
+) -> Iterator[Drawing]:
+    """The pictures of one record: every sample, then mean and deviation where asked for."""
+    name, inputs = painted.record.name, _inputs_of([painted])
+
+    def drawing(kind: str, modality: Modality, file: str, pixels: np.ndarray, sample: str | None) -> Drawing:
+        shown = {sample} if sample else set(painted.samples)
+        provenance = Provenance(
+            recipe, kind, (name,), modality, sample, inputs, samples_together(batches, shown), spread=False
+        )
+        return Drawing(picture_path(modality, file), Image.fromarray(frame.cut_back(pixels)), provenance)
+
+    for modality in recipe.request.generated:
+        for sample, pictures in painted.samples.items():
+            yield drawing("sample", modality, sample, pictures[modality], sample)
+        if spread:
+            yield drawing("mean", modality, f"{name}_mean", mean_picture(painted.of(modality)), None)
+            yield drawing("std", modality, f"{name}_std", std_picture(painted.of(modality)), None)
+
+
+def draw_grid_page(
+    number: int,
+    painted: Sequence[Painted],
+    recipe: Recipe,
+    frame: Frame,
+    batches: Sequence[Sequence[str | None]],
+    *,
+    spread: bool,
+) -> Drawing:
+    """One page of a grid."""
+    shown = {sample for one in painted for sample in one.samples}
+    provenance = Provenance(
+        recipe,
+        "grid",
+        tuple(one.record.name for one in painted),
+        None,
+        None,
+        _inputs_of(painted),
+        samples_together(batches, shown),
+        spread=spread,
+    )
+    image = draw_page(painted, recipe.request, frame, spread=spread, footer=recipe.describe())
+    return Drawing(page_path(number), image, provenance)
+
+
+def _inputs_of(painted: Sequence[Painted]) -> Mapping[str, Mapping[Modality, InputFile]]:
+    return {
+        one.record.name: {modality: view.file for modality, view in one.record.conditions.items()} for one in painted
+    }

@@ -1,0 +1,63 @@
+"""Where what is generated lies on the ground, by the table that `copgen prepare` writes; and a note that maps read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from copgen_cli.errors import BrokenInputError
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.records import Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The footprints of a split's patches, looked up by name."""
+
+    columns: Mapping[str, list[object]] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, patch: str, modality: Modality) -> Footprint | None:
+        """The footprint of a patch in the modality's own grid, or in the table's where it has none; None if unknown."""
+        row = self.rows.get(patch)
+        if row is None:
+            return None
+        own = f"{modality}_crs" in self.columns and self.columns[f"{modality}_crs"][row] is not None
+        prefix = f"{modality}_" if own else ""
+        crs, c, f = (self.columns[f"{prefix}{name}"][row] for name in ("crs", "c", "f"))
+        a, b, d, e = (self.columns[name][row] for name in "abde")
+        if not isinstance(crs, str) or not all(isinstance(value, float) for value in (a, b, c, d, e, f)):
+            return None
+        return Footprint(crs, (a, b, c, d, e, f))  # type: ignore[arg-type]
+
+
+def read_places(table: Path) -> Places:
+    """The places of a split's table; none where there is no table.
+
+    Raises:
+        BrokenInputError: the table is damaged, or not one of patches.
+    """
+    if not table.is_file():
+        return Places()
+    try:
+        there = set(pq.read_schema(table).names)
+        wanted = ["patch", "crs", *"abcdef", *(f"{m}_{name}" for m in Modality for name in ("crs", "c", "f"))]
+        columns = pq.read_table(table, columns=[name for name in wanted if name in there]).to_pydict()
+        rows = {name: row for row, name in enumerate(columns["patch"])}
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors or OSErrors
+        raise BrokenInputError(
+            f"{table} is not a table of patches: {error}.", hint="Run `copgen prepare` again."
+        ) from error
+    return Places(columns, rows)
+
+
+def map_note(place: Footprint) -> bytes:
+    """The sidecar `<picture>.aux.xml` by which GDAL, QGIS and rasterio put a PNG on the map."""
+    a, b, c, d, e, f = place.transform
+    return (
+        f"<PAMDataset>\n  <SRS>{place.crs}</SRS>\n"
+        f"  <GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>\n</PAMDataset>\n"
+    ).encode()

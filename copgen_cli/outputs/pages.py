@@ -1,0 +1,134 @@
+"""What a page of a grid shows: which columns and lines some records' pictures make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from copgen_cli.inputs.conditions import Record
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.outputs.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
+from copgen_cli.outputs.spread import STD_GAIN, mean_picture, std_picture
+from copgen_cli.records import SampleRequest
+from copgen_cli.sampling.generation import Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Painted:
+    """One record with all its samples."""
+
+    record: Record
+    samples: Mapping[str, Mapping[Modality, Picture]]
+    """By sample id, in order."""
+    conditions: Mapping[Modality, Picture] = field(default_factory=dict)
+    """Of the record's views as pictures; empty where no grid is drawn."""
+    truth: Mapping[Modality, Picture] = field(default_factory=dict)
+
+    def of(self, modality: Modality) -> list[Picture]:
+        return [pictures[modality] for pictures in self.samples.values()]
+
+
+def records_per_page(request: SampleRequest, *, spread: bool) -> int:
+    """How many records fill a page."""
+    across = _across(request, spread=spread)
+    if across <= WIDEST:
+        return LINES_PER_PAGE
+    lines = len(request.generated) * -(-request.n_samples // WIDEST)
+    return max(1, LINES_PER_PAGE // lines)
+
+
+def draw_page(
+    painted: Sequence[Painted], request: SampleRequest, frame: Frame, *, spread: bool, footer: str
+) -> Image.Image:
+    """The records below each other. Modalities stand side by side where there is room, else below each other too."""
+    truths = [modality for modality in request.generated if any(modality in one.truth for one in painted)]
+    if _across(request, spread=spread) <= WIDEST:
+        blocks, lines = _side_by_side(painted, request, frame, truths, spread)
+    else:
+        blocks, lines = _stacked(painted, request, frame, truths, spread)
+    return draw_grid(blocks, lines, side=frame.resolution, footer=footer)
+
+
+def _across(request: SampleRequest, *, spread: bool) -> int:
+    per_modality = request.n_samples + (2 if spread else 0) + 1  # the truth may be there or not
+    return len(request.conditions) + len(request.generated) * (per_modality if request.conditions else 1)
+
+
+def _side_by_side(
+    painted: Sequence[Painted], request: SampleRequest, frame: Frame, truths: Sequence[Modality], spread: bool
+) -> tuple[list[Block], list[Line]]:
+    blocks = _condition_blocks(painted, request)
+    for modality in request.generated:
+        captions = [*_sample_captions(request), *_spread_captions(spread), *_truth_caption(painted, modality, truths)]
+        blocks.append(Block(modality.facts.title, tuple(captions)))
+    lines = []
+    for one in painted:
+        cells = [one.conditions.get(modality) for modality in request.conditions]
+        for modality in request.generated:
+            cells += [*one.of(modality), *_spread_of(one, modality, spread)]
+            cells += [one.truth.get(modality)] if modality in truths else []
+        lines.append(Line(one.record.name, _cut(cells, frame)))
+    return blocks, lines
+
+
+def _stacked(
+    painted: Sequence[Painted], request: SampleRequest, frame: Frame, truths: Sequence[Modality], spread: bool
+) -> tuple[list[Block], list[Line]]:
+    """A line per modality and dozen of samples; conditions, spread and truth stand in the first of them."""
+    width = min(request.n_samples, WIDEST)
+    captions = list(_sample_captions(request)) if request.n_samples <= WIDEST else [""] * width
+    captions += [*_spread_captions(spread), *(["truth"] if truths else [])]
+    blocks = [*_condition_blocks(painted, request), Block("Generated", tuple(captions))]
+    lines = []
+    for one in painted:
+        for modality in request.generated:
+            pictures = one.of(modality)
+            for first in range(0, len(pictures), width):
+                shown: list[Picture | None] = [*pictures[first : first + width]]
+                leading = first == 0
+                opening = leading and modality is request.generated[0]
+                cells = [one.conditions.get(m) if opening else None for m in request.conditions]
+                cells += [*shown, *[None] * (width - len(shown))]
+                cells += _spread_of(one, modality, spread) if leading else [None] * (2 if spread else 0)
+                cells += [one.truth.get(modality) if leading else None] if truths else []
+                part = f", {first + 1} to {first + len(shown)}" if len(pictures) > width else ""
+                lines.append(Line(one.record.name, _cut(cells, frame), modality.facts.title + part))
+    return blocks, lines
+
+
+def _condition_blocks(painted: Sequence[Painted], request: SampleRequest) -> list[Block]:
+    def is_decoded(modality: Modality) -> bool:
+        return all(one.record.conditions[modality].pixels is None for one in painted)
+
+    return [
+        Block(modality.facts.title, ("condition (decoded)" if is_decoded(modality) else "condition",))
+        for modality in request.conditions
+    ]
+
+
+def _sample_captions(request: SampleRequest) -> list[str]:
+    if request.n_samples == 1 or not request.conditions:
+        return ["generated"]
+    return [f"sample {number}" for number in range(1, request.n_samples + 1)]
+
+
+def _spread_captions(spread: bool) -> list[str]:
+    return ["mean", f"deviation x {STD_GAIN}"] if spread else []
+
+
+def _truth_caption(painted: Sequence[Painted], modality: Modality, truths: Sequence[Modality]) -> list[str]:
+    if modality not in truths:
+        return []
+    views = [one.record.truth[modality] for one in painted if modality in one.record.truth]
+    return ["truth (decoded)" if all(view.pixels is None for view in views) else "truth"]
+
+
+def _spread_of(one: Painted, modality: Modality, spread: bool) -> list[Picture | None]:
+    return [mean_picture(one.of(modality)), std_picture(one.of(modality))] if spread else []
+
+
+def _cut(cells: Sequence[Picture | None], frame: Frame) -> tuple[Picture | None, ...]:
+    return tuple(None if cell is None else frame.cut_back(cell) for cell in cells)

@@ -1,0 +1,45 @@
+"""Where a thumbnail lies on the ground: from the row of the index to an affine map."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from copgen_cli.archive.grid import FOOTPRINT_METRES, to_utm
+from copgen_cli.errors import BrokenInputError
+from copgen_cli.records import Footprint, Product
+
+PIXEL_METRES = 10.0
+"""Ground size of a pixel once every modality is brought to the size of the optical ones."""
+
+_FIRST_NORTH, _FIRST_SOUTH = 32601, 32701  # EPSG codes of UTM zone 1
+
+
+def footprint_of(product: Product) -> Footprint:
+    """Where a thumbnail lies: a square of 10 680 m around the centre that the index gives, in the image's projection.
+
+    The transform is that of the whole thumbnail at 10 m per pixel.
+
+    Raises:
+        BrokenInputError: the projection is not UTM, or the centre is nowhere on Earth.
+    """
+    zone, south = utm_of(product.crs)
+    if not (abs(product.centre_lat) <= 90 and abs(product.centre_lon) <= 180):
+        raise BrokenInputError(
+            f"the centre {product.centre_lon}, {product.centre_lat} lies nowhere on Earth", hint="Download it again."
+        )
+    east, north = to_utm(np.array(product.centre_lat), np.array(product.centre_lon), zone=zone, south=south)
+    half = FOOTPRINT_METRES / 2
+    return Footprint(product.crs, (PIXEL_METRES, 0.0, float(east) - half, 0.0, -PIXEL_METRES, float(north) + half))
+
+
+def utm_of(crs: str) -> tuple[int, bool]:
+    """Zone of a UTM projection, and whether it is the southern one.
+
+    Raises:
+        BrokenInputError: it is another projection.
+    """
+    code = int(crs.removeprefix("EPSG:")) if crs.removeprefix("EPSG:").isdecimal() else 0
+    for first, south in ((_FIRST_NORTH, False), (_FIRST_SOUTH, True)):
+        if 0 <= code - first < 60:
+            return code - first + 1, south
+    raise BrokenInputError(f"the projection {crs!r} is not UTM", hint="Download it again.")

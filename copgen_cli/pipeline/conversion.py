@@ -1,0 +1,165 @@
+"""Weights of any known form into a diffusers folder: whole or absent, and not made twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from copgen_cli import __version__
+from copgen_cli.errors import BusyError, MismatchError
+from copgen_cli.model.autoencoder import fingerprint, read_autoencoder
+from copgen_cli.model.checkpoint import load_transformer
+from copgen_cli.model.weights import find_weights
+from copgen_cli.pipeline.pipeline import CopGenPipeline
+from copgen_cli.pipeline.sources import Parts, find_parts
+from copgen_cli.records import Prediction
+
+MANIFEST_NAME = "copgen_convert.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a converted folder was made from; its manifest."""
+
+    source: str
+    sha256: str
+    """Of the source's file of weights."""
+    dtype: str
+    num_heads: int
+    modalities: tuple[str, ...] | None
+    vae: str | None
+    """The autoencoder's fingerprint; None where the folder holds a transformer alone."""
+    prediction_type: str = str(Prediction.NOISE)
+    version: str = __version__
+
+    def same_model_as(self, other: Conversion) -> bool:
+        """Whether both describe the same folder, whatever the source is called and whichever version converts."""
+        return self._content() == other._content()
+
+    def _content(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if name not in ("source", "version")}
+
+
+def convert(
+    source: str | Path,
+    target: Path,
+    *,
+    vae: str | Path | None = None,
+    num_heads: int | None = None,
+    modalities: Sequence[str] | None = None,
+    prediction_type: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> bool:
+    """Write a transformer, or with an autoencoder a whole pipeline, to `target` in diffusers layout.
+
+    Args:
+        source: weights of any form that `load_transformer` reads.
+        target: the folder to make.
+        vae: of any form that `load_autoencoder` reads; None is the one of `source`, where that is a pipeline's folder.
+        num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
+        dtype: of the transformer that is written. An autoencoder stays as it is: rounded, it would be another one than
+            that which encoded the data.
+        overwrite: replace the model that `target` holds.
+
+    Returns:
+        Whether anything was written; False where `target` holds this very conversion already.
+
+    Raises:
+        MismatchError: `target` holds something else, or tensors and sizes do not fit.
+        BrokenInputError: the source is cut short, of another format, or needs more than weights.
+        BusyError: another process converts to `target`.
+    """
+    weights = find_weights(source)
+    net = load_transformer(source, num_heads, modalities=modalities, prediction_type=prediction_type)
+    parts = find_parts(source, needs_vae=False)
+    beside_it = _autoencoder_of(parts) if vae is None else vae
+    autoencoder = None if beside_it is None else read_autoencoder(beside_it)
+    wanted = Conversion(
+        source=str(source),
+        sha256=_hash(weights),
+        dtype=str(dtype).removeprefix("torch."),
+        num_heads=net.config.num_heads,
+        prediction_type=str(net.config.prediction_type),
+        modalities=None if net.config.modalities is None else tuple(net.config.modalities),
+        vae=None if autoencoder is None else fingerprint(autoencoder),
+    )
+    with _alone_with(target) as beside:
+        if target.exists() and any(target.iterdir()):
+            found = read_manifest(target)
+            if found is not None and found.same_model_as(wanted) and not overwrite:
+                return False
+            _refuse_to_lose(target, found, overwrite)
+        nn.Module.to(net, dtype=dtype)  # the method of diffusers warns of modules to keep in float32; this has none
+        if autoencoder is None:
+            net.save_pretrained(beside)
+        else:
+            CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(beside)
+        (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+    return True
+
+
+def _autoencoder_of(parts: Parts) -> Path | None:
+    """The autoencoder beside a transformer, where the source is a folder that has one."""
+    folder = Path(parts.vae)
+    return folder if folder.is_dir() else None
+
+
+def read_manifest(folder: Path) -> Conversion | None:
+    """What a converted folder says of itself; None where it says nothing that can be read."""
+    try:
+        values = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        named = values["modalities"]
+        return Conversion(**{**values, "modalities": None if named is None else tuple(named)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _refuse_to_lose(target: Path, found: Conversion | None, overwrite: bool) -> None:
+    if found is None:
+        raise MismatchError(
+            f"{target} is not empty, and what it holds was not written by this command.",
+            hint="Choose a folder that is not there yet.",
+        )
+    if not overwrite:
+        raise MismatchError(
+            f"{target} holds another model, converted from {found.source}.",
+            hint="Choose another folder, or replace it with --overwrite.",
+        )
+
+
+@contextmanager
+def _alone_with(target: Path) -> Iterator[Path]:
+    """An empty place beside the target that no other process writes to; removed in the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f".{target.name}.lock")
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
+            try:
+                yield beside
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise BusyError(
+            f"Another process converts to {target}.", hint="Wait for it, or choose another folder."
+        ) from None
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,378 @@
+"""`CopGenPipeline`: images in, images out.
+
+B conditions, S samples of each, C latent channels, H and W pixels, f pixels per latent pixel along a side.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+from uuid import uuid4
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
+from PIL import Image
+from torch import Tensor, nn
+
+from copgen_cli.errors import UnknownNameError, UsageError
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, reduction_of
+from copgen_cli.model.checkpoint import modalities_of
+from copgen_cli.model.pictures import Pictures, as_bytes, as_pil
+from copgen_cli.model.sampler import OnStep, SampleNoise, sample_latents
+from copgen_cli.model.solvers import make_scheduler
+from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.pipeline.model_card import UNKNOWN_LICENSE, render_card
+from copgen_cli.pipeline.sources import find_parts
+from copgen_cli.records import Ignored, Solver
+
+Output = Literal["pil", "pt", "latent"]
+
+
+@dataclass(frozen=True, slots=True)
+class CopGenOutput:
+    """What one call of the pipeline made, by modality: B x S entries each, the samples of a condition side by side."""
+
+    images: dict[str, list[Image.Image] | Tensor]
+    """PIL images, a tensor (B S, 3, H, W) in [0, 1], or the latents, as `output_type` said."""
+    latents: dict[str, Tensor] = field(repr=False)
+    """(B S, C, H / f, W / f) scaled latents."""
+
+
+class CopGenPipeline(DiffusionPipeline):
+    """Generates any modalities of a place from any others, or from none.
+
+    Args:
+        transformer: the joint denoiser.
+        vae: the autoencoder whose latents it was trained on.
+        scheduler: of diffusers, for `solver="scheduler"`; None is DPM-Solver++ of order 2, set up for the schedule.
+    """
+
+    _optional_components = ["scheduler"]  # noqa: RUF012 - diffusers reads it as a plain class attribute
+    transformer: CopGenTransformer
+    vae: AutoencoderKL
+    scheduler: SchedulerMixin
+
+    def __init__(
+        self, transformer: CopGenTransformer, vae: AutoencoderKL, scheduler: SchedulerMixin | None = None
+    ) -> None:
+        super().__init__()
+        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler or make_scheduler())
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the model knows, in its order."""
+        return modalities_of(self.transformer)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return int(self.transformer.config.sample_size) * reduction_of(self.vae)
+
+    @property
+    def autoencoder(self) -> ImageAutoencoder:
+        """The `vae` as functions of pixels and latents, in the arithmetic of its weights."""
+        return ImageAutoencoder(self.vae, device=self.vae.device, dtype=None)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        generate: str | Sequence[str],
+        condition: Mapping[str, Pictures] | Mapping[Modality, Pictures] | None = None,
+        num_samples: int = 1,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 0.0,
+        generator: torch.Generator | None = None,
+        output_type: Output = "pil",
+        *,
+        solver: Solver | str = Solver.REFERENCE,
+        seed: int | None = None,
+        sample_ids: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        ignored: Ignored | str = Ignored.MARGINALISE,
+        callback: OnStep | None = None,
+    ) -> CopGenOutput:
+        """Draw samples.
+
+        Args:
+            generate: names of the modalities to draw.
+            condition: what is given, by modality: one picture or B of them, the same B for all; see `Pictures`. Each is
+                encoded once, and its latent drawn once per sample.
+            num_samples: S, samples of each condition; how many in all where nothing is given.
+            num_inference_steps: network calls.
+            guidance_scale: 0 is off; see `sample_latents`.
+            generator: source of a seed; torch's global one where neither it nor `seed` is given.
+            output_type: "pil", "pt" (tensors in [0, 1]) or "latent" (nothing is decoded).
+            solver: a name, or "scheduler" for the pipeline's own; by default the published one, not the command's.
+            seed: with a sample's id and a modality's name, all that a sample's noise depends on. Schedulers that add
+                noise at every step draw that from torch's global generator.
+            sample_ids: B x S names, samples of a condition side by side; None numbers them.
+            batch_size: samples at a time; None is all. It changes results by rounding only.
+            ignored: how modalities that are neither generated nor given enter.
+            callback: called with (call, calls, clean latents so far) after every network call of every batch.
+
+        Returns:
+            B x S pictures per generated modality: entry b * S + s is sample s of condition b.
+
+        Raises:
+            UsageError: a picture is of another form or size, numbers of pictures or ids do not agree, nothing is to be
+                drawn, or a modality is both given and drawn.
+            UnknownNameError: the model has no such modality, or there is no such solver or output type.
+        """
+        if output_type not in get_args(Output):
+            raise UnknownNameError("output type", str(output_type), known=get_args(Output))
+        if ignored not in list(Ignored):
+            raise UnknownNameError("way with ignored modalities", str(ignored), known=list(Ignored))
+        wanted = self._positions([generate] if isinstance(generate, str) else generate)
+        pictures: dict[str, Pictures] = {str(name): value for name, value in _by_name(condition).items()}
+        _check_call(wanted, pictures, steps=num_inference_steps, batch_size=batch_size)
+        autoencoder, side = self.autoencoder, self.image_size
+        given = {
+            position: as_bytes(pictures[name], name=name, side=side)
+            for name, position in self._positions(pictures).items()
+        }
+        count = _common_count(given, self.modalities)
+        ids = _ids(sample_ids, count * num_samples)
+        source = SampleNoise(_seed(seed, generator), ids, tuple(map(str, self.modalities)))
+        moments = {position: _encode(autoencoder, images, batch_size) for position, images in given.items()}
+
+        latents: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        images: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        batches = torch.arange(len(ids)).split(batch_size or len(ids))
+        with self.progress_bar(total=num_inference_steps * len(batches)) as bar:
+
+            def tell(call: int, calls: int, clean: dict[int, Tensor]) -> None:
+                bar.update()
+                if callback is not None:
+                    callback(call, calls, clean)
+
+            for chosen in batches:
+                noise = SampleNoise(source.seed, tuple(ids[i] for i in chosen), source.modalities)
+                drawn = sample_latents(
+                    self.transformer,
+                    generate=list(wanted.values()),
+                    condition={
+                        position: _draw(autoencoder, noise, position, values[chosen // num_samples])
+                        for position, values in moments.items()
+                    },
+                    steps=num_inference_steps,
+                    solver=self.scheduler if solver == "scheduler" else solver,
+                    guidance_scale=guidance_scale,
+                    noise_source=noise,
+                    ignored=Ignored(ignored),
+                    callback=tell,
+                )
+                for name, position in wanted.items():
+                    latents[name].append(drawn[position])
+                    if output_type != "latent":
+                        images[name].append(autoencoder.decode(drawn[position]))
+        return _output({name: torch.cat(parts) for name, parts in latents.items()}, images, output_type)
+
+    def _positions(self, names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
+        known = [str(modality) for modality in self.modalities]
+        for name in names:
+            if name not in known:
+                raise UnknownNameError("modality of this model", name, known=known)
+        return {str(name): known.index(name) for name in names}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        torch_dtype: torch.dtype | None = None,
+        transformer: CopGenTransformer | None = None,
+        vae: AutoencoderKL | None = None,
+        scheduler: SchedulerMixin | None = None,
+        num_heads: int | None = None,
+        modalities: Sequence[str] | None = None,
+        prediction_type: str | None = None,
+    ) -> Self:
+        """Load a pipeline, in eval mode. Nothing that lies in the source is executed or imported.
+
+        Args:
+            pretrained_model_name_or_path: a pipeline's folder in diffusers layout; a hub id, the published
+                "mespinosami/COP-GEN-Beta" among them; a file of a transformer's weights, which comes with the
+                published autoencoder; or "copgen-sim", the model in the package.
+            torch_dtype: of the transformer's weights; None is float32. The autoencoder's stay in float32.
+            transformer, vae, scheduler: parts to use instead of the source's.
+            num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
+
+        Raises:
+            CopgenError: there is no such source, or the hub cannot be reached and has not been before.
+            BrokenInputError: a file is cut short, of another format, or needs more than weights; or a part is missing.
+            MismatchError: tensors and configuration do not fit.
+        """
+        parts = find_parts(os.fspath(pretrained_model_name_or_path), needs_vae=vae is None)
+        net = transformer or parts.load_transformer(num_heads, modalities, prediction_type)
+        if torch_dtype is not None:
+            nn.Module.to(net, torch_dtype)  # the method of diffusers warns of modules to keep in float32; this has none
+        pipeline = cls(net, vae or parts.load_vae(), scheduler or parts.load_scheduler())
+        pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        return pipeline
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        license: str = UNKNOWN_LICENSE,
+        notes: str = "",
+        push_to_hub: bool = False,
+        **hub: Any,
+    ) -> None:
+        """Write the pipeline in diffusers layout, as safetensors, with a model card; a new folder is whole or absent.
+
+        A `README.md` that is there is kept.
+
+        Args:
+            save_directory: the folder; what it holds besides is left alone.
+            license, notes: for the card; see `render_card`.
+            push_to_hub, hub: whether to publish it too, and the arguments of `push_to_hub`.
+        """
+        target = Path(save_directory).expanduser().absolute()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}.part")
+        try:
+            super().save_pretrained(beside)
+            (beside / "README.md").write_text(self.model_card(target.name, license=license, notes=notes), "utf-8")
+            _move_into_place(beside, target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        if push_to_hub:
+            self.push_to_hub(**{"repo_id": target.name, "license": license, "notes": notes} | hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        *,
+        license: str = UNKNOWN_LICENSE,
+        notes: str = "",
+    ) -> str:
+        """Publish the pipeline on the hub, with its model card unless the repository has one.
+
+        Args:
+            repo_id: such as `you/my-model`; made if it is not there.
+            commit_message, private, token, create_pr: as everywhere in diffusers.
+            license, notes: for the card; see `render_card`.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        hub = HfApi(token=token)
+        name = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            super().save_pretrained(folder)
+            if not hub.file_exists(name, "README.md"):
+                Path(folder, "README.md").write_text(self.model_card(name, license=license, notes=notes), "utf-8")
+            message = commit_message or "Upload CopGenPipeline"
+            commit = hub.upload_folder(repo_id=name, folder_path=folder, commit_message=message, create_pr=create_pr)
+        return str(commit)
+
+    def model_card(self, name: str, *, license: str = UNKNOWN_LICENSE, notes: str = "") -> str:
+        """The text of its model card; see `render_card`."""
+        return render_card(
+            name=name,
+            modalities=[str(modality) for modality in self.modalities],
+            titles=[modality.facts.title for modality in self.modalities],
+            transformer=self.transformer.config,
+            parameters=sum(p.numel() for p in self.transformer.parameters()),
+            autoencoder_parameters=sum(p.numel() for p in self.vae.parameters()),
+            scaling_factor=self.autoencoder.scale_factor,
+            fingerprint=self.autoencoder.fingerprint,
+            side=self.image_size,
+            license=license,
+            notes=notes,
+        )
+
+
+def _by_name(condition: Any) -> Mapping[Any, Pictures]:
+    if not isinstance(condition, Mapping | None):
+        raise UsageError(
+            f"The condition is a {type(condition).__name__}.", hint='Name its modality: condition={"s1_rtc": picture}.'
+        )
+    return condition or {}
+
+
+def _check_call(
+    wanted: Mapping[str, int], given: Mapping[str, Pictures], *, steps: int, batch_size: int | None
+) -> None:
+    if not wanted:
+        raise UsageError("Nothing to generate.", hint="Name at least one modality.")
+    both = [name for name in wanted if name in given]
+    if both:
+        raise UsageError(f"{', '.join(both)} is both given and to be generated.", hint="Drop it from one of them.")
+    if steps < 1 or (batch_size is not None and batch_size < 1):
+        raise UsageError("num_inference_steps or batch_size is less than 1.", hint="Give at least one.")
+
+
+def _common_count(given: Mapping[int, Tensor], modalities: Sequence[Modality]) -> int:
+    """B: how many pictures each condition has; 1 where nothing is given."""
+    counts = {len(images) for images in given.values()}
+    if len(counts) > 1:
+        told = ", ".join(f"{len(images)} for {modalities[position]}" for position, images in given.items())
+        raise UsageError(f"The conditions differ in number: {told}.", hint="Give one picture of each place in each.")
+    return counts.pop() if counts else 1
+
+
+def _ids(given: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    if count < 1:
+        raise UsageError("num_samples is less than 1.", hint="Ask for at least one sample.")
+    if given is not None and len(given) != count:
+        raise UsageError(f"{len(given)} sample_ids for {count} samples.", hint="Give one per condition and sample.")
+    return tuple(map(str, range(count) if given is None else given))
+
+
+def _seed(seed: int | None, generator: torch.Generator | None) -> int:
+    if seed is not None and generator is not None:
+        raise UsageError("Both seed and generator are given.", hint="Give one of them.")
+    if seed is not None:
+        return operator.index(seed)
+    device = generator.device if generator is not None else "cpu"
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+
+
+def _encode(autoencoder: ImageAutoencoder, images: Tensor, batch_size: int | None) -> Tensor:
+    return torch.cat([autoencoder.moments(piece) for piece in images.split(batch_size or len(images))])
+
+
+def _draw(autoencoder: ImageAutoencoder, noise: SampleNoise, position: int, moments: Tensor) -> Tensor:
+    channels, height, width = moments.shape[1] // 2, *moments.shape[2:]
+    drawn = noise.draw("condition", position, (channels, height, width)).to(moments.device)
+    return draw_latents(moments, drawn, autoencoder.scale_factor)
+
+
+def _output(latents: dict[str, Tensor], images: Mapping[str, list[Tensor]], output_type: Output) -> CopGenOutput:
+    if output_type == "latent":
+        return CopGenOutput(dict(latents), latents)
+    together = {name: torch.cat(parts) for name, parts in images.items()}
+    if output_type == "pt":
+        return CopGenOutput(dict(together), latents)
+    return CopGenOutput({name: as_pil(pictures) for name, pictures in together.items()}, latents)
+
+
+def _move_into_place(beside: Path, target: Path) -> None:
+    """Make the finished folder `beside` the folder `target`, or put its entries in place of those that `target` has."""
+    with suppress(OSError):  # a target that is not there, or is empty, is replaced in one step
+        os.rename(beside, target)
+        return
+    kept = target / "README.md"
+    for entry in sorted(beside.iterdir(), key=lambda path: path.name == "model_index.json"):  # last: it names the rest
+        place = target / entry.name
+        if place == kept and kept.exists():
+            continue
+        if place.is_dir():
+            shutil.rmtree(place)
+        os.replace(entry, place)

@@ -1,0 +1,122 @@
+"""From what is given of some samples to the pictures that a model makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from copgen_cli.errors import BrokenInputError
+from copgen_cli.inputs.conditions import View
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, to_uint8
+from copgen_cli.model.sampler import OnStep, SampleNoise, sample_latents, sample_noise
+from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.records import Ignored, SampleRequest
+
+Picture = np.ndarray
+"""(S, S, 3) uint8."""
+
+
+class Decoder(Protocol):
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1] of scaled latents (B, C, h, w)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One sample to be drawn."""
+
+    sample: str
+    """Its id: with the seed and a modality's name, all that its noise depends on."""
+    record: str
+    moments: Mapping[Modality, Tensor]
+    """(2 C, h, w) of every condition."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Painter:
+    """A model ready to answer one request."""
+
+    net: CopGenTransformer
+    modalities: tuple[Modality, ...]
+    """Of the model, in its order."""
+    autoencoder: ImageAutoencoder
+    decoder: Decoder
+    request: SampleRequest
+    ignored: Ignored = Ignored.MARGINALISE
+
+    @property
+    def side(self) -> int:
+        """S: of the model's pictures, in pixels."""
+        return int(self.net.config.sample_size) * self.autoencoder.reduction
+
+    def paint(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> list[dict[Modality, Picture]]:
+        """One picture per task and generated modality; each depends on its own task alone."""
+        latents = self.draw(tasks, on_step)
+        decoded = {modality: _to_pictures(self.decoder.decode(latent)) for modality, latent in latents.items()}
+        return [{modality: pictures[i] for modality, pictures in decoded.items()} for i in range(len(tasks))]
+
+    def draw(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> dict[Modality, Tensor]:
+        """(B, C, h, w) scaled latents of every generated modality."""
+        samples = tuple(task.sample for task in tasks)
+        position = {modality: index for index, modality in enumerate(self.modalities)}
+        given = {
+            position[modality]: self._draw_condition(modality, samples, [task.moments[modality] for task in tasks])
+            for modality in self.request.conditions
+        }
+        latents = sample_latents(
+            self.net,
+            generate=[position[modality] for modality in self.request.generated],
+            condition=given,
+            steps=self.request.steps,
+            solver=self.request.solver,
+            guidance_scale=self.request.guidance_scale,
+            noise_source=SampleNoise(self.request.seed, samples, tuple(map(str, self.modalities))),
+            ignored=self.ignored,
+            callback=on_step,
+        )
+        return {self.modalities[index]: latent for index, latent in latents.items()}
+
+    def moments_of(self, view: View) -> Tensor:
+        """(2 C, h, w) moments of a view, on the autoencoder's device.
+
+        Pictures are encoded one at a time, so that no other picture has a say in how a value is rounded.
+
+        Raises:
+            BrokenInputError: moments from disk are not of the model's size.
+        """
+        config = self.net.config
+        if view.moments is None:
+            assert view.pixels is not None
+            return self.autoencoder.moments(torch.from_numpy(view.pixels).permute(2, 0, 1)[None])[0]
+        expected = (2 * config.in_channels, config.sample_size, config.sample_size)
+        if view.moments.shape != expected:
+            raise BrokenInputError(
+                f"{view.file.path} holds moments of shape {view.moments.shape}; the model takes {expected}.",
+                hint="Encode with the autoencoder and the picture size that the model was trained with.",
+            )
+        return torch.from_numpy(view.moments).to(self.autoencoder.device)
+
+    def picture_of(self, view: View) -> Picture:
+        """The view as a picture; moments alone are decoded from their mean."""
+        if view.pixels is not None:
+            return view.pixels
+        mean = self.moments_of(view).chunk(2)[0]
+        return _to_pictures(self.autoencoder.decode(self.autoencoder.scale_factor * mean[None]))[0]
+
+    def _draw_condition(self, modality: Modality, samples: Sequence[str], moments: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack(list(moments)).float()
+        channels, height, width = stacked.shape[1] // 2, *stacked.shape[2:]
+        noise = sample_noise(self.request.seed, samples, modality, (channels, height, width), purpose="condition")
+        return draw_latents(stacked, noise.to(stacked.device), self.autoencoder.scale_factor)
+
+
+def _to_pictures(images: Tensor) -> np.ndarray:
+    """(B, 3, S, S) in [0, 1] to (B, S, S, 3) uint8."""
+    return to_uint8(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,160 @@
+"""From what a user asks for to a job that can be run: which model, which records, which settings, and where to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from copgen_cli.errors import UsageError
+from copgen_cli.inputs.conditions import Nothing, Source, open_pictures
+from copgen_cli.inputs.pictures import SUFFIXES, Frame, advice_on_scale
+from copgen_cli.inputs.records import choose_data, open_data, table_of
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.model.autoencoder import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, load_preview_decoder
+from copgen_cli.model.devices import choose_dtype
+from copgen_cli.outputs.georeferencing import Places, read_places
+from copgen_cli.outputs.provenance import Recipe
+from copgen_cli.records import SampleRequest
+from copgen_cli.sampling.batches import choose_batch_size
+from copgen_cli.sampling.generation import Decoder, Painter
+from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
+from copgen_cli.sampling.request import Wishes, check_wishes
+from copgen_cli.sampling.roles import check_known
+from copgen_cli.sampling.run import Job, SaveAs
+from copgen_cli.settings.loading import Settings
+
+OUTPUTS = Path("outputs")
+TINY = "tiny"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A job, where its files go by default, and what to tell of the choices that were made."""
+
+    job: Job
+    output: Path
+    notes: tuple[str, ...]
+
+
+def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
+    """Choose, check and load all that a job needs.
+
+    Raises:
+        UsageError: the wishes contradict one another, or ask for what the model or the data does not know.
+        MissingInputError: an earlier command has not been run.
+    """
+    request, inputs = check_wishes(settings, wishes)
+    asked = settings.sample
+    notes: list[str] = []
+    data: Path | None = None
+    if request.conditions and not inputs:
+        choice = choose_data(wishes.data, settings.workspace)
+        data = choice.folder
+        notes += [choice.note] if choice.note else []
+    notes += [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
+    model = choose_model(asked.model, settings.runs_dir, settings.region)
+    notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
+    loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
+    check_known(request.roles, loaded.modalities, model.source)
+    frame = _frame_of(loaded, wishes.resolution)
+    truths = request.generated if asked.save_as == SaveAs.GRID else ()
+    source = open_source(inputs, data, request, truths, frame, loaded.autoencoder)
+    job = make_job(
+        loaded,
+        source,
+        request,
+        frame,
+        save_as=SaveAs(asked.save_as),
+        batch_size=asked.batch_size,
+        wishes=wishes,
+        limit=asked.limit,
+        places=read_places(table_of(data)) if data else None,
+    )
+    return Plan(job, default_output(settings, wishes, request), tuple(notes))
+
+
+def open_source(
+    inputs: dict[Modality, Path],
+    data: Path | None,
+    request: SampleRequest,
+    truths: Sequence[Modality],
+    frame: Frame,
+    autoencoder: ImageAutoencoder,
+) -> Source:
+    """The records of the pictures that are named, or of the data, or numbered ones where nothing is given."""
+    if inputs:
+        return open_pictures(inputs, frame)
+    if data is not None:
+        return open_data(data, request.conditions, truths, frame, autoencoder)
+    return Nothing(request.n_samples)
+
+
+def make_job(
+    model: LoadedModel,
+    source: Source,
+    request: SampleRequest,
+    frame: Frame,
+    *,
+    save_as: SaveAs,
+    batch_size: int | None,
+    wishes: Wishes,
+    limit: int | None = None,
+    places: Places | None = None,
+) -> Job:
+    """Put a job together; without a batch size, one is chosen by the memory of the device."""
+    device = model.autoencoder.device
+    guided = request.guidance_scale != 0 and bool(request.conditions)
+    chosen = batch_size or choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
+    decoder = _preview_decoder(wishes.preview, model) if wishes.preview else model.autoencoder
+    recipe = Recipe(
+        model=model.source,
+        model_sha256=model.sha256,
+        request=request,
+        source=source.describe(),
+        resolution=frame.resolution,
+        ignored=wishes.ignored,
+        decoder=wishes.preview or "autoencoder",
+        dtype=str(model.net.dtype).removeprefix("torch."),
+        device=device.type,
+        compiled=wishes.compiled,
+        threads=torch.get_num_threads() if device.type == "cpu" else 1,
+    )
+    if wishes.compiled:
+        model.net.compile()
+    painter = Painter(model.net, model.modalities, model.autoencoder, decoder, request, wishes.ignored)
+    names = source.names[:limit] if limit is not None else source.names
+    return Job(painter, source, names, recipe, frame, save_as, chosen, wishes.spread, places or Places())
+
+
+def default_output(settings: Settings, wishes: Wishes, request: SampleRequest) -> Path:
+    """`outputs/<where from>/<conditions>-to-<generated>`."""
+    place = "input" if wishes.inputs else wishes.data.name if wishes.data else settings.region
+    given = "+".join(request.conditions) or "nothing"
+    return OUTPUTS / place / f"{given}-to-{'+'.join(request.generated)}"
+
+
+def _frame_of(model: LoadedModel, resolution: int | None) -> Frame:
+    side = int(model.net.config.sample_size) * model.autoencoder.reduction
+    return Frame(side, side if resolution is None else resolution)
+
+
+def _preview_decoder(name: str, model: LoadedModel) -> Decoder:
+    """`tiny` stands for the released one, which knows the latents of the released autoencoder alone."""
+    if name != TINY:
+        return load_preview_decoder(name, device=model.autoencoder.device)
+    if not math.isclose(model.autoencoder.scale_factor, PUBLISHED_SCALE):
+        raise UsageError(
+            f"--preview tiny can not decode the latents of {model.source}, which has an autoencoder of its own.",
+            hint="Leave it out, or name a folder with an AutoencoderTiny for this autoencoder.",
+        )
+    return load_preview_decoder(PREVIEW_ID, device=model.autoencoder.device)
+
+
+def _advice_on(path: Path, modality: Modality) -> str | None:
+    """By the first picture, where a folder of them is named."""
+    first = path if path.is_file() else next((file for file in path.iterdir() if file.suffix in SUFFIXES), None)
+    return advice_on_scale(first, modality) if first is not None else None

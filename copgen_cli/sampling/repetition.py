@@ -1,0 +1,164 @@
+"""A picture made again from what it says of itself: `copgen sample --like PICTURE.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from copgen_cli.errors import CopgenError, MismatchError, UsageError
+from copgen_cli.inputs.conditions import Record, Source, parse_inputs
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.outputs.files import Drawing, draw_grid_page, draw_pictures, sample_ids
+from copgen_cli.outputs.pages import Painted
+from copgen_cli.outputs.provenance import Provenance, read_provenance
+from copgen_cli.sampling.generation import Painter, Picture, Task
+from copgen_cli.sampling.models import load_model
+from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
+from copgen_cli.sampling.request import Wishes
+from copgen_cli.sampling.run import Job, SaveAs, assemble
+from copgen_cli.stages.atomic import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A picture that was made again."""
+
+    file: Path
+    differing: int
+    """Pixels whose value differs from the original's."""
+    most: int
+    """By how many levels at most."""
+    device: str
+    """That the original was made on."""
+
+
+def repeat_picture(
+    picture: Path,
+    *,
+    model: str | None = None,
+    inputs: Sequence[str] = (),
+    data: Path | None = None,
+    device: str = "auto",
+    output: Path | None = None,
+) -> Repeated:
+    """Make a picture again, with the same model from the same inputs, in batches of the same size.
+
+    Args:
+        picture: a PNG that `copgen sample` wrote.
+        model, inputs, data: where these lie now, if not where they were.
+        device: where to compute; only the same kind rounds alike.
+        output: folder for the result; `outputs/like` where None.
+
+    Raises:
+        BrokenInputError: the picture does not say how it was made.
+        MismatchError: model or inputs are not those that it was made with.
+        UsageError: an input is not where it was, or the result would take the original's place.
+    """
+    provenance = read_provenance(picture)
+    target = (output or OUTPUTS / "like") / picture.name
+    if target.exists() and target.samefile(picture):
+        raise UsageError(f"{picture} would be replaced by its repetition.", hint="Choose another folder with --output.")
+    job = _job_of(provenance, model=model, inputs=inputs, data=data, device=device)
+    if job.recipe.device == "cpu":
+        torch.set_num_threads(provenance.recipe.threads)
+    records = [_read(job.source, name, provenance) for name in provenance.records]
+    painted = _paint(job, provenance, records)
+    drawing = _draw(job, provenance, painted)
+    write_atomically(target, drawing.as_png())
+    differing, most = _compare(picture, drawing.image)
+    return Repeated(target, differing, most, provenance.recipe.device)
+
+
+def _job_of(provenance: Provenance, *, model: str | None, inputs: Sequence[str], data: Path | None, device: str) -> Job:
+    recipe = provenance.recipe
+    chosen = choose_device(device)
+    loaded = load_model(model or recipe.model, device=chosen, dtype=choose_dtype(recipe.dtype, chosen))
+    if loaded.sha256 != recipe.model_sha256:
+        raise MismatchError(
+            f"The model {model or recipe.model} is not the one that made the picture: its weights differ.",
+            hint=f"Give the one with --model whose samples.json says sha256 {recipe.model_sha256[:12]}…",
+        )
+    frame = Frame(int(loaded.net.config.sample_size) * loaded.autoencoder.reduction, recipe.resolution)
+    given = parse_inputs(inputs or [f"{name}={path}" for name, path in recipe.source.get("input", {}).items()])
+    folder = data or (Path(recipe.source["data"]) if "data" in recipe.source and not given else None)
+    truths = recipe.request.generated if provenance.kind == "grid" else ()
+    source = open_source(given, folder, recipe.request, truths, frame, loaded.autoencoder)
+    wishes = Wishes(
+        ignored=recipe.ignored,
+        preview=None if recipe.decoder == "autoencoder" else recipe.decoder,
+        compiled=recipe.compiled,
+    )
+    save_as = SaveAs.GRID if provenance.kind == "grid" else SaveAs.PNGS
+    job = make_job(loaded, source, recipe.request, frame, save_as=save_as, batch_size=1, wishes=wishes)
+    return replace(job, recipe=replace(recipe, device=chosen.type), spread=provenance.spread)
+
+
+def _read(source: Source, name: str, provenance: Provenance) -> Record:
+    """The record under its old name, once it is found to hold what it held."""
+    alone = len(source.names) == 1 and len(provenance.records) == 1
+    record = source.read(source.names[0] if alone else name)
+    for modality, file in provenance.inputs.get(name, {}).items():
+        if modality not in record.conditions:
+            raise MismatchError(
+                f"The picture was made from {modality} of {name}, and that is not among what is given.",
+                hint=f"Give it with --input {modality}=PICTURE, or with --data.",
+            )
+        now = record.conditions[modality].file
+        if now.sha256 != file.sha256:
+            raise MismatchError(
+                f"{now.path} is not the {modality} that the picture was made from: it has changed.",
+                hint=f"Give the original with --input or --data; its SHA-256 begins with {file.sha256[:12]}.",
+            )
+    return replace(record, name=name)
+
+
+def _paint(job: Job, provenance: Provenance, records: Sequence[Record]) -> list[Painted]:
+    painter, request = job.painter, provenance.recipe.request
+    tasks: dict[str, Task] = {}
+    for record in records:
+        moments = {modality: painter.moments_of(view) for modality, view in record.conditions.items()}
+        for sample in sample_ids(record.name, request):
+            tasks[sample] = Task(sample, record.name, moments)
+    pictures: dict[str, Mapping[Modality, Picture]] = {}
+    for batch in provenance.batches:
+        pictures |= _paint_batch(painter, batch, tasks)
+    return [assemble(job, record, pictures) for record in records]
+
+
+def _paint_batch(
+    painter: Painter, batch: Sequence[str | None], tasks: Mapping[str, Task]
+) -> dict[str, Mapping[Modality, Picture]]:
+    """The known samples of a batch, at their places in it; a known one stands in for each of the others."""
+    stand_in = next(sample for sample in batch if sample is not None)
+    painted = painter.paint([tasks[sample or stand_in] for sample in batch])
+    return {sample: pictures for sample, pictures in zip(batch, painted, strict=True) if sample is not None}
+
+
+def _draw(job: Job, provenance: Provenance, painted: Sequence[Painted]) -> Drawing:
+    batches = provenance.batches
+    if provenance.kind == "grid":
+        return draw_grid_page(1, painted, job.recipe, job.frame, batches, spread=provenance.spread)
+    spread = provenance.kind != "sample"
+    for drawing in draw_pictures(painted[0], job.recipe, job.frame, batches, spread=spread):
+        made = drawing.provenance
+        if (made.kind, made.modality, made.sample) == (provenance.kind, provenance.modality, provenance.sample):
+            return drawing
+    raise CopgenError("The picture does not say which sample it shows.", hint="Give one as copgen wrote it.")
+
+
+def _compare(original: Path, image: Image.Image) -> tuple[int, int]:
+    """How many pixels differ, and by how many levels at most."""
+    with Image.open(original) as opened:
+        before = np.asarray(opened.convert("RGB"), dtype=np.int16)
+    now = np.asarray(image, dtype=np.int16)
+    if before.shape != now.shape:
+        return before.shape[0] * before.shape[1], 255
+    difference = np.abs(before - now).max(axis=-1)
+    return int((difference > 0).sum()), int(difference.max())

@@ -1,0 +1,62 @@
+"""What one call of `copgen sample` asks for, and whether it goes together: told before torch is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from copgen_cli.errors import UsageError
+from copgen_cli.inputs.conditions import parse_inputs
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.records import Ignored, SampleRequest
+from copgen_cli.sampling.roles import choose_roles
+from copgen_cli.settings.loading import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What one call asks for besides the settings."""
+
+    condition: str | None = None
+    generate: str | None = None
+    inputs: tuple[str, ...] = ()
+    data: Path | None = None
+    resolution: int | None = None
+    spread: bool = False
+    ignored: Ignored = Ignored.MARGINALISE
+    preview: str | None = None
+    """Name of a small decoder to use in place of the autoencoder."""
+    compiled: bool = False
+
+
+def check_wishes(settings: Settings, wishes: Wishes) -> tuple[SampleRequest, dict[Modality, Path]]:
+    """The request that settings and wishes amount to, and the pictures that are named, as far as they go together.
+
+    Raises:
+        UsageError: the wishes contradict one another, or a path is not there.
+    """
+    asked = settings.sample
+    inputs = parse_inputs(wishes.inputs)
+    if inputs and wishes.data:
+        raise UsageError("--input and --data are both given.", hint="Conditions come from one of them; drop the other.")
+    if wishes.data and not (wishes.condition or "").strip(" ,"):
+        raise UsageError("--data without a --condition gives nothing.", hint="Name what it gives, or drop --data.")
+    request = SampleRequest(
+        roles=choose_roles(wishes.condition, wishes.generate, inputs),
+        n_samples=asked.n_samples,
+        steps=asked.steps,
+        solver=asked.solver,
+        guidance_scale=asked.guidance_scale,
+        seed=asked.seed,
+    )
+    _check_spread(request, spread=wishes.spread)
+    return request, inputs
+
+
+def _check_spread(request: SampleRequest, *, spread: bool) -> None:
+    if spread and request.n_samples < 2:
+        raise UsageError("--spread of one sample.", hint="Add --n-samples 4, or more.")
+    if spread and not request.conditions:
+        raise UsageError(
+            "--spread without a condition: the samples have nothing in common.", hint="Add --condition or --input."
+        )

@@ -1,0 +1,428 @@
+"""The one driver around every data stage: pool, order, retries, manifest, resumption, lock and summary.
+
+A stage is a plain function from one item to a `Result`; it writes through a `Place`. A command reads like this:
+
+    with StageRun("prepare", output, settings={"seed": 42}) as run:
+        units = [Unit(cell, scene) for cell, scene in scenes]              # stable keys
+        todo = run.pending(units)                                          # what an earlier run did not finish
+        work = functools.partial(cut_and_save, place=run.place)            # scene -> Result; importable, picklable
+        for outcome in console.track(run.run(todo, work, executor=Processes(8)), total=len(todo), label="Cutting"):
+            ...                                                            # outcomes as they come; failures too
+        summary = run.finish()                                             # writes the manifest, removes the journal
+
+where
+
+    def cut_and_save(scene: Scene, place: Place) -> Result:
+        return Result(files=tuple(place.write(path, png) for path, png in cut(scene)))
+
+An `ItemError` in `work`, such as `BrokenInputError`, sets its unit aside: counted, listed in the manifest, tried again
+by the next run, and the rest goes on. Any other exception ends the run with its traceback. A stage that batches, or
+that writes in one thread, maps with an executor itself and tells the run of each finished unit:
+`run.record(Outcome(key, Status.DONE, files))`.
+
+Stopped at any moment, even by SIGKILL, the same call continues, and the tree that it leaves is the one that an
+undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/`, which is gone in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
+from copgen_cli.stages.atomic import Place, WrittenFile, hash_file, held_back, safe_path, throw_away
+from copgen_cli.stages.executors import Executor, Inline
+from copgen_cli.stages.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
+from copgen_cli.stages.private_folder import PRIVATE_FOLDER, PrivateFolder
+from copgen_cli.stages.work_items import Result, Summary, Unit
+
+I = TypeVar("I")  # noqa: E741
+
+MADE_ANEW = "to be made anew"
+"""The reason in the record of a unit that only says which files it had."""
+
+
+class StageRun:
+    """One run of one stage on one output folder; a context manager that holds the folder's lock.
+
+    Args:
+        stage: its name, as in the manifest's.
+        output: the folder that the stage writes.
+        settings: JSON values that change what is written; a run with others needs `overwrite`.
+        inputs: JSON values that name what it is made from, compared likewise; no absolute paths, so that trees compare.
+        overwrite: forget what earlier runs recorded and do everything again.
+        fixed: False where other settings or inputs are fine, because each unit's key says all that matters to it.
+        prune: in the end remove the files of units that this run was not asked for.
+        keep: units that this run was not asked for stay on record with their files.
+        strangers: finds files below the output that are of the stage's kind and not on record, and would be taken for
+            its own by whoever reads the output; a new run needs `overwrite` to go there, and removes them first.
+        otherwise: what else can be done about these, for the message.
+        dry_run: only look; takes no lock and writes nothing.
+
+    Raises:
+        BusyError: another process holds the lock; the message says which.
+        MismatchError: the output was made with other settings or from other inputs, or holds files of another origin.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        output: Path,
+        *,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        fixed: bool = True,
+        prune: bool = False,
+        keep: bool = False,
+        strangers: Callable[[Path], Iterable[Path]] = lambda _: (),
+        otherwise: str = "",
+        dry_run: bool = False,
+    ) -> None:
+        self.header = Header(stage, _as_json(settings), _as_json(inputs or {}))
+        self.output = output
+        self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
+        self._keeps = keep or not (fixed or prune)  # a key that says all may be wanted again
+        self._strangers, self._otherwise = strangers, otherwise
+        self._private = PrivateFolder(output, stage)
+        self._journal = Journal(self._private.folder / f"{stage}.journal")
+        self.place = Place(output, self._private.temporary)
+        self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
+        self._wanted: dict[str, None] = {}
+        self._afresh = overwrite
+        self._finished_here = 0
+        self._already = 0
+
+    # -- beginning and end -------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> StageRun:
+        if not self._dry_run:
+            self._private.take()
+        try:
+            self._read_records()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    @property
+    def building(self) -> Path:
+        """A folder for what is built over several runs and renamed into place in the end, such as a database."""
+        folder = self._private.folder / "build"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def journal(self) -> Journal:
+        """For other processes of this run: each appends what it finishes, and this one calls `take_in` in the end."""
+        return self._journal
+
+    def made_from(self, inputs: Mapping[str, Any]) -> None:
+        """Name in the manifest what the output is made from, where that shows only on the way; it is not compared."""
+        self.header = replace(self.header, inputs=_as_json(inputs))
+
+    # -- what is to be done ------------------------------------------------------------------------------------------
+
+    def pending(
+        self,
+        units: Iterable[Unit[I]],
+        *,
+        verify: bool = False,
+        is_done: Callable[[Unit[I], Outcome], bool] | None = None,
+    ) -> list[Unit[I]]:
+        """The units that are not done: unknown, failed or skipped before, with another input, or with a file missing
+        or of another size.
+
+        Args:
+            units: all that the output is to hold.
+            verify: also compare the hash of every file that has one recorded.
+            is_done: a further condition on a unit that is recorded as done.
+
+        Raises:
+            MismatchError: all that earlier runs made would be removed in the end, for it is of none of these units.
+        """
+        todo = []
+        for unit in units:
+            self._wanted[unit.key] = None
+            known = self.recorded(unit.key)
+            if (
+                known is None
+                or known.status is not Status.DONE
+                or known.fingerprint != unit.fingerprint
+                or not all(self.is_intact(file, verify=verify) for file in known.files)
+                or (is_done is not None and not is_done(unit, known))
+            ):
+                todo.append(unit)
+            else:
+                self._already += 1
+        if self._prune and not self._afresh and not self._already:
+            self._must_share_a_unit()
+        return todo
+
+    def recorded(self, key: str) -> Outcome | None:
+        """What earlier runs, or this one, say of a unit."""
+        line = self._lines.get(key)
+        known = Outcome.from_line(line) if line is not None else None
+        return None if known is not None and known.reason == MADE_ANEW else known
+
+    def is_intact(self, file: WrittenFile, *, verify: bool = False) -> bool:
+        """Whether a recorded file is there with its size and, if asked, its hash."""
+        path = self.output / safe_path(file.path)
+        try:
+            return path.stat().st_size == file.size and (not verify or file.sha256 in ("", hash_file(path)))
+        except OSError:
+            return False
+
+    # -- doing it ----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        units: Sequence[Unit[I]],
+        work: Callable[[I], Result],
+        *,
+        executor: Executor | None = None,
+        retries: int = 0,
+        ordered: bool = False,
+    ) -> Iterator[Outcome]:
+        """Do the work of these units, and yield what became of each, as they get done or in their order.
+
+        Args:
+            work: from an item to its result. With processes it must be picklable: a function of a module, or a
+                `functools.partial` of one.
+            executor: who does it; this thread where none is named.
+            retries: how often a unit whose input seems broken is tried again at once.
+        """
+        attempt = _Attempt(work, self._journal, retries)
+        for outcome in (executor or Inline()).map(attempt, units, ordered=ordered):
+            self._finish_unit(outcome)
+            yield outcome
+
+    def record(self, outcome: Outcome) -> None:
+        """Note a finished unit; for stages that do their own mapping. Its files must be in place."""
+        self._wanted[outcome.key] = None
+        self._journal.append(outcome)
+        self._finish_unit(outcome)
+
+    def take_in(self) -> None:
+        """Learn what other processes of this run have noted in its journal."""
+        noted = {outcome.key: outcome for outcome in self._journal.read() if outcome.key in self._wanted}
+        for outcome in noted.values():  # the last word on each
+            if self._lines.get(outcome.key) != outcome.as_line():
+                self._finish_unit(outcome)
+
+    def finish(self) -> Summary:
+        """Write the manifest, remove what only a run under way needs, and sum up.
+
+        Call it when all pending units have an outcome; a run that stops before can be continued.
+        """
+        self._lines = {key: line for key, line in sorted(self._lines.items()) if self._stays(key)}
+        summary = self._sum_up()
+        if self._dry_run:
+            return summary
+        for path in sorted(self._superseded() - self._files_of(self._lines)):
+            self._remove(self.output / safe_path(path))
+        totals = {
+            "units": len(self._wanted),
+            "done": summary.done + summary.already,
+            "skipped": len(summary.skipped),
+            "failed": len(summary.failed),
+            "files": summary.files,
+            "bytes": summary.bytes,
+        }
+        write_manifest(self.place, self.header, self._lines.values(), totals)
+        self._journal.file.unlink(missing_ok=True)
+        shutil.rmtree(self._private.folder / "build", ignore_errors=True)
+        return summary
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        if self._dry_run:
+            return
+        nothing_noted = self._journal.file.is_file() and next(self._journal.read(), None) is None
+        if nothing_noted and not any(self._strangers(self.output)):  # nor put in place without being noted
+            self._journal.file.unlink(missing_ok=True)  # nothing was finished that a next run could build on
+        self._private.leave()
+
+    def _stays(self, key: str) -> bool:
+        """Whether a unit stays in the manifest."""
+        if key in self._wanted:
+            return True
+        known = self.recorded(key)
+        return self._keeps and known is not None and known.status is Status.DONE
+
+    def _superseded(self) -> set[str]:
+        """Files that earlier runs made of units which were made anew since or, where the run says so, not wanted."""
+        everything = self._prune or self._afresh
+        return {
+            file.path
+            for outcome in (*read_outcomes(self.output, self.header.stage), *self._journal.read())
+            if everything or outcome.key in self._wanted
+            for file in outcome.files
+        }
+
+    def _must_share_a_unit(self) -> None:
+        done = [key for key in self._lines if (known := self.recorded(key)) is not None and known.status is Status.DONE]
+        if done and self._wanted and self._wanted.keys().isdisjoint(done):
+            raise MismatchError(
+                f"{self.output} holds what was made of others, such as {done[0]}, and of none that are to be made now.",
+                hint="Choose another output folder, or give --overwrite to replace all that is there.",
+            )
+
+    def _read_records(self) -> None:
+        self._meet_strangers()
+        finished = None if self._overwrite else read_header(self.output, self.header.stage)
+        started = None if self._overwrite else self._journal.read_start(self.header.stage)
+        self._afresh = self._overwrite or (started is not None and started[1])
+        if finished is not None and not self._afresh:
+            self._must_agree(finished)
+        if started is not None:
+            self._must_agree(started[0])
+        for outcome in read_outcomes(self.output, self.header.stage):
+            self._lines[outcome.key] = outcome.as_line()
+        if self._afresh:
+            self._lines = {key: _forgotten(line) for key, line in self._lines.items()}
+        if started is not None:
+            for outcome in self._journal.read():
+                self._keep(outcome)
+            return
+        abandoned = [_forgotten(outcome.as_line()) for outcome in self._journal.read()]
+        self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
+        if not self._dry_run:
+            self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned)
+
+    def _meet_strangers(self) -> None:
+        """Refuse or remove files of another origin. Once there is a journal, which precedes them, files are ours."""
+        if self._journal.file.is_file() and not self._overwrite:
+            return
+        strangers = sorted(self._strangers(self.output))
+        if strangers and not self._overwrite:
+            raise MismatchError(
+                f"{self.output} holds files that no earlier run is known to have left there, such as "
+                f"{strangers[0].relative_to(self.output)}; what is made now would mix with them.",
+                hint=f"Choose another output folder, or give --overwrite to remove them. {self._otherwise}".strip(),
+            )
+        if not self._dry_run:
+            for file in strangers:
+                self._remove(file)
+
+    def _must_agree(self, other: Header) -> None:
+        if not self._fixed:
+            return
+        for kind, mine, theirs in (
+            ("settings", self.header.settings, other.settings),
+            ("inputs", self.header.inputs, other.inputs),
+        ):
+            for key in sorted(mine.keys() | theirs.keys()):
+                if mine.get(key) != theirs.get(key):
+                    raise MismatchError(
+                        f"{self.output} was made with other {kind}: {key} was {_shown(theirs.get(key))}, "
+                        f"and is now {_shown(mine.get(key))}.",
+                        hint="Give --overwrite to make it anew, or choose another folder.",
+                    )
+
+    def _finish_unit(self, outcome: Outcome) -> None:
+        self._keep(outcome)
+        self._finished_here += outcome.status is Status.DONE
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Make this the record of its unit. Where the key says all, files of before are right though it fails now."""
+        if outcome.status is Status.FAILED and not self._fixed and outcome.key in self._lines:
+            outcome = replace(outcome, files=Outcome.from_line(self._lines[outcome.key]).files)
+        self._lines[outcome.key] = outcome.as_line()
+
+    def _files_of(self, keys: Iterable[str]) -> set[str]:
+        return {file.path for key in keys for file in Outcome.from_line(self._lines[key]).files}
+
+    def _remove(self, file: Path) -> None:
+        """Remove a file of the output and the folders that it leaves empty."""
+        file.unlink(missing_ok=True)
+        for folder in file.parents:
+            if folder == self.output:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+
+    def _sum_up(self) -> Summary:
+        skipped, failed, files, size = [], [], 0, 0
+        for outcome in (Outcome.from_line(self._lines[key]) for key in self._wanted if key in self._lines):
+            if outcome.status is Status.SKIPPED:
+                skipped.append(outcome)
+            elif outcome.status is Status.FAILED:
+                failed.append(outcome)
+            files += len(outcome.files)
+            size += sum(file.size for file in outcome.files)
+        return Summary(
+            stage=self.header.stage,
+            output=self.output,
+            done=self._finished_here,
+            already=self._already,
+            skipped=tuple(skipped),
+            failed=tuple(failed),
+            files=files,
+            bytes=size,
+        )
+
+
+def settings_of(output: Path, stage: str) -> Mapping[str, Any] | None:
+    """What the run under way on an output, or else the finished one, was asked for; None where there is neither."""
+    started = Journal(output / PRIVATE_FOLDER / f"{stage}.journal").read_start(stage)
+    header = started[0] if started is not None else read_header(output, stage)
+    return header.settings if header is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[I]):
+    """One unit, from its item to its line in the journal; runs in a worker."""
+
+    work: Callable[[I], Result]
+    journal: Journal
+    retries: int
+
+    def __call__(self, unit: Unit[I]) -> Outcome:
+        with held_back() as files:
+            outcome = self._try(unit, files)
+            self.journal.append(outcome, files)
+        return outcome
+
+    def _try(self, unit: Unit[I], files: dict[Path, Path]) -> Outcome:
+        for left in range(self.retries, -1, -1):
+            try:
+                result = self.work(unit.item)
+            except ItemError as error:
+                throw_away(files)
+                if not left or not isinstance(error, BrokenInputError):
+                    return Outcome(unit.key, Status.FAILED, reason=str(error), fingerprint=unit.fingerprint)
+            else:
+                status = Status.DONE if result.skipped is None else Status.SKIPPED
+                made = Outcome(unit.key, status, result.files, result.skipped, result.facts)
+                return replace(made, fingerprint=unit.fingerprint)
+        raise AssertionError("the last attempt returns")
+
+
+def _forgotten(line: bytes) -> bytes:
+    """The record of a unit that is to be done again: only which files it had."""
+    return replace(Outcome.from_line(line), status=Status.FAILED, reason=MADE_ANEW).as_line()
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be read back, so that a tuple equals the list that the manifest holds."""
+    result = json.loads(json.dumps(values))
+    assert isinstance(result, dict)
+    return result
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)

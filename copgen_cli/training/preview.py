@@ -1,0 +1,142 @@
+"""What the averaged weights can do by now, in one picture: from nothing and from each modality, below the truth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from copgen_cli import __version__
+from copgen_cli.modalities.builtin import Modality
+from copgen_cli.model.autoencoder import ImageAutoencoder, to_uint8
+from copgen_cli.model.sampler import SampleNoise, sample_latents
+from copgen_cli.outputs.grids import Block, Line, draw_grid
+from copgen_cli.outputs.provenance import synthetic_text
+from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.training.data_order import DrawnSamples
+from copgen_cli.training.loop import autocast
+from copgen_cli.training.state import TrainState
+
+SEED = 0
+"""Of all noise in previews: the same at every step and in every run."""
+SIDE = 128
+"""Of a picture, in pixels."""
+AT_A_TIME = 4
+"""Latents per call of the decoder."""
+
+
+class _Interrupted(Exception):
+    """Somebody wants the run to stop."""
+
+
+@dataclass(slots=True)
+class Preview:
+    """Draws a picture of the same places with the same noise, whenever it is called."""
+
+    folder: Path
+    samples: DrawnSamples
+    """Held-out places, or those of training where there are none."""
+    names: Sequence[str]
+    modalities: tuple[Modality, ...]
+    autoencoder: ImageAutoencoder | None
+    """None in a process that only helps to sample, because it holds a shard of the network."""
+    settings: TrainSettings
+    title: str
+    _truth: Tensor | None = field(default=None, init=False)
+
+    def __call__(self, state: TrainState, interrupted: Callable[[], bool]) -> Path | None:
+        """Draw what the averaged weights make; None where it was interrupted, and in processes that only help."""
+        truth = self._true_latents(next(state.net.parameters()).device)
+        rows = [("truth", dict(enumerate(truth)))]
+        state.net.eval()
+        try:
+            with state.average.in_place():
+                rows.append(("from nothing", self._sample(state, {}, interrupted)))
+                for given, modality in enumerate(self.modalities):
+                    if len(self.modalities) > 1:
+                        sampled = self._sample(state, {given: truth[given]}, interrupted)
+                        rows.append((f"from {modality}", sampled))
+        except _Interrupted:
+            return None
+        finally:
+            state.net.train()
+        return None if self.autoencoder is None else self._draw(state.step, rows, self.autoencoder)
+
+    @property
+    def places(self) -> list[str]:
+        return [str(name) for name in self.names[: self.settings.preview_samples]]
+
+    def _true_latents(self, device: torch.device) -> Tensor:
+        """(M, B, C, H, W) the means of the moments, scaled."""
+        if self._truth is None:
+            moments = self.samples.moments.__getitems__(list(range(len(self.places)))).moments
+            means = moments.transpose(0, 1).float().chunk(2, dim=2)[0]
+            self._truth = (self.samples.scale_factor * means).to(device)
+        return self._truth
+
+    def _sample(
+        self, state: TrainState, condition: dict[int, Tensor], interrupted: Callable[[], bool]
+    ) -> dict[int, Tensor]:
+        def look_up(call: int, calls: int, clean: dict[int, Tensor]) -> None:
+            if interrupted():
+                raise _Interrupted
+
+        device = next(state.net.parameters()).device
+        with autocast(self.settings, device):
+            return sample_latents(
+                state.net,
+                generate=[i for i in range(len(self.modalities)) if i not in condition],
+                condition=condition,
+                steps=self.settings.preview_steps,
+                noise_source=SampleNoise(SEED, tuple(self.places), tuple(map(str, self.modalities))),
+                callback=look_up,
+            )
+
+    def _draw(self, step: int, rows: Sequence[tuple[str, dict[int, Tensor]]], autoencoder: ImageAutoencoder) -> Path:
+        blocks = [Block(place, tuple(map(str, self.modalities))) for place in self.places]
+        lines = []
+        for label, latents in rows:
+            pictures = {i: decode(autoencoder, values) for i, values in latents.items()}
+            cells = [
+                pictures[i][b] if i in pictures else None
+                for b in range(len(self.places))
+                for i in range(len(self.modalities))
+            ]
+            lines.append(Line(label, tuple(cells)))
+        footer = f"{self.title}, step {step}, averaged weights, {self.settings.preview_steps} network calls, synthetic"
+        page = draw_grid(blocks, lines, side=SIDE, footer=footer)
+        file = self.folder / f"step-{step:08}.png"
+        beside = self.folder / f".{file.name}.part"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        page.save(beside, format="PNG", pnginfo=self._told(step))
+        os.replace(beside, file)
+        return file
+
+    def _told(self, step: int) -> PngInfo:
+        """What the picture says of itself, wherever it goes."""
+        facts = {
+            "synthetic": True,
+            "software": f"copgen {__version__}",
+            "model": self.title,
+            "step": step,
+            "seed": SEED,
+            "steps": self.settings.preview_steps,
+            "records": self.places,
+            "conditions": [[], *([str(modality)] for modality in self.modalities)],
+        }
+        return synthetic_text(f"Below the first row: samples of {self.title}, step {step}, seed {SEED}.", facts)
+
+
+def decode(autoencoder: ImageAutoencoder, latents: Tensor) -> list[np.ndarray]:
+    """(B, C, H, W) scaled latents to B pictures (SIDE, SIDE, 3) in uint8."""
+    pictures = []
+    for piece in latents.float().split(AT_A_TIME):
+        small = torch.nn.functional.interpolate(autoencoder.decode(piece), size=(SIDE, SIDE), mode="area")
+        pictures += [picture.permute(1, 2, 0).cpu().numpy() for picture in to_uint8(small)]
+    return pictures

@@ -1,0 +1,387 @@
+"""A training run as a command sees it: data opened, folder locked, progress drawn, and the model written at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from copgen_cli import console, launching
+from copgen_cli.errors import BusyError, CopgenError, MismatchError, MissingInputError, UsageError
+from copgen_cli.latents.store import LatentStore
+from copgen_cli.layout import (
+    checkpoints_folder,
+    metrics_file,
+    model_folder,
+    previews_folder,
+    run_lock,
+    split_store,
+)
+from copgen_cli.modalities.builtin import Split
+from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
+from copgen_cli.model.bundled import BUNDLED_NAME
+from copgen_cli.model.devices import choose_device, choose_training_dtype
+from copgen_cli.model.memory import estimate_bytes
+from copgen_cli.records import LatentSpec, StopReason, TrainReport
+from copgen_cli.stages.numbered_folders import remove_leftovers, step_folder
+from copgen_cli.stages.process_group import World, join_world
+from copgen_cli.training.export import export_model, is_exported, put_right
+from copgen_cli.training.loop import Run
+from copgen_cli.training.loop import train as take_steps
+from copgen_cli.training.metrics_log import Metrics, metrics_of
+from copgen_cli.training.preview import Preview
+from copgen_cli.training.resumption import find_resumption, named_checkpoint
+from copgen_cli.training.setup import Prepared, check_amounts, prepare_run
+
+if TYPE_CHECKING:
+    from copgen_cli.settings.sections import TrainSettings
+
+
+def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool, json: bool) -> int:
+    """Train in this process, alone or as one of several.
+
+    Args:
+        settings: of the run.
+        store: the packed store, with a folder per split.
+        folder: where the run lives.
+        overwrite: forget what an earlier run left there.
+        json: report in JSON.
+
+    Returns:
+        The exit code.
+    """
+    device = choose_device(settings.device)
+    if overwrite:
+        _refuse_to_remove_what_is_needed(folder, settings)
+    train_data, test_data, spec = open_data(store)
+    world = join_world(device) if launching.was_launched() else World(device)
+    with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
+        prepared = prepare_run(
+            train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite
+        )
+        autoencoder = find_autoencoder(settings, spec, train_data, world.device) if world.is_main else None
+        if overwrite and world.is_main:  # only now: what is wrong with the new run is better known before
+            forget_run(folder)
+        run = replace(prepared.run, preview=_preview(prepared, test_data or train_data, folder, autoencoder))
+        if settings.mixed_precision == "auto" and world.is_main:
+            _mention_faster_arithmetic(prepared.run)
+        if world.is_main:
+            last = _follow(run, prepared, folder, asked_to_stop)
+        else:
+            last = _exhaust(take_steps(run, prepared.state, asked_to_stop))
+        reason = last.stopped if last is not None and last.stopped is not None else StopReason.FINISHED
+        if world.is_main:
+            facts = _finish(prepared, folder, last, autoencoder)
+            console.result_json(facts) if json else console.result(_TITLES.get(reason, f"Stopped by {reason}"), **facts)
+        world.leave()
+    return launching.EXIT_CODES[reason]
+
+
+_TITLES = {
+    StopReason.FINISHED: "Trained",
+    StopReason.TIME: "Stopped by the clock; the same command goes on",
+}
+
+
+def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]:
+    """The two splits of a packed store, and what its latents are.
+
+    Raises:
+        MissingInputError: there is no packed train split.
+        BrokenInputError: a store is damaged.
+    """
+    train_data = LatentStore(split_store(store, Split.TRAIN))
+    test_folder = split_store(store, Split.TEST)
+    test_data = LatentStore(test_folder) if test_folder.is_dir() else None
+    if test_data is None or not len(test_data):
+        console.note("The test split is empty: there will be no validation.")
+        test_data = None
+    metadata = train_data.metadata
+    _, channels, side, _ = metadata.shape
+    autoencoder = metadata.autoencoder
+    spec = LatentSpec(
+        modalities=tuple(train_data.modalities),
+        channels=channels // 2,
+        side=side,
+        autoencoder=autoencoder.id,
+        fingerprint=autoencoder.fingerprint,
+        scale_factor=autoencoder.scale_factor,
+    )
+    return train_data, test_data, spec
+
+
+def forget_run(folder: Path) -> None:
+    """Remove what a run wrote to its folder, and nothing else."""
+    for path in _written_by_a_run(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    metrics_file(folder).unlink(missing_ok=True)
+
+
+def _written_by_a_run(folder: Path) -> tuple[Path, ...]:
+    return checkpoints_folder(folder), previews_folder(folder), model_folder(folder), folder / "tensorboard"
+
+
+def _refuse_to_remove_what_is_needed(folder: Path, settings: TrainSettings) -> None:
+    """Raises UsageError where a run that is to replace another needs something of it."""
+    removed = {path.resolve() for path in _written_by_a_run(folder)}
+    resume = None if settings.resume in ("auto", "none") else settings.resume
+    for option, source in (("resume", resume), ("init-from", settings.init_from), ("vae", settings.vae)):
+        place = None if source is None else Path(source).expanduser().resolve()
+        if place is not None and removed & {place, *place.parents}:
+            raise UsageError(
+                f"--overwrite would remove {source}, which --{option} needs.",
+                hint="Choose another --workdir, which leaves it where it is.",
+            )
+
+
+def check(settings: TrainSettings, store: Path, processes: int) -> None:
+    """What can be known to be wrong before several processes are started."""
+    train_data, _, _ = open_data(store)
+    check_amounts(len(train_data.names), settings, processes)
+
+
+def export(settings: TrainSettings, store: Path, folder: Path, *, dry_run: bool, json: bool) -> None:
+    """Write the model of the newest whole checkpoint or of the named one, also while a run is at work.
+
+    Raises:
+        MissingInputError: there is no checkpoint.
+        BrokenInputError: the named one is not whole.
+    """
+    train_data, _, spec = open_data(store)
+    checkpoint = _checkpoint_to_export(folder, settings.resume)
+    facts = {"checkpoint": str(checkpoint), "model": str(model_folder(folder))}
+    if dry_run:
+        console.forecast("Would export", json=json, **facts)
+        return
+    export_model(checkpoint, model_folder(folder), find_autoencoder(settings, spec, train_data, torch.device("cpu")))
+    console.result_json(facts) if json else console.result("Exported", **facts)
+
+
+def _checkpoint_to_export(folder: Path, choice: str) -> Path:
+    """The one that is named, though the run went on from there; else the newest that is whole."""
+    if choice not in ("auto", "none"):
+        return named_checkpoint(choice)
+    found = find_resumption(checkpoints_folder(folder), "auto")
+    for passed in found.passed:
+        console.warn(f"passed over {passed.folder.name}: {passed.reason}")
+    if found.folder is None:
+        raise MissingInputError("checkpoint", checkpoints_folder(folder), written_by="train")
+    return found.folder
+
+
+def tell_plan(
+    settings: TrainSettings, store: Path, folder: Path, processes: int, *, overwrite: bool, json: bool
+) -> None:
+    """What a run would do, with totals; nothing is written."""
+    if overwrite:
+        _refuse_to_remove_what_is_needed(folder, settings)
+    train_data, test_data, spec = open_data(store)
+    check_amounts(len(train_data.names), settings, processes)
+    world = World(choose_device(settings.device))
+    prepared = prepare_run(train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite)
+    net, chosen = prepared.state.net, prepared.run.settings
+    micro_batch = min(chosen.micro_batch or 1, chosen.batch_size // processes)
+    facts = {
+        "modalities": ", ".join(prepared.run.modalities),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "tokens": net.pos_embed.shape[1],
+        "samples": len(train_data.names),
+        "test_samples": 0 if test_data is None else len(test_data.names),
+        "batch": f"{chosen.batch_size} = {processes} x {chosen.batch_size // processes}, {micro_batch} at a time",
+        "steps": chosen.steps,
+        "goes_on_from_step": prepared.state.step,
+        "steps_per_epoch": round(len(train_data.names) / chosen.batch_size, 2),
+        "epochs": round(chosen.steps * chosen.batch_size / len(train_data.names), 2),
+        "device": str(prepared.run.world.device),
+        "mixed_precision": chosen.mixed_precision,
+        "memory_per_process": f"about {estimate_bytes(net, chosen, micro_batch) / 2**30:.2f} GiB",
+        "disk_per_checkpoint": f"{16 * sum(p.numel() for p in net.parameters()) / 2**30:.2f} GiB",
+        "data": store,
+        "checkpoints": checkpoints_folder(folder),
+        "metrics": metrics_file(folder),
+        "previews": previews_folder(folder),
+        "model": model_folder(folder),
+    }
+    console.forecast("Would train", json=json, **facts)
+
+
+def _follow(
+    run: Run, prepared: Prepared, folder: Path, asked_to_stop: Callable[[], StopReason | None]
+) -> TrainReport | None:
+    """Draw the progress and write the metrics of a run; its last report, None where it had nothing left to do."""
+    state = prepared.state
+    for passed in prepared.resumption.passed:
+        console.warn(f"passed over {passed.folder.name}: {passed.reason}")
+    if prepared.resumption.folder is not None:
+        console.note(f"Going on from {prepared.resumption.folder}, step {state.step} of {run.settings.steps}.")
+    for name, (then, now) in prepared.changed.items():
+        console.warn(f"train.{name} is {now}, was {then}: the run takes another course from here")
+    metrics = Metrics(
+        metrics_file(folder),
+        from_step=state.step,
+        trackers=run.settings.trackers,
+        settings=run.settings.model_dump(mode="json"),
+    )
+
+    def record(report: TrainReport) -> None:
+        if report.step % run.settings.log_every == 0 or report.validation or report.checkpoint or report.stopped:
+            metrics.write(metrics_of(report))
+
+    reports = take_steps(replace(run, record=record), state, asked_to_stop)
+    last = None
+    try:
+        shown = console.track(
+            reports, total=run.settings.steps, label="Training", done=state.step, unit="steps", describe=_describe
+        )
+        for last in shown:
+            _mention(last)
+    finally:
+        metrics.close()
+    return last
+
+
+def _describe(report: TrainReport) -> str:
+    return f"loss {report.loss:.4f}, {report.samples_per_second:.3g} samples/s, lr {report.lr:.2g}"
+
+
+def _mention(report: TrainReport) -> None:
+    if report.validation is not None:
+        parts = ", ".join(f"{modality} {loss:.4f}" for modality, loss in report.validation.by_modality.items())
+        known = f"; {report.validation.train_loss:.4f} on places of the train split"
+        console.note(f"Step {report.step}: validation loss {report.validation.loss:.4f} ({parts}){known}")
+    if report.checkpoint is not None:
+        console.detail(f"Step {report.step}: wrote {report.checkpoint}")
+    if report.preview is not None:
+        console.note(f"Step {report.step}: drew {report.preview}")
+
+
+def _exhaust(reports: Iterator[TrainReport]) -> TrainReport | None:
+    last = None
+    for report in reports:
+        last = report
+    return last
+
+
+def find_autoencoder(
+    settings: TrainSettings, spec: LatentSpec, data: LatentStore, device: torch.device
+) -> ImageAutoencoder | None:
+    """The autoencoder that made the latents, on the device; None, with a warning, where it can not be had.
+
+    Raises:
+        MismatchError: the one that `settings.vae` names, or that the initial weights belong to, is another.
+    """
+    _check_initial_weights(settings, spec)
+    name = settings.vae or spec.autoencoder
+    try:
+        autoencoder = load_autoencoder(name, device=device)
+    except CopgenError as problem:
+        if settings.vae is not None:
+            raise
+        console.warn(
+            f"{problem} There will be no previews, and the model will be written without its autoencoder, "
+            "which `copgen sample` needs: name it with --vae, now or later with --export."
+        )
+        return None
+    data.require_autoencoder(autoencoder.fingerprint, name)
+    return autoencoder
+
+
+def _check_initial_weights(settings: TrainSettings, spec: LatentSpec) -> None:
+    """Weights of a whole pipeline tell which autoencoder's latents they know."""
+    source = settings.init_from
+    if source is None or spec.fingerprint is None:
+        return
+    if source != BUNDLED_NAME and not (Path(source) / "vae").is_dir():
+        return
+    theirs = load_autoencoder(source).fingerprint
+    if theirs != spec.fingerprint:
+        raise MismatchError(
+            f"{source} was trained on latents of another autoencoder ({theirs[:12]}) than the data's "
+            f"({spec.fingerprint[:12]}, {spec.autoencoder}).",
+            hint=f"Encode and pack the data with `--vae {source}`, or start from other weights.",
+        )
+
+
+def _preview(
+    prepared: Prepared, data: LatentStore, folder: Path, autoencoder: ImageAutoencoder | None
+) -> Preview | None:
+    """What draws previews: the main process, with the help of all where each holds a shard of the network."""
+    run = prepared.run
+    possible = run.world.tell("yes" if autoencoder is not None else None) is not None
+    if run.settings.preview_every == 0 or not possible or not (run.world.is_main or run.world.is_sharded):
+        return None
+    samples = replace(run.samples, moments=data.select(run.modalities))
+    return Preview(
+        previews_folder(folder), samples, data.names, run.modalities, autoencoder, run.settings, title=folder.name
+    )
+
+
+def _mention_faster_arithmetic(run: Run) -> None:
+    on_cpu = run.world.device.type == "cpu" and run.settings.mixed_precision == "no"
+    if on_cpu and choose_training_dtype("auto", run.world.device) == torch.bfloat16:
+        console.note("This processor multiplies bfloat16: --mixed-precision bf16 would take about half the time.")
+
+
+def _finish(
+    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoder: ImageAutoencoder | None
+) -> dict[str, Any]:
+    """Write the model of the newest checkpoint, and say how the run ended."""
+    state = prepared.state
+    checkpoint = step_folder(checkpoints_folder(folder), state.step)
+    if last is None and prepared.resumption.folder is not None:
+        checkpoint = prepared.resumption.folder  # of another run, where --resume named one with nothing left to do
+    if last is None and is_exported(checkpoint, model_folder(folder), autoencoder):
+        console.note(console.NOTHING_TO_DO)
+    else:
+        export_model(checkpoint, model_folder(folder), autoencoder)
+    facts: dict[str, Any] = {"step": state.step, "of": prepared.run.settings.steps, "skipped": state.skipped}
+    if last is not None:
+        facts["loss"] = last.loss
+    return {**facts, "checkpoint": str(checkpoint), "model": str(model_folder(folder))}
+
+
+@contextmanager
+def _only_run_in(folder: Path, world: World) -> Iterator[None]:
+    """Hold the lock of a run's folder, in the main process.
+
+    Raises:
+        BusyError: another run holds it.
+    """
+    if not world.is_main:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".owner.json"
+    lock = FileLock(run_lock(folder))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        raise BusyError(
+            f"Another run is at work in {folder}: {_owner(owner)}.",
+            hint="Wait for it or stop it, which saves it; or choose another --workdir.",
+        ) from None
+    try:
+        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        remove_leftovers(checkpoints_folder(folder))
+        put_right(model_folder(folder))
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(file: Path) -> str:
+    try:
+        told = json.loads(file.read_text())
+        return f"process {told['pid']} on {told['host']}"
+    except (OSError, ValueError, KeyError):
+        return "it has not said which"
