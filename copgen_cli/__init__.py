@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from copgen_cli.pipeline.pipeline import CopGenPipeline
+    from copgen_cli.pipeline import CopGenPipeline
 
 __all__ = ["CopGenPipeline", "__version__"]
 
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "CopGenPipeline":
-        from copgen_cli.pipeline.pipeline import CopGenPipeline
+        from copgen_cli.pipeline import CopGenPipeline
 
         return CopGenPipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -90,7 +90,7 @@ def copgen(
     console.configure(chosen)
     global _command
     _command = context.invoked_subcommand or ""
-    context.obj = GlobalOptions(config=config)
+    context.obj = GlobalOptions(config=config, run_line=main)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

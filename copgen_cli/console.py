@@ -17,8 +17,7 @@ from copgen_cli.errors import CopgenError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from copgen_cli.latents.packing import Forecast, Packed
-    from copgen_cli.stages.work_items import Summary
+    from copgen_cli.stages import Summary
 
 T = TypeVar("T")
 
@@ -88,20 +87,6 @@ def report(title: str, summary: Summary, *, json: bool, **more: Any) -> None:
     counts |= {"skipped": len(summary.skipped)} if summary.skipped else {}
     counts |= {"set_aside": len(summary.failed)} if summary.failed else {}
     result(title, **counts, **more, files=summary.files, bytes=summary.bytes, folder=summary.output)
-
-
-def report_packed(packed: Packed | Forecast, *, did: str, would: str, json: bool) -> int:
-    """Print what was packed or would be, under the title that fits; returns the exit code."""
-    from dataclasses import asdict
-
-    from copgen_cli.latents.packing import Forecast  # loads numpy, so not on the way to --help
-
-    if isinstance(packed, Forecast):
-        forecast(would, json=json, **asdict(packed))
-        return 0
-    records = {f"{split}_records": count for split, count in packed.records.items()}
-    report(did, packed.summary, json=json, **records)
-    return packed.summary.exit_code
 
 
 def line(text: str) -> None:

@@ -22,7 +22,7 @@ from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_SIGINT, EXIT_SIGTER
 from copgen_cli.records import StopReason
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.sections import SampleSettings, TrainSettings
+    from copgen_cli.settings import SampleSettings, TrainSettings
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 
 
 @dataclass(frozen=True, slots=True)

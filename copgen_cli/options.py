@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from copgen_cli.modalities.builtin import Modality, parse_modalities
+from copgen_cli.modalities import Modality, parse_modalities
 from copgen_cli.records import Ignored, Solver
-from copgen_cli.settings.regions import known_regions
+from copgen_cli.settings import known_regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,20 @@ class GlobalOptions:
     """What stands before the command's name."""
 
     config: Path | None = None
+    run_line: Callable[[Sequence[str]], None] | None = None
+    """Runs another command line in this process, as `copgen` would."""
 
 
 def config_file(context: typer.Context) -> Path | None:
     """The --config of this call."""
     return context.obj.config if isinstance(context.obj, GlobalOptions) else None
+
+
+def run_line(context: typer.Context) -> Callable[[Sequence[str]], None]:
+    """What runs another command line in this process, for a command that consists of others."""
+    assert isinstance(context.obj, GlobalOptions)
+    assert context.obj.run_line is not None, "set by the callback of `copgen`"
+    return context.obj.run_line
 
 
 def typed_options(context: typer.Context, names: Iterable[str]) -> list[str]:

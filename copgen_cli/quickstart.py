@@ -13,17 +13,17 @@ import itertools
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities.builtin import Split
-from copgen_cli.model.bundled import BUNDLED_NAME
-from copgen_cli.patches.split import SplitRule, split_of
-from copgen_cli.settings.loading import ENV_PREFIX, HUB_VARIABLES
-from copgen_cli.simulation.world import cells_of_region
-from copgen_cli.stages.atomic import write_atomically
+from copgen_cli.modalities import Split
+from copgen_cli.model import BUNDLED_NAME
+from copgen_cli.patches import SplitRule, split_of
+from copgen_cli.settings import ENV_PREFIX, HUB_VARIABLES
+from copgen_cli.simulation import cells_of_region
+from copgen_cli.stages import write_atomically
 
 REGION = "simulated"
 BBOX = (0.0, 44.0, 40.0, 50.0)
@@ -176,22 +176,21 @@ def _even_split_seed(cells: list[str]) -> int:
     return next(even).seed
 
 
-def run_step(folder: Path, step: Step, options: Sequence[str] = ()) -> int:
+def run_step(folder: Path, step: Step, run: Callable[[Sequence[str]], None], options: Sequence[str] = ()) -> int:
     """Run one step in the folder, under the settings of the folder alone.
 
     Args:
         folder: of the tour.
         step: which one.
+        run: runs a command line, and leaves with its exit code.
         options: of `copgen` itself, that stand before the command.
 
     Returns:
         Its exit code.
     """
-    from copgen_cli.app import main  # which has this command too
-
     with contextlib.chdir(folder), _without_variables_of_the_user():
         try:
-            main([*options, *step.arguments])
+            run([*options, *step.arguments])
         except SystemExit as leaving:
             return leaving.code if isinstance(leaving.code, int) else 0
     return 0

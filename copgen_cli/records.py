@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from copgen_cli.modalities.builtin import Modality, Role, Split
+from copgen_cli.modalities import Modality, Role, Split
 
 if TYPE_CHECKING:
     import numpy as np

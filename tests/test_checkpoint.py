@@ -12,8 +12,7 @@ import huggingface_hub
 import oracle
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 from small_networks import latents, network, timesteps
 from tiny_models import tiny_transformer

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_archive, write_part
 
@@ -25,9 +24,9 @@ from copgen_cli.archive.parquet_ranges import LARGEST_CHUNK, PartReader, merge_r
 from copgen_cli.archive.products import Bands, Order, Shelf, fetch_product, interleave, part_path, plan_orders
 from copgen_cli.archive.remote import Traffic
 from copgen_cli.archive.selection import NoCommonCellsError, compact_times, select, take_rows
-from copgen_cli.archive.thumbnails import check_thumbnail
 from copgen_cli.errors import BrokenInputError, UnknownNameError
 from copgen_cli.modalities.builtin import Modality
+from copgen_cli.rasters.integrity import check_thumbnail
 from copgen_cli.records import Product
 from copgen_cli.settings.loading import load_settings
 from copgen_cli.settings.sections import RegionSettings

@@ -11,7 +11,7 @@ from copgen_processes import running
 from tiny_stores import tiny_store
 from typer.testing import CliRunner
 
-from copgen_cli.app import app
+from copgen_cli.app import app, main
 from copgen_cli.errors import UsageError
 from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.quickstart import RUGGED, Step, claim_folder, run_step, write_settings
@@ -73,7 +73,7 @@ def test_variables_of_the_user_lead_no_step_to_the_users_data(tmp_path, monkeypa
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror.test")
     monkeypatch.setenv("HF_TOKEN", "secret")
 
-    assert run_step(tmp_path, Step("Tell", ("config", "show"))) == 0
+    assert run_step(tmp_path, Step("Tell", ("config", "show")), main) == 0
 
     told = capfd.readouterr().out
     assert "simulated" in told
@@ -104,7 +104,7 @@ def test_a_tour_of_other_settings_is_left_as_it_is_unless_it_may_be_overwritten(
 def take_step(folder, arguments):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.setpgid(0, 0)
-    sys.exit(run_step(folder, Step("Train", arguments), ("--verbose",)))
+    sys.exit(run_step(folder, Step("Train", arguments), main, ("--verbose",)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -127,7 +127,7 @@ def test_a_tour_that_is_stopped_lets_its_step_save_what_it_has(tmp_path, number)
 def test_the_steps_of_a_tour_say_as_much_as_the_tour(tmp_path, monkeypatch, options):
     seen = []
 
-    def note(folder, step, options):
+    def note(folder, step, run, options):
         seen.append(options)
         return 1
 

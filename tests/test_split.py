@@ -9,8 +9,7 @@ import sys
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from copgen_cli.archive.grid import Cell, columns_of_row, parse_cell
 from copgen_cli.modalities.builtin import Split

@@ -16,8 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from tiny_subsets import moments_of, tree
 from torch.utils.data import DataLoader
 

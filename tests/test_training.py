@@ -16,8 +16,7 @@ from copgen_cli.model.transformer import SHORT, attend
 from copgen_cli.records import LearningRateDecay, Optimizer
 from copgen_cli.settings.sections import TrainSettings
 from copgen_cli.training.data_order import TrainBatch
-from copgen_cli.training.loop import LostLoaderError, training_step
-from copgen_cli.training.loop import _take as take
+from copgen_cli.training.loop import LostLoaderError, _take as take, training_step
 from copgen_cli.training.optimisers import AveragedWeights, LossScale, ema_decay, learning_rate
 from copgen_cli.training.state import TrainState
 

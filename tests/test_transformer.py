@@ -8,8 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 from small_networks import expected, latents, network, relative_error, timesteps
 from torch.testing import assert_close

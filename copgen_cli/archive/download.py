@@ -1,17 +1,16 @@
-"""One download, step by step: indices, plan, products, manifest. A command draws between the steps."""
+"""One download, step by step: indices, plan, estimate, products, manifest. A command draws between the steps."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from copgen_cli.archive.estimate import Estimate, estimate
 from copgen_cli.archive.index import WorldIndex, refresh_index
 from copgen_cli.archive.opening import open_archive
 from copgen_cli.archive.products import (
@@ -28,17 +27,38 @@ from copgen_cli.archive.products import (
 from copgen_cli.archive.selection import Funnel, Selection, select
 from copgen_cli.errors import UsageError
 from copgen_cli.layout import subset_index
-from copgen_cli.modalities.builtin import Modality, in_index_order
-from copgen_cli.settings.loading import Settings
-from copgen_cli.stages.atomic import Place, require_free_space
-from copgen_cli.stages.driver import StageRun, settings_of
-from copgen_cli.stages.executors import Threads, local_executor
-from copgen_cli.stages.manifest import Outcome, Status, read_header
-from copgen_cli.stages.work_items import Summary, Unit
+from copgen_cli.modalities import Modality, in_index_order
+from copgen_cli.settings import Settings
+from copgen_cli.stages import (
+    Outcome,
+    Place,
+    StageRun,
+    Status,
+    Summary,
+    Threads,
+    Unit,
+    local_executor,
+    read_header,
+    require_free_space,
+    settings_of,
+)
 
 STAGE = "download"
+REQUESTS_PER_PART = 3
+"""One to resolve its address, two for its tail."""
 TRIES_OF_BROKEN = 2
 """Further tries of a product whose bytes do not decode: they may have been damaged on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of what is still to be fetched; the index tables are not in it."""
+
+    products: int
+    parts: int
+    requests: int
+    bytes_over_wire: int
+    bytes_on_disk: int
 
 
 class Download:
@@ -202,3 +222,24 @@ class Download:
             "sources": [modality.facts.source for modality in self.sources],
             "bands": self._settings.download.bands,
         }
+
+
+def estimate(orders: Sequence[Order]) -> Estimate:
+    """About what fetching these products takes, if nothing fails."""
+    parts = {(order.product.modality, order.path) for order in orders}
+    on_disk = sum(_bytes_of(order) for order in orders)
+    return Estimate(
+        products=len(orders),
+        parts=len(parts),
+        requests=REQUESTS_PER_PART * len(parts) + len(orders),
+        bytes_over_wire=on_disk + sum(modality.facts.typical.footer for modality, _ in parts),
+        bytes_on_disk=on_disk,
+    )
+
+
+def _bytes_of(order: Order) -> int:
+    facts = order.product.modality.facts
+    wanted = order.bands.of(order.product.modality)
+    rest = facts.typical.row - facts.typical.thumbnail
+    whole = facts.typical.thumbnail + rest * len(wanted) // max(len(facts.bands), 1)
+    return max(0, whole - sum(file.size for file in order.kept))

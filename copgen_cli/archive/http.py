@@ -22,7 +22,7 @@ import requests
 from copgen_cli.archive.connections import REDIRECTS, AgainError, Connections, origin_of
 from copgen_cli.archive.remote import AccessDeniedError, NotThereError
 from copgen_cli.errors import BrokenInputError, UnavailableError
-from copgen_cli.stages.atomic import disk_full_is_an_error, require_free_space
+from copgen_cli.stages import disk_full_is_an_error, require_free_space
 
 PIECE = 1 << 16
 """Bytes taken from a connection at a time."""

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from copgen_cli.archive.remote import Archive, RemoteFile, UnreachableError
 from copgen_cli.errors import BrokenInputError, UnavailableError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.stages.atomic import Place, hash_file
+from copgen_cli.modalities import Modality
+from copgen_cli.stages import Place, hash_file
 
 ORGANISATION = "Major-TOM"
 

@@ -10,7 +10,7 @@ from copgen_cli.archive.connections import Connections
 from copgen_cli.archive.http import HttpArchive
 from copgen_cli.archive.remote import Archive, NotThereError, RemoteFile, Traffic, UnreachableError
 from copgen_cli.errors import BrokenInputError, UsageError
-from copgen_cli.stages.atomic import disk_full_is_an_error, require_free_space, safe_path
+from copgen_cli.stages import disk_full_is_an_error, require_free_space, safe_path
 
 
 def open_archive(

@@ -26,14 +26,12 @@ from copgen_cli.archive.index import WorldIndex
 from copgen_cli.archive.parquet_ranges import PartReader
 from copgen_cli.archive.remote import Archive
 from copgen_cli.archive.selection import Selection, compact_times, take_selected
-from copgen_cli.archive.thumbnails import check_band, check_thumbnail
 from copgen_cli.errors import BrokenInputError, UnknownNameError, UsageError
 from copgen_cli.layout import NO_PRODUCT, product_path, subset_index
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
+from copgen_cli.rasters import check_band, check_thumbnail
 from copgen_cli.records import Product
-from copgen_cli.stages.atomic import Place, WrittenFile
-from copgen_cli.stages.manifest import Outcome
-from copgen_cli.stages.work_items import Result, Unit
+from copgen_cli.stages import Outcome, Place, Result, Unit, WrittenFile
 
 THUMBNAIL = "thumbnail"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from copgen_cli.errors import BrokenInputError, CopgenError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.settings.sections import RegionSettings
+from copgen_cli.modalities import Modality
+from copgen_cli.settings import RegionSettings
 
 T = TypeVar("T")
 

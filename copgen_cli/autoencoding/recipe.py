@@ -40,12 +40,12 @@ from copgen_cli.autoencoding.state import (
 )
 from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.errors import BrokenInputError, NotFiniteError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
-from copgen_cli.stages.numbered_folders import disk_full_is_an_error
+from copgen_cli.modalities import Modality
+from copgen_cli.model import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
+from copgen_cli.stages import disk_full_is_an_error
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.sections import AutoencoderSettings
+    from copgen_cli.settings import AutoencoderSettings
 
 Images = Mapping[Modality, Sequence[Path]]
 """RGB files by modality; every modality is drawn equally often."""

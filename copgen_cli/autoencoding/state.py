@@ -16,11 +16,11 @@ from diffusers import AutoencoderKL
 from filelock import FileLock, Timeout
 
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
-from copgen_cli.model.autoencoder import read_autoencoder
-from copgen_cli.stages.numbered_folders import disk_full_is_an_error
+from copgen_cli.model import read_autoencoder
+from copgen_cli.stages import disk_full_is_an_error
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.sections import AutoencoderSettings
+    from copgen_cli.settings import AutoencoderSettings
 
 PATCH = 256
 """Side in pixels of what the autoencoder is for."""

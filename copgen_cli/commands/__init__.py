@@ -1,1 +1,1 @@
-"""The commands: each parses, calls and renders; none imports another."""
+"""One module per command: parse, call, render; grouped as `copgen --help` shows them."""

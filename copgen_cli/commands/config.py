@@ -27,7 +27,7 @@ def show(context: typer.Context, json: JsonOption = False) -> None:
 
     Example:  copgen config show --json
     """
-    from copgen_cli.settings.loading import load_settings_with_origins
+    from copgen_cli.settings import load_settings_with_origins
 
     loaded = load_settings_with_origins(config_file(context))
     rows = [

@@ -8,9 +8,8 @@ from html import escape
 from copgen_cli import __version__
 from copgen_cli.evaluation.examples import Album, Column, CopyExample
 from copgen_cli.evaluation.report import Report, Table, digits_of, order_of, tables
-from copgen_cli.metrics.catalogue import QUANTITIES, Better
-from copgen_cli.metrics.confidence import LEVEL, Estimate
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.metrics import LEVEL, QUANTITIES, Better, Estimate
+from copgen_cli.modalities import Modality
 
 _ARROW = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: ""}
 

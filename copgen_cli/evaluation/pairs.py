@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from copgen_cli.errors import UnknownNameError, UsageError
-from copgen_cli.modalities.builtin import Modality, as_modality, in_index_order
+from copgen_cli.modalities import Modality, as_modality, in_index_order
 
 GROUPS = {
     "single": "each modality alone from each other alone",

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError, UsageError
-from copgen_cli.inputs.pictures import SUFFIXES, read_rgb
-from copgen_cli.metrics.confidence import place_of
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.outputs.provenance import read_provenance
+from copgen_cli.inputs import SUFFIXES, read_rgb
+from copgen_cli.metrics import place_of
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.outputs import read_provenance
 
 Pictures = NDArray[np.uint8]
 

@@ -16,12 +16,10 @@ from copgen_cli.errors import CopgenError, MissingInputError, UsageError
 from copgen_cli.evaluation.pairs import Pair
 from copgen_cli.evaluation.pictures import Pictures, PictureSet, list_pictures, read_pictures
 from copgen_cli.layout import Workspace
-from copgen_cli.modalities.builtin import Modality, Role, Split
-from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, to_uint8
-from copgen_cli.model.sampler import sample_noise
+from copgen_cli.modalities import Modality, Role, Split
+from copgen_cli.model import ImageAutoencoder, draw_latents, sample_noise, to_uint8
 from copgen_cli.records import Ignored, SampleRequest, Solver
-from copgen_cli.sampling.generation import Painter, Task
-from copgen_cli.sampling.models import LoadedModel
+from copgen_cli.sampling import LoadedModel, Painter, Task
 
 
 @dataclass(frozen=True, slots=True)

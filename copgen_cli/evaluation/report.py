@@ -9,9 +9,8 @@ from typing import Any
 
 from copgen_cli import __version__
 from copgen_cli.evaluation.scores import Score
-from copgen_cli.metrics.catalogue import QUANTITIES
-from copgen_cli.metrics.confidence import LEVEL, Estimate
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.metrics import LEVEL, QUANTITIES, Estimate
+from copgen_cli.modalities import Modality
 
 FORMAT = 1
 

@@ -19,30 +19,33 @@ from copgen_cli.evaluation.pairs import Pair, modalities_of, parse_pairs
 from copgen_cli.evaluation.pictures import Pictures, PictureSet, choose_places, read_folders, read_training
 from copgen_cli.evaluation.report import Report, as_json
 from copgen_cli.evaluation.scores import Judge, Score, mean_estimate, within
-from copgen_cli.metrics.catalogue import (
+from copgen_cli.metrics import (
     DEFAULT_METRICS,
     LEAST_SIDE,
     NEED_FEATURES,
     NEED_MODEL,
     NEEDS,
     QUANTITIES,
+    AutoencoderFeatures,
+    Compare,
+    FeatureNetwork,
     Metric,
+    chance_of_first,
+    diversity,
+    load_features,
+    load_lpips,
+    nominal_coverage,
     parse_metrics,
+    place_of,
+    psnr,
+    require_ssim,
 )
-from copgen_cli.metrics.confidence import place_of
-from copgen_cli.metrics.features import AutoencoderFeatures, FeatureNetwork, load_features
-from copgen_cli.metrics.pairwise import Compare, psnr, require_ssim
-from copgen_cli.metrics.perceptual import load_lpips
-from copgen_cli.metrics.retrieval import chance_of_first
-from copgen_cli.metrics.sample_spread import diversity, nominal_coverage
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model import BUNDLED_NAME, bundled_folder, choose_device, choose_dtype
 from copgen_cli.records import Ignored
-from copgen_cli.sampling.batches import choose_batch_size
-from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
-from copgen_cli.settings.loading import Settings
-from copgen_cli.stages.atomic import write_atomically
+from copgen_cli.sampling import LoadedModel, choose_batch_size, choose_model, load_model
+from copgen_cli.settings import Settings
+from copgen_cli.stages import write_atomically
 
 T = TypeVar("T")
 

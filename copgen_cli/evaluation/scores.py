@@ -10,12 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen_cli.evaluation.pictures import Pictures, PictureSet
-from copgen_cli.metrics import distributions, pairwise
-from copgen_cli.metrics.catalogue import NEED_FEATURES, QUANTITIES, Metric
-from copgen_cli.metrics.confidence import RESAMPLES, Estimate, Floats, Weights, draw_weights, weighted_mean
-from copgen_cli.metrics.features import FeatureNetwork, features_of, in_units_of_truth
-from copgen_cli.metrics.retrieval import closer_to_own, nearest
-from copgen_cli.metrics.sample_spread import block_means, coverage, diversity, layouts, mean_over_samples
+from copgen_cli.metrics import (
+    NEED_FEATURES,
+    QUANTITIES,
+    RESAMPLES,
+    Estimate,
+    FeatureNetwork,
+    Floats,
+    Metric,
+    Weights,
+    block_means,
+    closer_to_own,
+    coverage,
+    distributions,
+    diversity,
+    draw_weights,
+    features_of,
+    in_units_of_truth,
+    layouts,
+    mean_over_samples,
+    nearest,
+    pairwise,
+    weighted_mean,
+)
 
 CHANNELS = ("red", "green", "blue")
 

@@ -18,9 +18,17 @@ import numpy as np
 from copgen_cli.errors import UsageError
 from copgen_cli.inputs.names import modality_in, place_of
 from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture
-from copgen_cli.modalities.builtin import Modality, as_modality
-from copgen_cli.outputs.provenance import InputFile
-from copgen_cli.stages.atomic import hash_file
+from copgen_cli.modalities import Modality, as_modality
+from copgen_cli.stages import hash_file
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """What one condition was read from."""
+
+    path: str
+    sha256: str
+    """Of the file, or of the record's values in a store."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 _SPELLINGS = {
     spelling: modality

@@ -13,9 +13,12 @@ import numpy as np
 from PIL import Image
 
 from copgen_cli.errors import BrokenInputError, UsageError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.rasters.pictures import read_colour
+from copgen_cli.modalities import Modality
+from copgen_cli.rasters import read_colour
 from copgen_cli.records import Footprint
+
+Picture = np.ndarray
+"""(S, S, 3) uint8."""
 
 FORMATS = ("PNG", "WEBP", "JPEG", "TIFF")
 SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff"})

@@ -13,17 +13,13 @@ from typing import Any
 import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError, UsageError
-from copgen_cli.inputs.conditions import Files, Record, Source, View, match_names, view_picture
+from copgen_cli.inputs.conditions import Files, InputFile, Record, Source, View, match_names, view_picture
 from copgen_cli.inputs.pictures import Frame, read_picture
-from copgen_cli.latents.autoencoder_record import facts_of_tree
-from copgen_cli.latents.moments import read_moments
-from copgen_cli.latents.store import LatentStore
-from copgen_cli.latents.store_format import DATA_FILE
+from copgen_cli.latents import DATA_FILE, LatentStore, facts_of_tree, read_moments
 from copgen_cli.layout import Workspace, patches_beside, split_index
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.outputs.provenance import InputFile
-from copgen_cli.stages.atomic import hash_file
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model import ImageAutoencoder
+from copgen_cli.stages import hash_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli.errors import MismatchError
-from copgen_cli.stages.driver import settings_of
+from copgen_cli.stages import settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def facts_of_tree(moments: Path, named: str | None) -> AutoencoderFacts:
     """
     recorded = settings_of(moments, "encode")
     if recorded is None:
-        from copgen_cli.model.autoencoder import DEFAULT_ID, PUBLISHED_SCALE
+        from copgen_cli.model import DEFAULT_ID, PUBLISHED_SCALE
 
         return AutoencoderFacts(id_of(named or DEFAULT_ID), None, PUBLISHED_SCALE)
     facts = AutoencoderFacts.from_dict(recorded["autoencoder"])

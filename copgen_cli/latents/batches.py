@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.patches.cutting import PATCH
-from copgen_cli.patches.tree import PatchTree
-from copgen_cli.rasters.pictures import read_colour, read_grey
-from copgen_cli.stages.executors import Threads
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model import ImageAutoencoder
+from copgen_cli.patches import PATCH, PatchTree
+from copgen_cli.rasters import read_colour, read_grey
+from copgen_cli.stages import Threads
 
 READERS = 4
 """Threads that decode PNGs; Pillow lets go of the interpreter's lock while it does."""

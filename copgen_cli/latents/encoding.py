@@ -22,22 +22,27 @@ from copgen_cli.errors import MismatchError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, encode_batches, plan_batches
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Split
-from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
-from copgen_cli.model.devices import choose_device, choose_dtype
-from copgen_cli.patches.cutting import PATCH
-from copgen_cli.patches.tree import PatchTree
-from copgen_cli.stages.atomic import Place
-from copgen_cli.stages.driver import StageRun, settings_of
-from copgen_cli.stages.manifest import Journal, Outcome, Status
-from copgen_cli.stages.process_group import World, join_world, noticing_a_lost_process
-from copgen_cli.stages.work_items import Unit
+from copgen_cli.modalities import Split
+from copgen_cli.model import ImageAutoencoder, choose_device, choose_dtype, load_autoencoder
+from copgen_cli.patches import PATCH, PatchTree
+from copgen_cli.stages import (
+    Journal,
+    Outcome,
+    Place,
+    StageRun,
+    Status,
+    Unit,
+    World,
+    join_world,
+    noticing_a_lost_process,
+    settings_of,
+)
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.sections import EncodeSettings
+    from copgen_cli.settings import EncodeSettings
 
 
-STAGE = "encode"
+ENCODE = "encode"
 
 
 class Encoder:

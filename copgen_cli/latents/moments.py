@@ -10,8 +10,8 @@ import numpy as np
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Split
-from copgen_cli.patches.tree import PatchTree, fingerprint, read_tree
+from copgen_cli.modalities import Split
+from copgen_cli.patches import PatchTree, fingerprint, read_tree
 
 _HINT = "Encode the patch again: `copgen encode`."
 

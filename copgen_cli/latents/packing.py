@@ -20,14 +20,20 @@ from copgen_cli.latents.store import LatentStore
 from copgen_cli.latents.store_builder import StoreBuilder, store_bytes
 from copgen_cli.latents.store_format import DATA_FILE, LOCK_FILE, StoreMetadata
 from copgen_cli.layout import split_store
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.stages.atomic import WrittenFile, require_free_space
-from copgen_cli.stages.driver import StageRun
-from copgen_cli.stages.executors import Threads
-from copgen_cli.stages.manifest import Outcome, Status, units_file
-from copgen_cli.stages.work_items import Summary, Unit
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.stages import (
+    Outcome,
+    StageRun,
+    Status,
+    Summary,
+    Threads,
+    Unit,
+    WrittenFile,
+    require_free_space,
+    units_file,
+)
 
-STAGE = "pack"
+PACK = "pack"
 """Also of `copgen encode --to lmdb`: one record for one store, whichever command made it."""
 RECORDS_PER_UNIT = 256
 """In one transaction: 32 MB of float32 for four modalities."""
@@ -197,7 +203,7 @@ def pack(
     """Pack every split; the main process of a run calls it. A dry run only says what would be done."""
     plans = packing.plans(dtype)
     with StageRun(
-        STAGE,
+        PACK,
         output,
         settings={"dtype": dtype, **packing.settings()},
         inputs={"input_type": input_type},
@@ -231,7 +237,7 @@ def pack(
 
 def foreign_databases(output: Path) -> Iterator[Path]:
     """What lies in the places of stores and is none that can be read, or of which no finished run has left a record."""
-    recorded = units_file(output, STAGE).is_file()
+    recorded = units_file(output, PACK).is_file()
     for folder in (split_store(output, split) for split in Split):
         if (folder / DATA_FILE).is_file() and not (recorded and source_of(folder)):
             yield from (file for file in (folder / DATA_FILE, folder / LOCK_FILE) if file.is_file())

@@ -17,8 +17,8 @@ import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MissingInputError, UnknownNameError
 from copgen_cli.latents.store_format import DATA_FILE
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.patches.scenes import is_plain_name
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.patches import is_plain_name
 
 SHAPE = (8, 32, 32)
 """Of every modality; the databases do not say it."""

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError
 from copgen_cli.latents.store_check import check_tree
 from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 _environments: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
 # LMDB refuses to open a file twice in a process, so stores of one file share it; by process, device and inode

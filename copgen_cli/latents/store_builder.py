@@ -20,7 +20,7 @@ import numpy as np
 
 from copgen_cli.errors import BusyError, DiskFullError
 from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.stages.atomic import disk_full_is_an_error, free_space
+from copgen_cli.stages import disk_full_is_an_error, free_space
 
 PAGE = 4096
 """Bytes of a page of LMDB; a record takes whole pages."""

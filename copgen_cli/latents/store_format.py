@@ -19,7 +19,7 @@ from typing import Any
 
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"

@@ -19,15 +19,12 @@ from copgen_cli.latents.batches import EncodedBatch, PatchBatch, plan_batches, r
 from copgen_cli.latents.encoding import EncodeJob, Encoder, encode_share, help_encoding, open_encoder, share_with_all
 from copgen_cli.latents.packing import SplitPlan, as_stored, finish_store, note_failures, open_builder
 from copgen_cli.latents.store_builder import StoreBuilder
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.patches.tree import PatchTree, fingerprint, read_tree
-from copgen_cli.stages.atomic import Place, require_free_space
-from copgen_cli.stages.driver import PRIVATE_FOLDER, StageRun
-from copgen_cli.stages.manifest import Outcome
-from copgen_cli.stages.process_group import World
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.patches import PatchTree, fingerprint, read_tree
+from copgen_cli.stages import PRIVATE_FOLDER, Outcome, Place, StageRun, World, require_free_space
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.loading import EncodeSettings
+    from copgen_cli.settings import EncodeSettings
 
 
 @dataclass(frozen=True, slots=True)

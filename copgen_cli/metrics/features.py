@@ -16,7 +16,7 @@ from torch import Tensor
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.metrics.confidence import Floats
 from copgen_cli.metrics.extras import require
-from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
+from copgen_cli.model import ImageAutoencoder, load_autoencoder
 
 INCEPTION = "inception"
 BATCH = 16

@@ -9,7 +9,7 @@ import torch
 from copgen_cli.errors import CopgenError
 from copgen_cli.metrics.extras import require
 from copgen_cli.metrics.pairwise import Compare, Picture
-from copgen_cli.model.autoencoder import to_signed
+from copgen_cli.model import to_signed
 
 
 def load_lpips(device: str | torch.device = "cpu") -> Compare:

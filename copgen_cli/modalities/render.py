@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from copgen_cli.simulation.noise import Float32
-
 JPEG_QUALITY = 90
 Picture = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
 
 _SUN_AZIMUTH, _SUN_ALTITUDE = np.radians(315.0), np.radians(45.0)
 _FILTER_UP = 2  # a row is written as its difference to the row above

@@ -1,35 +1,10 @@
-"""The network and what is done with it: noise, sampling, weights on disk, training, the pipeline.
+"""The network and what is done with it, usable alone: tensors in, tensors out.
 
-The names below are the Python interface to latents. They are imported when first asked for, so that a light module of
-this package costs no more than itself.
+`transformer` is the joint denoiser, `diffusion` the forward process and the loss, `solvers` and `sampler` the way back
+(`sample_latents`), `autoencoder` pictures to latents and back, `checkpoint` and `weights` reading networks from files.
+Knows nothing of the command line, settings' loading, workspaces or Major TOM.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from copgen_cli.model.checkpoint import load_transformer
-    from copgen_cli.model.diffusion import denoising_loss
-    from copgen_cli.model.sampler import sample_latents
-    from copgen_cli.model.transformer import CopGenTransformer
-
-__all__ = ["CopGenTransformer", "denoising_loss", "load_transformer", "sample_latents"]
-
-_HOMES = {
-    "CopGenTransformer": "transformer",
-    "denoising_loss": "diffusion",
-    "load_transformer": "checkpoint",
-    "sample_latents": "sampler",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

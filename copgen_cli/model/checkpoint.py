@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.modalities.builtin import PUBLISHED, Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.weights import PUBLISHED_ID, WEIGHTS_NAME, find_weights, read_tensors
 from copgen_cli.records import Prediction

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.settings import TrainSettings
 
 BYTES_PER_PARAMETER = 4 * 5
 """Weights, gradients, two moments of Adam and the average, in float32."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from copgen_cli.errors import UsageError
 from copgen_cli.model.autoencoder import to_uint8
-from copgen_cli.rasters.pictures import EIGHT_BIT_MODES
+from copgen_cli.rasters import EIGHT_BIT_MODES
 
 Pictures = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarray | Tensor]
 """One picture or several: PIL; uint8 arrays (H, W), (H, W, 3) or (B, H, W, 3); tensors (3, H, W) or (B, 3, H, W),

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from copgen_cli.inputs.pictures import Frame
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.inputs import Frame, InputFile
+from copgen_cli.modalities import Modality
 from copgen_cli.outputs.pages import Painted, draw_page
-from copgen_cli.outputs.provenance import InputFile, Provenance, Recipe, samples_together
+from copgen_cli.outputs.provenance import Provenance, Recipe, samples_together
 from copgen_cli.outputs.spread import mean_picture, std_picture
-from copgen_cli.rasters.pictures import encode_png
+from copgen_cli.rasters import encode_png
 from copgen_cli.records import SampleRequest
 
 _HEADER = 8 + 4 + 4 + 13 + 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.records import Footprint
 
 

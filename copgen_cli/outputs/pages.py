@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from copgen_cli.inputs.conditions import Record
-from copgen_cli.inputs.pictures import Frame
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.inputs import Frame, Picture, Record
+from copgen_cli.modalities import Modality
 from copgen_cli.outputs.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
 from copgen_cli.outputs.spread import STD_GAIN, mean_picture, std_picture
 from copgen_cli.records import SampleRequest
-from copgen_cli.sampling.generation import Picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)

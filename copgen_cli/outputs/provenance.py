@@ -12,7 +12,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities.builtin import Modality, Role
+from copgen_cli.inputs import InputFile
+from copgen_cli.modalities import Modality, Role
 from copgen_cli.records import Ignored, SampleRequest, Solver
 
 KEY = "copgen"
@@ -115,15 +116,6 @@ class Recipe:
         if self.decoder != "autoencoder":
             parts.append("preview decoder")
         return " · ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """What one condition was read from."""
-
-    path: str
-    sha256: str
-    """Of the file, or of the record's values in a store."""
 
 
 @dataclass(frozen=True, slots=True)

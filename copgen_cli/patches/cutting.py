@@ -15,12 +15,11 @@ from PIL import Image
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches.georeferencing import footprint_of
-from copgen_cli.rasters.pictures import encode_png, read_colour, read_grey
+from copgen_cli.rasters import encode_png, read_colour, read_grey
 from copgen_cli.records import Footprint, Patch, Scene
-from copgen_cli.stages.atomic import Place
-from copgen_cli.stages.work_items import Result
+from copgen_cli.stages import Place, Result
 
 PATCH = 256
 """Side of a patch in pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from copgen_cli.archive.grid import FOOTPRINT_METRES, to_utm
+from copgen_cli.archive import FOOTPRINT_METRES, to_utm
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.records import Footprint, Product
 

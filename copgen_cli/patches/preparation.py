@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from copgen_cli.layout import split_index
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.modalities import Split
 from copgen_cli.patches.cutting import save_patches, windows
 from copgen_cli.patches.scenes import Subset, read_subset
 from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
 from copgen_cli.patches.table import patch_table
 from copgen_cli.records import Scene
-from copgen_cli.stages.atomic import Place, require_free_space
-from copgen_cli.stages.driver import StageRun
-from copgen_cli.stages.executors import local_executor
-from copgen_cli.stages.manifest import Outcome, Status
-from copgen_cli.stages.work_items import Unit
+from copgen_cli.stages import Outcome, Place, StageRun, Status, Unit, local_executor, require_free_space
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.sections import PrepareSettings
+    from copgen_cli.settings import PrepareSettings
 
 Cut = Unit[tuple[Scene, Split]]
 

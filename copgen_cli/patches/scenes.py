@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
-from copgen_cli.archive.grid import parse_cell
+from copgen_cli.archive import parse_cell
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
 from copgen_cli.layout import NO_PRODUCT, product_folder, subset_index
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.patches.georeferencing import footprint_of
 from copgen_cli.records import Product, Scene
 

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from copgen_cli.archive.grid import Cell, columns_of_row, parse_cell
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.archive import Cell, columns_of_row, parse_cell
+from copgen_cli.modalities import Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import io
 import math
 from collections.abc import Mapping
 
-from copgen_cli.archive.grid import FOOTPRINT_METRES, footprint, parse_cell
+from copgen_cli.archive import FOOTPRINT_METRES, footprint, parse_cell
 from copgen_cli.errors import CopgenError
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.modalities import Split
 
 MAP_FILE = "split_map.png"
 

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from copgen_cli.archive.grid import from_utm
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.archive import from_utm
+from copgen_cli.modalities import Modality
 from copgen_cli.patches.cutting import PATCH, PER_SIDE, Window, shift, windows
 from copgen_cli.patches.georeferencing import footprint_of, utm_of
 from copgen_cli.records import Footprint, Scene, patch_name

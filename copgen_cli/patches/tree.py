@@ -10,9 +10,8 @@ from pathlib import Path
 
 from copgen_cli.errors import MissingInputError
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.stages.atomic import hash_file
-from copgen_cli.stages.manifest import units_file
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.stages import hash_file, units_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,7 @@ from torch import nn
 
 from copgen_cli import __version__
 from copgen_cli.errors import BusyError, MismatchError
-from copgen_cli.model.autoencoder import fingerprint, read_autoencoder
-from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.weights import find_weights
+from copgen_cli.model import find_weights, fingerprint, load_transformer, read_autoencoder
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 from copgen_cli.pipeline.sources import Parts, find_parts
 from copgen_cli.records import Prediction

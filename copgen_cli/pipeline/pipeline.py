@@ -22,13 +22,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from copgen_cli.errors import UnknownNameError, UsageError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, reduction_of
-from copgen_cli.model.checkpoint import modalities_of
-from copgen_cli.model.pictures import Pictures, as_bytes, as_pil
-from copgen_cli.model.sampler import OnStep, SampleNoise, sample_latents
-from copgen_cli.model.solvers import make_scheduler
-from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.modalities import Modality
+from copgen_cli.model import (
+    CopGenTransformer,
+    ImageAutoencoder,
+    OnStep,
+    Pictures,
+    SampleNoise,
+    as_bytes,
+    as_pil,
+    draw_latents,
+    make_scheduler,
+    modalities_of,
+    reduction_of,
+    sample_latents,
+)
 from copgen_cli.pipeline.model_card import UNKNOWN_LICENSE, render_card
 from copgen_cli.pipeline.sources import find_parts
 from copgen_cli.records import Ignored, Solver

@@ -16,12 +16,18 @@ from diffusers import AutoencoderKL, SchedulerMixin
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import model_folder
-from copgen_cli.model.autoencoder import DEFAULT_ID, read_autoencoder
-from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.solvers import make_scheduler
-from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.model.weights import PUBLISHED_ID, WEIGHTS_NAME, fetch_from_hub
+from copgen_cli.model import (
+    BUNDLED_NAME,
+    DEFAULT_ID,
+    PUBLISHED_ID,
+    WEIGHTS_NAME,
+    CopGenTransformer,
+    bundled_folder,
+    fetch_from_hub,
+    load_transformer,
+    make_scheduler,
+    read_autoencoder,
+)
 
 INDEX_NAME = "model_index.json"
 

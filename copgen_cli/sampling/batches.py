@@ -10,8 +10,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from copgen_cli.errors import CopgenError
-from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.model import CopGenTransformer, ImageAutoencoder
 
 T = TypeVar("T")
 R = TypeVar("R")

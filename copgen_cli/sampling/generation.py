@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.inputs.conditions import View
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, draw_latents, to_uint8
-from copgen_cli.model.sampler import OnStep, SampleNoise, sample_latents, sample_noise
-from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.inputs import Picture, View
+from copgen_cli.modalities import Modality
+from copgen_cli.model import (
+    CopGenTransformer,
+    ImageAutoencoder,
+    OnStep,
+    SampleNoise,
+    draw_latents,
+    sample_latents,
+    sample_noise,
+    to_uint8,
+)
 from copgen_cli.records import Ignored, SampleRequest
-
-Picture = np.ndarray
-"""(S, S, 3) uint8."""
 
 
 class Decoder(Protocol):

@@ -12,11 +12,9 @@ from typing import Any
 
 from copgen_cli import __version__
 from copgen_cli.errors import CopgenError
-from copgen_cli.outputs.provenance import FORMAT
+from copgen_cli.outputs import FORMAT
 from copgen_cli.sampling.run import Job, Step
-from copgen_cli.stages.driver import StageRun
-from copgen_cli.stages.manifest import Outcome, Status, read_outcomes
-from copgen_cli.stages.work_items import Summary
+from copgen_cli.stages import Outcome, StageRun, Status, Summary, read_outcomes
 
 NAME = "samples.json"
 

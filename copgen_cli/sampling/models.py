@@ -11,13 +11,10 @@ import torch
 from torch import nn
 
 from copgen_cli.layout import model_folder, run_folder
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-from copgen_cli.model.checkpoint import modalities_of
-from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.pipeline.sources import INDEX_NAME, find_parts
-from copgen_cli.settings.presets import Preset
+from copgen_cli.modalities import Modality
+from copgen_cli.model import BUNDLED_NAME, CopGenTransformer, ImageAutoencoder, bundled_folder, modalities_of
+from copgen_cli.pipeline import INDEX_NAME, find_parts
+from copgen_cli.settings import Preset
 
 
 @dataclass(frozen=True, slots=True)

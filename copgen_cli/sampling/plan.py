@@ -10,14 +10,20 @@ from pathlib import Path
 import torch
 
 from copgen_cli.errors import UsageError
-from copgen_cli.inputs.conditions import Nothing, Source, open_pictures
-from copgen_cli.inputs.pictures import SUFFIXES, Frame, advice_on_scale
-from copgen_cli.inputs.records import choose_data, open_data, table_of
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, load_preview_decoder
-from copgen_cli.model.devices import choose_dtype
-from copgen_cli.outputs.georeferencing import Places, read_places
-from copgen_cli.outputs.provenance import Recipe
+from copgen_cli.inputs import (
+    SUFFIXES,
+    Frame,
+    Nothing,
+    Source,
+    advice_on_scale,
+    choose_data,
+    open_data,
+    open_pictures,
+    table_of,
+)
+from copgen_cli.modalities import Modality
+from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, choose_dtype, load_preview_decoder
+from copgen_cli.outputs import Places, Recipe, read_places
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
 from copgen_cli.sampling.generation import Decoder, Painter
@@ -25,7 +31,7 @@ from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
 from copgen_cli.sampling.request import Wishes, check_wishes
 from copgen_cli.sampling.roles import check_known
 from copgen_cli.sampling.run import Job, SaveAs
-from copgen_cli.settings.loading import Settings
+from copgen_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
 TINY = "tiny"

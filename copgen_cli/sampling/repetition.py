@@ -11,19 +11,16 @@ import torch
 from PIL import Image
 
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
-from copgen_cli.inputs.conditions import Record, Source, parse_inputs
-from copgen_cli.inputs.pictures import Frame
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.devices import choose_device, choose_dtype
-from copgen_cli.outputs.files import Drawing, draw_grid_page, draw_pictures, sample_ids
-from copgen_cli.outputs.pages import Painted
-from copgen_cli.outputs.provenance import Provenance, read_provenance
-from copgen_cli.sampling.generation import Painter, Picture, Task
+from copgen_cli.inputs import Frame, Picture, Record, Source, parse_inputs
+from copgen_cli.modalities import Modality
+from copgen_cli.model import choose_device, choose_dtype
+from copgen_cli.outputs import Drawing, Painted, Provenance, draw_grid_page, draw_pictures, read_provenance, sample_ids
+from copgen_cli.sampling.generation import Painter, Task
 from copgen_cli.sampling.models import load_model
 from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
 from copgen_cli.sampling.request import Wishes
 from copgen_cli.sampling.run import Job, SaveAs, assemble
-from copgen_cli.stages.atomic import write_atomically
+from copgen_cli.stages import write_atomically
 
 
 @dataclass(frozen=True, slots=True)

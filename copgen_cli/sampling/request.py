@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copgen_cli.errors import UsageError
-from copgen_cli.inputs.conditions import parse_inputs
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.inputs import parse_inputs
+from copgen_cli.modalities import Modality
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.roles import choose_roles
-from copgen_cli.settings.loading import Settings
+from copgen_cli.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

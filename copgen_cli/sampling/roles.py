@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities.builtin import Modality, Role, parse_modalities
+from copgen_cli.modalities import Modality, Role, parse_modalities
 
 
 def choose_roles(condition: str | None, generate: str | None, given: Iterable[Modality]) -> dict[Modality, Role]:

@@ -20,22 +20,35 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 
 from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
-from copgen_cli.inputs.conditions import Record, Source
-from copgen_cli.inputs.pictures import Frame
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.outputs.files import Drawing, draw_grid_page, draw_pictures, page_path, sample_ids
-from copgen_cli.outputs.georeferencing import Places, map_note
-from copgen_cli.outputs.pages import Painted, records_per_page
-from copgen_cli.outputs.provenance import Recipe
+from copgen_cli.inputs import Frame, Picture, Record, Source
+from copgen_cli.modalities import Modality
+from copgen_cli.outputs import (
+    Drawing,
+    Painted,
+    Places,
+    Recipe,
+    draw_grid_page,
+    draw_pictures,
+    map_note,
+    page_path,
+    records_per_page,
+    sample_ids,
+)
 from copgen_cli.sampling.batches import in_batches
-from copgen_cli.sampling.generation import Painter, Picture, Task
+from copgen_cli.sampling.generation import Painter, Task
 from copgen_cli.sampling.progress import Tell, tell_while
-from copgen_cli.stages.atomic import Place
-from copgen_cli.stages.driver import StageRun
-from copgen_cli.stages.executors import Threads
-from copgen_cli.stages.manifest import Journal, Outcome, Status, read_header
-from copgen_cli.stages.process_group import World, noticing_a_lost_process
-from copgen_cli.stages.work_items import Unit
+from copgen_cli.stages import (
+    Journal,
+    Outcome,
+    Place,
+    StageRun,
+    Status,
+    Threads,
+    Unit,
+    World,
+    noticing_a_lost_process,
+    read_header,
+)
 
 READERS = 2
 

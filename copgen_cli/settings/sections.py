@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.records import (
     SCHEDULE_STEPS,
     LearningRateDecay,

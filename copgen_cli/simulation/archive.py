@@ -19,15 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from copgen_cli.archive.grid import footprint, parse_cell
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.archive import footprint, parse_cell
+from copgen_cli.modalities import Modality
 from copgen_cli.simulation.products import REAL_GAPS, Gaps, Row, rows_of_cell
 from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days, highest_sun
-from copgen_cli.stages.atomic import Place, WrittenFile
-from copgen_cli.stages.driver import StageRun
-from copgen_cli.stages.executors import local_executor
-from copgen_cli.stages.manifest import Status, units_file
-from copgen_cli.stages.work_items import Result, Unit
+from copgen_cli.stages import Place, Result, StageRun, Status, Unit, WrittenFile, local_executor, units_file
 
 CELLS_PER_PART = 8
 STAGE = "simulate"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from copgen_cli.archive.grid import FOOTPRINT_METRES, Footprint, from_utm
+from copgen_cli.archive import FOOTPRINT_METRES, Footprint, from_utm
 from copgen_cli.simulation.noise import Float32, Float64, key_of, resized, sphere_noise
 
 LAPSE_RATE = 0.0065

@@ -8,17 +8,18 @@ clouds above ten percent, swath edges, dates before 2017, and `EPSG:EPSG:32633`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from copgen_cli.archive.grid import FOOTPRINT_METRES, Footprint, from_utm, to_utm
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.modalities.render import as_jpeg, as_png, elevation_picture, hillshade
-from copgen_cli.simulation.geotiff import geotiff, optical_bands, radar_bands
-from copgen_cli.simulation.noise import generator_of
+from copgen_cli.archive import FOOTPRINT_METRES, Footprint, from_utm, to_utm
+from copgen_cli.modalities import Modality, Picture, as_jpeg, as_png, elevation_picture, hillshade
+from copgen_cli.rasters import encode_geotiff
+from copgen_cli.simulation.noise import generator_of, resized
 from copgen_cli.simulation.optical import OpticalPass
 from copgen_cli.simulation.radar import RadarPass
 from copgen_cli.simulation.world import (
@@ -31,6 +32,12 @@ from copgen_cli.simulation.world import (
     view_optical,
     view_radar,
 )
+
+STAND_IN_SIZE = 48
+"""Pixels a side of the stand-in for a 10 m band; 20 m and 60 m bands have a half and a sixth."""
+
+_SIXTY_METRES, _TWENTY_METRES = {"B01", "B09", "B10"}, {"B05", "B06", "B07", "B8A", "B11", "B12"}
+_OF_COLOURS = {"B01": (0.0, 0.1, 0.9), "B02": (0, 0, 1), "B03": (0, 1, 0), "B04": (1, 0, 0), "B05": (0.7, 0.6, 0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ def _optical_rows(truth: Truth, visit: OpticalPass, seed: int, bands: bool) -> l
             "geometry": _point(truth.place),
         }
         stand_ins: dict[str, str | bytes | None] = (
-            {} if not bands else dict(optical_bands(picture, source.facts.bands, truth.place))
+            {} if not bands else dict(_optical_bands(picture, source.facts.bands, truth.place))
         )
         rows.append(
             Row(source, about, _named(truth, product, visit.when) | {"thumbnail": as_jpeg(picture)} | stand_ins)
@@ -132,7 +139,7 @@ def _radar_row(truth: Truth, visit: RadarPass, place: Footprint, seed: int, band
         "nodata": visit.nodata,
         "orbit_state": "ascending" if visit.ascending else "descending",
     }
-    stand_ins: dict[str, str | bytes | None] = {} if not bands else dict(radar_bands(picture, place))
+    stand_ins: dict[str, str | bytes | None] = {} if not bands else dict(_radar_bands(picture, place))
     return Row(Modality.S1RTC, about, _named(truth, product, visit.when) | {"thumbnail": as_png(picture)} | stand_ins)
 
 
@@ -146,7 +153,7 @@ def _elevation_row(truth: Truth, bands: bool) -> Row:
         "grid_cell": truth.cell.name,
         "thumbnail": as_png(hillshade(truth.height)),
         "compressed": as_png(elevation_picture(truth.height)),
-        "DEM": geotiff(truth.height, truth.place, nodata=-32767) if bands else None,
+        "DEM": _raster(truth.height, truth.place, nodata=-32767) if bands else None,
     }
     return Row(Modality.DEM, about, data)
 
@@ -203,3 +210,35 @@ def _compact(when: datetime) -> str:
 def _point(place: Footprint) -> bytes:
     """The centre as a little-endian WKB point."""
     return struct.pack("<BIdd", 1, 1, place.centre_lon, place.centre_lat)
+
+
+def _optical_bands(picture: Picture, names: Sequence[str], place: Footprint) -> dict[str, bytes]:
+    """Small stand-ins for raw Sentinel-2 bands: numbers behind a true-colour picture, others mixed from them."""
+    colours = np.stack([resized(picture[..., band].astype(np.float32), STAND_IN_SIZE) for band in range(3)])
+    numbers = 10_000 * (colours / (255 * 1.3)) ** (1 / 0.6)  # the tone curve of the thumbnail, backwards
+    bands = {}
+    for name in names:
+        if name == "cloud_mask":
+            bands[name] = _raster((numbers.min(axis=0) > 4_000).astype(np.uint8), place)
+            continue
+        size = STAND_IN_SIZE // (6 if name in _SIXTY_METRES else 2 if name in _TWENTY_METRES else 1)
+        mixed = np.tensordot(np.array(_OF_COLOURS.get(name, (0.3, 2.2, -0.4))), numbers, axes=1)
+        shrunk = resized(mixed.astype(np.float32), size)
+        bands[name] = _raster(np.clip(shrunk, 0, 65_535).astype(np.uint16), place, nodata=0)
+    return bands
+
+
+def _radar_bands(picture: Picture, place: Footprint) -> dict[str, bytes]:
+    """Small stand-ins for VV and VH, linear power, behind a false-colour picture."""
+    bands = {}
+    for name, channel, low in (("vv", 0, -25.0), ("vh", 2, -32.0)):
+        level = resized(picture[..., channel].astype(np.float32), STAND_IN_SIZE) * (35 / 255) + low
+        bands[name] = _raster((10 ** (level / 10)).astype(np.float32), place, nodata=-32768)
+    return bands
+
+
+def _raster(raster: NDArray[np.generic], place: Footprint, nodata: int | None = None) -> bytes:
+    """A raster (n, n) over a footprint, as a GeoTIFF."""
+    pixel = FOOTPRINT_METRES / raster.shape[0]
+    transform = (pixel, 0.0, place.west, 0.0, -pixel, place.north)
+    return encode_geotiff(raster, epsg=place.epsg, transform=transform, nodata=nodata)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from scipy import ndimage
 
-from copgen_cli.archive.grid import (
+from copgen_cli.archive import (
     FOOTPRINT_METRES,
     Cell,
     Footprint,
@@ -25,7 +25,7 @@ from copgen_cli.archive.grid import (
     parse_cell,
 )
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities.render import Picture, false_colour, hillshade, true_colour
+from copgen_cli.modalities import Picture, false_colour, hillshade, true_colour
 from copgen_cli.simulation.atmosphere import Air, at_top_of_atmosphere, clouds_over, sun_at, veiled
 from copgen_cli.simulation.climate import climate_of, land_of, points_of
 from copgen_cli.simulation.landcover import LandCover, cover_height, land_cover_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError, DiskFullError
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 1 << 20
 
 
@@ -149,13 +150,27 @@ def write_atomically(file: Path, data: bytes) -> None:
 
 @contextmanager
 def disk_full_is_an_error(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" inside the block into a DiskFullError that names `path`."""
+    """Turn "no space left", "quota exceeded" and "file too large" inside the block into a DiskFullError.
+
+    Args:
+        path: what was to be written; the message names it.
+        needed: bytes, where they are known.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _number_told_by(error)
+        if number not in DISK_FULL:
             raise
         raise DiskFullError(path, needed=needed, free=free_space(path)) from error
+
+
+def _number_told_by(error: Exception) -> int | None:
+    """The number of a system's error that safetensors tells in its text alone."""
+    from safetensors import SafetensorError
+
+    number = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+    return int(number[1]) if number else None
 
 
 def require_free_space(folder: Path, needed: int) -> None:

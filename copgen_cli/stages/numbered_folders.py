@@ -6,26 +6,22 @@ step-00000010/          what `fill` wrote, and manifest.json with the size and S
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from safetensors import SafetensorError
-
-from copgen_cli.errors import BrokenInputError, DiskFullError
+from copgen_cli.errors import BrokenInputError
+from copgen_cli.stages.atomic import disk_full_is_an_error
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 22
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -171,15 +167,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def disk_full_is_an_error(target: Path) -> Iterator[None]:
-    """Raises DiskFullError, which names `target`, in place of what libraries raise where there is no room."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:  # the latter tells the number in its text alone
-        number = re.search(r"os error (\d+)", str(error))
-        if getattr(error, "errno", int(number[1]) if number else None) not in _FULL:
-            raise
-        raise DiskFullError(target) from error

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import draw_latents
-from copgen_cli.model.diffusion import PUBLISHED_LAW, TimestepLaw, draw_timesteps
+from copgen_cli.modalities import Modality
+from copgen_cli.model import PUBLISHED_LAW, TimestepLaw, draw_latents, draw_timesteps
 
 
 class Moments(Protocol):

@@ -12,11 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.solvers import make_scheduler
-from copgen_cli.pipeline.pipeline import CopGenPipeline
-from copgen_cli.stages.numbered_folders import MANIFEST, disk_full_is_an_error
+from copgen_cli.model import ImageAutoencoder, load_transformer, make_scheduler
+from copgen_cli.pipeline import CopGenPipeline
+from copgen_cli.stages import MANIFEST, disk_full_is_an_error
 
 MADE_FROM = "copgen_export.json"
 """What an exported model says of the checkpoint that it came from."""

@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 
 from copgen_cli.errors import CopgenError, NotFiniteError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.diffusion import denoising_loss_parts
+from copgen_cli.modalities import Modality
+from copgen_cli.model import denoising_loss_parts
 from copgen_cli.records import StopReason, TrainReport, ValidationReport
-from copgen_cli.settings.sections import TrainSettings
-from copgen_cli.stages.numbered_folders import prune, step_folder
-from copgen_cli.stages.process_group import World, gradients_stay_here, noticing_a_lost_process
+from copgen_cli.settings import TrainSettings
+from copgen_cli.stages import World, gradients_stay_here, noticing_a_lost_process, prune, step_folder
 from copgen_cli.training.data_order import DrawnSamples, Plan, TrainBatch, load_batches
 from copgen_cli.training.optimisers import ema_decay, gradient_norm, learning_rate, scale_gradients
 from copgen_cli.training.state import Identity, TrainState, save_state

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli.records import TrainReport
-from copgen_cli.stages.numbered_folders import disk_full_is_an_error
+from copgen_cli.stages import disk_full_is_an_error
 
 _MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import MismatchError, UsageError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.checkpoint import load_transformer, modalities_of
-from copgen_cli.model.diffusion import prediction_of
-from copgen_cli.model.transformer import CopGenTransformer, initialise
+from copgen_cli.modalities import Modality
+from copgen_cli.model import CopGenTransformer, initialise, load_transformer, modalities_of, prediction_of
 from copgen_cli.records import LatentSpec, PositionStart, Prediction
-from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.settings import TrainSettings
 from copgen_cli.training.data_order import derive_seed
 
 _LONGEST = 100.0  # ratio of the longest to the shortest wavelength of starting positions

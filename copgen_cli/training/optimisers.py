@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from copgen_cli.model.transformer import Block
+from copgen_cli.model import Block
 from copgen_cli.records import LearningRateDecay, Optimizer
-from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.settings import TrainSettings
 
 
 def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -13,12 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from copgen_cli import __version__
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.autoencoder import ImageAutoencoder, to_uint8
-from copgen_cli.model.sampler import SampleNoise, sample_latents
-from copgen_cli.outputs.grids import Block, Line, draw_grid
-from copgen_cli.outputs.provenance import synthetic_text
-from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.modalities import Modality
+from copgen_cli.model import ImageAutoencoder, SampleNoise, sample_latents, to_uint8
+from copgen_cli.outputs import Block, Line, draw_grid, synthetic_text
+from copgen_cli.settings import TrainSettings
 from copgen_cli.training.data_order import DrawnSamples
 from copgen_cli.training.loop import autocast
 from copgen_cli.training.state import TrainState

@@ -9,9 +9,8 @@ from typing import Any
 
 from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.records import LearningRateDecay
-from copgen_cli.settings.sections import TrainSettings
-from copgen_cli.stages.numbered_folders import Passed, list_checkpoints, must_be_whole, newest_whole, step_of
-from copgen_cli.stages.process_group import World
+from copgen_cli.settings import TrainSettings
+from copgen_cli.stages import Passed, World, list_checkpoints, must_be_whole, newest_whole, step_of
 from copgen_cli.training.state import read_facts
 
 PASSES_ON = (

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from copgen_cli import console, launching
 from copgen_cli.errors import BusyError, CopgenError, MismatchError, MissingInputError, UsageError
-from copgen_cli.latents.store import LatentStore
+from copgen_cli.latents import LatentStore
 from copgen_cli.layout import (
     checkpoints_folder,
     metrics_file,
@@ -26,24 +26,26 @@ from copgen_cli.layout import (
     run_lock,
     split_store,
 )
-from copgen_cli.modalities.builtin import Split
-from copgen_cli.model.autoencoder import ImageAutoencoder, load_autoencoder
-from copgen_cli.model.bundled import BUNDLED_NAME
-from copgen_cli.model.devices import choose_device, choose_training_dtype
-from copgen_cli.model.memory import estimate_bytes
+from copgen_cli.modalities import Split
+from copgen_cli.model import (
+    BUNDLED_NAME,
+    ImageAutoencoder,
+    choose_device,
+    choose_training_dtype,
+    estimate_bytes,
+    load_autoencoder,
+)
 from copgen_cli.records import LatentSpec, StopReason, TrainReport
-from copgen_cli.stages.numbered_folders import remove_leftovers, step_folder
-from copgen_cli.stages.process_group import World, join_world
+from copgen_cli.stages import World, join_world, remove_leftovers, step_folder
 from copgen_cli.training.export import export_model, is_exported, put_right
-from copgen_cli.training.loop import Run
-from copgen_cli.training.loop import train as take_steps
+from copgen_cli.training.loop import Run, train as take_steps
 from copgen_cli.training.metrics_log import Metrics, metrics_of
 from copgen_cli.training.preview import Preview
 from copgen_cli.training.resumption import find_resumption, named_checkpoint
 from copgen_cli.training.setup import Prepared, check_amounts, prepare_run
 
 if TYPE_CHECKING:
-    from copgen_cli.settings.sections import TrainSettings
+    from copgen_cli.settings import TrainSettings
 
 
 def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool, json: bool) -> int:

@@ -10,15 +10,21 @@ from typing import Any, Literal
 import torch
 
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.checkpoint import load_transformer, modalities_of
-from copgen_cli.model.devices import warn_of_imitation
-from copgen_cli.model.diffusion import TimestepLaw, denoising_loss_parts, prediction_of
-from copgen_cli.model.memory import choose_micro_batch, shrink_until_it_fits
-from copgen_cli.model.transformer import CopGenTransformer
+from copgen_cli.modalities import Modality
+from copgen_cli.model import (
+    CopGenTransformer,
+    TimestepLaw,
+    choose_micro_batch,
+    denoising_loss_parts,
+    load_transformer,
+    modalities_of,
+    prediction_of,
+    shrink_until_it_fits,
+    warn_of_imitation,
+)
 from copgen_cli.records import LatentSpec, Optimizer, Prediction, ValidationReport
-from copgen_cli.settings.sections import TrainSettings
-from copgen_cli.stages.process_group import World, gradients_stay_here
+from copgen_cli.settings import TrainSettings
+from copgen_cli.stages import World, gradients_stay_here
 from copgen_cli.training.data_order import DrawnSamples, MomentsDataset
 from copgen_cli.training.loop import Run, Validate, autocast
 from copgen_cli.training.new_network import make_network

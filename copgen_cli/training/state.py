@@ -22,12 +22,10 @@ from torch import Tensor, nn
 
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.model.weights import WEIGHTS_NAME
+from copgen_cli.model import WEIGHTS_NAME, CopGenTransformer
 from copgen_cli.records import Prediction
-from copgen_cli.settings.sections import TrainSettings
-from copgen_cli.stages.numbered_folders import write_folder
-from copgen_cli.stages.process_group import World
+from copgen_cli.settings import TrainSettings
+from copgen_cli.stages import World, write_folder
 from copgen_cli.training.optimisers import AveragedWeights, LossScale, make_optimizer
 
 FORMAT = 1

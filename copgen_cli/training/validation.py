@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from copgen_cli.modalities.builtin import Modality
-from copgen_cli.model.diffusion import SCHEDULE, denoising_loss_parts
+from copgen_cli.modalities import Modality
+from copgen_cli.model import SCHEDULE, denoising_loss_parts
 from copgen_cli.records import ValidationReport
 from copgen_cli.training.data_order import DrawnSamples, Slot
 from copgen_cli.training.state import TrainState

@@ -53,7 +53,7 @@ def read_part(file: Path) -> None:
     from copgen_cli.archive.opening import FolderFile
     from copgen_cli.archive.parquet_ranges import PartReader
     from copgen_cli.archive.remote import Traffic
-    from copgen_cli.archive.thumbnails import check_thumbnail
+    from copgen_cli.rasters.integrity import check_thumbnail
 
     part = PartReader(FolderFile(file, Traffic()), file.name)
     value = part.read_row(1, [name for name in ("grid_cell", "thumbnail") if name in part.columns])["thumbnail"]
@@ -73,7 +73,7 @@ def read_index(file: Path) -> None:
 
 
 def read_thumbnail(file: Path) -> None:
-    from copgen_cli.archive.thumbnails import check_thumbnail
+    from copgen_cli.rasters.integrity import check_thumbnail
 
     check_thumbnail(file.read_bytes(), "a thumbnail")
 

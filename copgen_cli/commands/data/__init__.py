@@ -1,1 +1,1 @@
-"""."""
+"""Commands that get and prepare data."""

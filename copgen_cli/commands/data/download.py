@@ -22,8 +22,8 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.archive.download import Download
-    from copgen_cli.settings.loading import Settings
+    from copgen_cli.archive import Download
+    from copgen_cli.settings import Settings
 
 FROM_SETTINGS = "from settings"
 FROM_REGION = "from the region"
@@ -96,9 +96,9 @@ def download(
 
     Example:  copgen download --region rome
     """
-    from copgen_cli.archive.download import Download
+    from copgen_cli.archive import Download
     from copgen_cli.errors import UsageError
-    from copgen_cli.modalities.builtin import in_index_order
+    from copgen_cli.modalities import in_index_order
 
     if bbox is not None and (region is not None or subset_name is None):
         raise UsageError("--bbox goes with --subset-name, not with --region.", hint="Add --subset-name NAME.")
@@ -132,7 +132,7 @@ def download(
 
 def _settings(context: typer.Context, name: str | None, *, of_region: dict[str, Any], **options: Any) -> Settings:
     """All settings, with what was given for the region laid over what is known of it."""
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.settings import load_settings
 
     if of_region["bbox"] is None:
         known = load_settings(config_file(context), region=name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from copgen_cli import console
+from copgen_cli.commands.data.pack import report_packed
 from copgen_cli.layout import moments_beside, store_beside
 from copgen_cli.options import (
     DataDirOption,
@@ -24,7 +25,7 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.latents.store_parts import PatchPacking
+    from copgen_cli.latents import PatchPacking
 
 
 def encode(
@@ -62,18 +63,15 @@ def encode(
 
     Example:  copgen encode --region rome --batch-size 64
     """
-    from copgen_cli.latents.encoding import STAGE
-    from copgen_cli.latents.packing import STAGE as PACKING
-    from copgen_cli.latents.packing import pack
-    from copgen_cli.latents.store_parts import open_patches
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.latents import ENCODE, PACK, open_patches, pack
+    from copgen_cli.settings import load_settings
 
     options = {"vae": vae, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
     settings = load_settings(config_file(context), region=region, data_dir=data_dir, encode=options)
     straight = settings.encode.to == "lmdb"
     source = path or settings.workspace.patches
     output = output_dir or (store_beside(source) if straight else moments_beside(source))
-    patches = open_patches(source, output, PACKING if straight else STAGE, settings.encode, overwrite=overwrite)
+    patches = open_patches(source, output, PACK if straight else ENCODE, settings.encode, overwrite=overwrite)
     if not patches.world.is_main:
         if not dry_run:
             patches.help()
@@ -89,22 +87,22 @@ def encode(
         dry_run=dry_run,
         draw=console.track_counts,
     )
-    raise typer.Exit(console.report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
+    raise typer.Exit(report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
 
 
 def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
-    from copgen_cli.latents.encoding import STAGE, encode_to_files, units_of
-    from copgen_cli.patches.tree import unrecorded_files
-    from copgen_cli.stages.driver import StageRun
+    from copgen_cli.latents import ENCODE, encode_to_files, units_of
+    from copgen_cli.patches import unrecorded_files
+    from copgen_cli.stages import StageRun
 
     tree, encoder = patches.tree, patches.encoder
     with StageRun(
-        STAGE,
+        ENCODE,
         output,
         settings={"modalities": list(tree.modalities), **encoder.settings()},
         overwrite=overwrite,
         prune=True,
-        strangers=partial(unrecorded_files, suffix=".npy", stage=STAGE),
+        strangers=partial(unrecorded_files, suffix=".npy", stage=ENCODE),
         dry_run=dry_run,
     ) as run:
         units = units_of(tree)

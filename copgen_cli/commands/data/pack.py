@@ -10,7 +10,7 @@ import typer
 from copgen_cli import console
 from copgen_cli.errors import UsageError
 from copgen_cli.layout import split_store, store_beside
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.modalities import Split
 from copgen_cli.options import (
     DataDirOption,
     DryRunOption,
@@ -23,8 +23,8 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.latents.packing import Packing
-    from copgen_cli.settings.loading import Settings
+    from copgen_cli.latents import Forecast, Packed, Packing
+    from copgen_cli.settings import Settings
 
 
 def pack(
@@ -64,8 +64,8 @@ def pack(
 
     Example:  copgen pack --region rome --dtype float16
     """
-    from copgen_cli.latents.packing import pack as pack_all
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.latents import pack as pack_all
+    from copgen_cli.settings import load_settings
 
     options = {"input_type": input_type, "dtype": dtype}
     settings = load_settings(config_file(context), region=region, data_dir=data_dir, pack=options, encode={"vae": vae})
@@ -93,14 +93,11 @@ def pack(
         dry_run=dry_run,
         draw=console.track_counts,
     )
-    raise typer.Exit(console.report_packed(packed, did="Packed", would="Would pack", json=json))
+    raise typer.Exit(report_packed(packed, did="Packed", would="Would pack", json=json))
 
 
 def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
-    from copgen_cli.latents.autoencoder_record import facts_of_tree
-    from copgen_cli.latents.moments import NpyMoments
-    from copgen_cli.latents.packing import MomentPacking
-    from copgen_cli.latents.published_store import PublishedStore
+    from copgen_cli.latents import MomentPacking, NpyMoments, PublishedStore, facts_of_tree
 
     moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
     return MomentPacking(moments, facts_of_tree(source, vae))
@@ -108,12 +105,25 @@ def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
 
 def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:
     """None in a process that only helped another one, which packs."""
-    from copgen_cli.latents.packing import STAGE
-    from copgen_cli.latents.store_parts import open_patches
+    from copgen_cli.latents import PACK, open_patches
 
-    patches = open_patches(source, output, STAGE, settings.encode, overwrite=overwrite)
+    patches = open_patches(source, output, PACK, settings.encode, overwrite=overwrite)
     if patches.world.is_main:
         return patches
     if not dry_run:
         patches.help()
     return None
+
+
+def report_packed(packed: Packed | Forecast, *, did: str, would: str, json: bool) -> int:
+    """Print what was packed or would be, under the title that fits; returns the exit code."""
+    from dataclasses import asdict
+
+    from copgen_cli.latents import Forecast
+
+    if isinstance(packed, Forecast):
+        console.forecast(would, json=json, **asdict(packed))
+        return 0
+    records = {f"{split}_records": count for split, count in packed.records.items()}
+    console.report(did, packed.summary, json=json, **records)
+    return packed.summary.exit_code

@@ -11,7 +11,7 @@ import typer
 
 from copgen_cli import console
 from copgen_cli.layout import Workspace
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.modalities import Split
 from copgen_cli.options import (
     DataDirOption,
     DryRunOption,
@@ -60,11 +60,16 @@ def prepare(
 
     Example:  copgen prepare --region rome
     """
-    from copgen_cli.patches.preparation import cut_cells, plan_patches, write_map, write_tables
-    from copgen_cli.patches.split_map import require_matplotlib
-    from copgen_cli.patches.tree import unrecorded_files
-    from copgen_cli.settings.loading import load_settings
-    from copgen_cli.stages.driver import StageRun
+    from copgen_cli.patches import (
+        cut_cells,
+        plan_patches,
+        require_matplotlib,
+        unrecorded_files,
+        write_map,
+        write_tables,
+    )
+    from copgen_cli.settings import load_settings
+    from copgen_cli.stages import StageRun
 
     options = {"train_ratio": train_ratio, "seed": seed, "split_block": split_block}
     options |= {"center_crop": center_crop, "workers": workers}

@@ -58,10 +58,8 @@ def simulate(
     then:  copgen download --region rome --endpoint file://$PWD/earth
     """
     from copgen_cli.errors import UsageError
-    from copgen_cli.settings.loading import load_settings
-    from copgen_cli.simulation.archive import write_archive
-    from copgen_cli.simulation.products import REAL_GAPS
-    from copgen_cli.simulation.world import cells_of_region, days_between
+    from copgen_cli.settings import load_settings
+    from copgen_cli.simulation import REAL_GAPS, cells_of_region, days_between, write_archive
 
     if bbox is not None and region is not None:
         raise UsageError("--bbox and --region both say where.", hint="Give one of them.")

@@ -1,1 +1,1 @@
-"""."""
+"""Commands that make and inspect models."""

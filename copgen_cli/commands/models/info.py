@@ -32,7 +32,7 @@ def info(context: typer.Context, json: JsonOption = False) -> None:
     import sys
     from pathlib import Path
 
-    from copgen_cli.settings.loading import DEFAULT_FILE, load_settings
+    from copgen_cli.settings import DEFAULT_FILE, load_settings
 
     settings = load_settings(config_file(context))
     file = config_file(context) or DEFAULT_FILE

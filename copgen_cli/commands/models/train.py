@@ -25,7 +25,7 @@ from copgen_cli.options import (
     config_file,
     modality_names,
 )
-from copgen_cli.settings.presets import Preset
+from copgen_cli.settings import Preset
 
 SETTINGS = "from settings"
 
@@ -130,7 +130,7 @@ def train(
     """
     from copgen_cli import launching
     from copgen_cli.layout import run_folder
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.settings import load_settings
     from copgen_cli.training import run as training_run
 
     chosen = {

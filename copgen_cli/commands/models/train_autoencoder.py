@@ -20,7 +20,7 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.modalities.builtin import Modality, Split
+    from copgen_cli.modalities import Modality, Split
 
 
 def train_autoencoder(
@@ -69,13 +69,11 @@ def train_autoencoder(
     Exit code 3 says that --max-time was up before the last update.
     """
     from copgen_cli import launching
-    from copgen_cli.autoencoding import recipe as training
-    from copgen_cli.autoencoding.state import finished_steps
+    from copgen_cli.autoencoding import finished_steps, recipe as training
     from copgen_cli.layout import run_folder
-    from copgen_cli.modalities.builtin import Split
-    from copgen_cli.model.autoencoder import load_autoencoder
-    from copgen_cli.model.devices import choose_device, choose_training_dtype
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.modalities import Split
+    from copgen_cli.model import choose_device, choose_training_dtype, load_autoencoder
+    from copgen_cli.settings import load_settings
 
     chosen = {
         "init_from": init_from,
@@ -125,7 +123,7 @@ def train_autoencoder(
 def _images(patches: Path, split: Split) -> dict[Modality, list[Path]]:
     """The patches of a split by modality, in a stable order; modalities without any are left out."""
     from copgen_cli.errors import MissingInputError
-    from copgen_cli.modalities.builtin import Modality
+    from copgen_cli.modalities import Modality
 
     found = {m: sorted((patches / split / m.facts.folder).glob("*.png")) for m in Modality}
     if not any(found.values()):

@@ -1,1 +1,1 @@
-"""."""
+"""Commands that draw and judge pictures."""

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.evaluation.pairs import GROUPS
-from copgen_cli.metrics.catalogue import Metric, parse_metrics
+from copgen_cli.evaluation import GROUPS
+from copgen_cli.metrics import Metric, parse_metrics
 from copgen_cli.options import (
     BatchSizeOption,
     DataDirOption,
@@ -121,7 +121,7 @@ def evaluate(
     or:  copgen evaluate --real patches --generated outputs --metrics psnr
     """
     from copgen_cli.errors import UsageError
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.settings import load_settings
 
     if (real is None) != (generated is None):
         raise UsageError("--real and --generated belong together.", hint="Give both, or neither and a --model.")
@@ -154,8 +154,7 @@ def evaluate(
     if settings.evaluate.metrics:
         parse_metrics(settings.evaluate.metrics)  # a misspelt name is told before torch is loaded
 
-    from copgen_cli.evaluation.report import as_json, as_text
-    from copgen_cli.evaluation.run import assess_folders, assess_model
+    from copgen_cli.evaluation import as_json, as_text, assess_folders, assess_model
 
     if output:
         output.mkdir(parents=True, exist_ok=True)  # the errors of this are better known before hours of work

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.options import OverwriteOption
+from copgen_cli.options import OverwriteOption, run_line
 
 DEFAULT_FOLDER = Path("copgen-quickstart")
 
 
 def quickstart(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = DEFAULT_FOLDER,
     cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 6,
     train_steps: Annotated[int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.")] = 10,
@@ -24,7 +25,7 @@ def quickstart(
 
     Example:  copgen quickstart --output tour
     """
-    from copgen_cli.model.bundled import bundled_folder
+    from copgen_cli.model import bundled_folder
     from copgen_cli.quickstart import claim_folder, run_step, steps, write_page, write_settings
 
     bundled_folder()
@@ -34,7 +35,7 @@ def quickstart(
     console.note(f"Each step is a command that you can run yourself, after\n$ cd {output}")
     for number, step in enumerate(todo, start=1):
         console.note(f"\n[{number}/{len(todo)}] {step.title}\n$ {step.line}")
-        code = run_step(output, step, console.verbosity_options())
+        code = run_step(output, step, run_line(context), console.verbosity_options())
         if code:
             console.note(f"Step {number} ended with code {code}; the same command goes on from there.")
             raise typer.Exit(code)

@@ -38,10 +38,9 @@ from copgen_cli.records import Ignored
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from copgen_cli.sampling.request import Wishes
-    from copgen_cli.sampling.run import Job
-    from copgen_cli.settings.loading import Settings
-    from copgen_cli.stages.process_group import World
+    from copgen_cli.sampling import Job, Wishes
+    from copgen_cli.settings import Settings
+    from copgen_cli.stages import World
 
 FROM_SETTINGS = "from settings"
 SAID_BY_A_PICTURE = (
@@ -164,8 +163,8 @@ def sample(
         _repeat(like, model, input or (), data, device, output, json=json)
         return
     from copgen_cli import launching
-    from copgen_cli.sampling.request import Wishes, check_wishes
-    from copgen_cli.settings.loading import load_settings
+    from copgen_cli.sampling import Wishes, check_wishes
+    from copgen_cli.settings import load_settings
 
     settings = load_settings(
         config_file(context),
@@ -200,11 +199,9 @@ def sample(
     )
     check_wishes(settings, wishes)
 
-    from copgen_cli.model.devices import choose_device
-    from copgen_cli.sampling.listing import finish
-    from copgen_cli.sampling.plan import plan_job
-    from copgen_cli.sampling.run import draw, start_run, steps_of, units_of
-    from copgen_cli.stages.process_group import World, join_world
+    from copgen_cli.model import choose_device
+    from copgen_cli.sampling import draw, finish, plan_job, start_run, steps_of, units_of
+    from copgen_cli.stages import World, join_world
 
     launched = launching.was_launched()
     processes = 1 if launched or dry_run else launching.count_processes(settings.sample)
@@ -236,8 +233,7 @@ def sample(
 def _help(settings: Settings, wishes: Wishes, world: World) -> int:
     """The part of a process that is not the main one: it draws its share and says nothing."""
     from copgen_cli import launching
-    from copgen_cli.sampling.plan import plan_job
-    from copgen_cli.sampling.run import help_drawing
+    from copgen_cli.sampling import help_drawing, plan_job
 
     try:
         job = plan_job(settings, wishes, world.device).job
@@ -266,7 +262,7 @@ def _repeat(
     *,
     json: bool,
 ) -> None:
-    from copgen_cli.sampling.repetition import repeat_picture
+    from copgen_cli.sampling import repeat_picture
 
     made = repeat_picture(picture, model=model, inputs=inputs, data=data, device=device or "auto", output=output)
     values = {"file": made.file, "identical": not made.differing, "differing_pixels": made.differing}

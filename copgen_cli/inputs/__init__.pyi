@@ -1,0 +1,17 @@
+from .conditions import (
+    InputFile as InputFile,
+    Nothing as Nothing,
+    Record as Record,
+    Source as Source,
+    View as View,
+    open_pictures as open_pictures,
+    parse_inputs as parse_inputs,
+)
+from .pictures import (
+    SUFFIXES as SUFFIXES,
+    Frame as Frame,
+    Picture as Picture,
+    advice_on_scale as advice_on_scale,
+    read_rgb as read_rgb,
+)
+from .records import choose_data as choose_data, open_data as open_data, table_of as table_of

@@ -1,0 +1,15 @@
+from .autoencoder_record import facts_of_tree as facts_of_tree
+from .encoding import ENCODE as ENCODE, encode_to_files as encode_to_files, units_of as units_of
+from .moments import NpyMoments as NpyMoments, read_moments as read_moments
+from .packing import (
+    PACK as PACK,
+    Forecast as Forecast,
+    MomentPacking as MomentPacking,
+    Packed as Packed,
+    Packing as Packing,
+    pack as pack,
+)
+from .published_store import PublishedStore as PublishedStore
+from .store import LatentStore as LatentStore
+from .store_format import DATA_FILE as DATA_FILE
+from .store_parts import PatchPacking as PatchPacking, open_patches as open_patches

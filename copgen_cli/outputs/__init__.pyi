@@ -1,0 +1,17 @@
+from .files import (
+    Drawing as Drawing,
+    draw_grid_page as draw_grid_page,
+    draw_pictures as draw_pictures,
+    page_path as page_path,
+    sample_ids as sample_ids,
+)
+from .georeferencing import Places as Places, map_note as map_note, read_places as read_places
+from .grids import Block as Block, Line as Line, draw_grid as draw_grid
+from .pages import Painted as Painted, records_per_page as records_per_page
+from .provenance import (
+    FORMAT as FORMAT,
+    Provenance as Provenance,
+    Recipe as Recipe,
+    read_provenance as read_provenance,
+    synthetic_text as synthetic_text,
+)

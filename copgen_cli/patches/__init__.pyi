@@ -1,0 +1,16 @@
+from .cutting import PATCH as PATCH
+from .preparation import (
+    cut_cells as cut_cells,
+    plan_patches as plan_patches,
+    write_map as write_map,
+    write_tables as write_tables,
+)
+from .scenes import is_plain_name as is_plain_name
+from .split import SplitRule as SplitRule, split_of as split_of
+from .split_map import require_matplotlib as require_matplotlib
+from .tree import (
+    PatchTree as PatchTree,
+    fingerprint as fingerprint,
+    read_tree as read_tree,
+    unrecorded_files as unrecorded_files,
+)

@@ -1,0 +1,18 @@
+from .loading import (
+    DEFAULT_FILE as DEFAULT_FILE,
+    ENV_PREFIX as ENV_PREFIX,
+    HUB_VARIABLES as HUB_VARIABLES,
+    Settings as Settings,
+    load_settings as load_settings,
+    load_settings_with_origins as load_settings_with_origins,
+)
+from .presets import Preset as Preset
+from .regions import known_regions as known_regions
+from .sections import (
+    AutoencoderSettings as AutoencoderSettings,
+    EncodeSettings as EncodeSettings,
+    PrepareSettings as PrepareSettings,
+    RegionSettings as RegionSettings,
+    SampleSettings as SampleSettings,
+    TrainSettings as TrainSettings,
+)

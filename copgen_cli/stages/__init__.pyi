@@ -1,0 +1,40 @@
+from .atomic import (
+    Place as Place,
+    WrittenFile as WrittenFile,
+    disk_full_is_an_error as disk_full_is_an_error,
+    free_space as free_space,
+    hash_file as hash_file,
+    require_free_space as require_free_space,
+    safe_path as safe_path,
+    write_atomically as write_atomically,
+)
+from .driver import StageRun as StageRun, settings_of as settings_of
+from .executors import Threads as Threads, local_executor as local_executor
+from .manifest import (
+    Journal as Journal,
+    Outcome as Outcome,
+    Status as Status,
+    read_header as read_header,
+    read_outcomes as read_outcomes,
+    units_file as units_file,
+)
+from .numbered_folders import (
+    MANIFEST as MANIFEST,
+    Passed as Passed,
+    list_checkpoints as list_checkpoints,
+    must_be_whole as must_be_whole,
+    newest_whole as newest_whole,
+    prune as prune,
+    remove_leftovers as remove_leftovers,
+    step_folder as step_folder,
+    step_of as step_of,
+    write_folder as write_folder,
+)
+from .private_folder import PRIVATE_FOLDER as PRIVATE_FOLDER
+from .process_group import (
+    World as World,
+    gradients_stay_here as gradients_stay_here,
+    join_world as join_world,
+    noticing_a_lost_process as noticing_a_lost_process,
+)
+from .work_items import Result as Result, Summary as Summary, Unit as Unit

@@ -1,0 +1,1 @@
+from . import run as run
