@@ -100,12 +100,63 @@ def test_an_elevation_thumbnail_may_be_a_few_pixels_off(tmp_path):
     np.testing.assert_array_equal(first[..., 0], whole[22:278, 25:281])
 
 
-@pytest.mark.parametrize("size", [(1067, 1068), (356, 356), (128, 128), (1100, 1068)])
+def test_thumbnails_a_few_pixels_off_are_cut_from_their_middles_as_published(tmp_path):
+    draw = np.random.default_rng(0)
+    grey = draw.integers(0, 256, (355, 360), dtype=np.uint8)
+    radar, optical = (draw.integers(0, 256, (1071, 1067, 3), dtype=np.uint8) for _ in range(2))
+    enlarged = np.asarray(Image.fromarray(grey).resize((1083, 1068), Image.Resampling.BILINEAR))
+    pictures = {Modality.DEM: grey, Modality.S1RTC: radar, Modality.S2L2A: optical}
+
+    patches = cut(scene_of(tmp_path, {m: picture_bytes(pixels) for m, pixels in pictures.items()}), Split.TRAIN)
+
+    for patch in patches:
+        row, col = divmod(patch.position, 4)
+        for modality, whole in ((Modality.DEM, enlarged), (Modality.S1RTC, radar), (Modality.S2L2A, optical)):
+            top, left = (round((side - 1024) / 2) + 256 * k for side, k in zip(whole.shape, (row, col), strict=False))
+            expected = whole[top : top + 256, left : left + 256]
+            got = patch.pixels[modality][..., 0] if modality is Modality.DEM else patch.pixels[modality]
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_a_tile_of_the_newer_grid_is_cut_from_its_middle_and_lies_around_the_same_centre(tmp_path):
+    draw = np.random.default_rng(0)
+    optical = draw.integers(0, 256, (1056, 1056, 3), dtype=np.uint8)
+    grey = draw.integers(0, 256, (352, 352), dtype=np.uint8)
+    enlarged = np.asarray(Image.fromarray(grey).resize((1056, 1056), Image.Resampling.BILINEAR))
+
+    pictures = {Modality.DEM: picture_bytes(grey), Modality.S2L2A: picture_bytes(optical)}
+    patches = cut(scene_of(tmp_path, pictures), Split.TRAIN)
+
+    np.testing.assert_array_equal(patches[0].pixels[Modality.S2L2A], optical[16:272, 16:272])
+    np.testing.assert_array_equal(patches[0].pixels[Modality.DEM][..., 0], enlarged[16:272, 16:272])
+    usual = shift(footprint_of(product()), windows(False)[0])
+    assert patches[0].footprint.transform == pytest.approx(usual.transform)
+
+
+def test_a_patch_of_an_odd_picture_lies_half_a_pixel_off(tmp_path):
+    pixels = np.zeros((1069, 1067, 3), np.uint8)
+
+    patch = cut(scene_of(tmp_path, {Modality.S1RTC: picture_bytes(pixels)}), Split.TRAIN, center_crop=True)[0]
+
+    usual = shift(footprint_of(product()), windows(True)[0]).transform
+    top, left = round((1069 - 256) / 2), round((1067 - 256) / 2)
+    assert patch.footprint.transform[2] - usual[2] == pytest.approx(10 * (left - (1067 - 256) / 2))
+    assert usual[5] - patch.footprint.transform[5] == pytest.approx(10 * (top - (1069 - 256) / 2))
+
+
+def test_thumbnails_of_two_grids_are_refused_as_such(tmp_path):
+    pictures = {m: np.zeros((side, side, 3), np.uint8) for m, side in ((Modality.S1RTC, 1056), (Modality.S2L2A, 1068))}
+
+    with pytest.raises(BrokenInputError, match="different grids"):
+        cut(scene_of(tmp_path, {m: picture_bytes(pixels) for m, pixels in pictures.items()}), Split.TRAIN)
+
+
+@pytest.mark.parametrize("size", [(356, 356), (128, 128), (1073, 1068), (1100, 1068)])
 def test_a_thumbnail_of_another_size_is_refused_with_both_sizes(tmp_path, size):
     height, width = size
     pixels = np.zeros((height, width, 3), np.uint8)
 
-    with pytest.raises(BrokenInputError, match=f"{width} x {height} px, not 1068 x 1068"):
+    with pytest.raises(BrokenInputError, match=f"{width} x {height} px, and no tile: these are 1068 x 1068"):
         cut(scene_of(tmp_path, {Modality.S2L2A: picture_bytes(pixels)}), Split.TRAIN)
 
 
@@ -181,7 +232,7 @@ def test_the_table_places_every_patch(tmp_path):
     subset = read_subset(write_subset(tmp_path, [CELL]))
     scene = subset.scenes[0]
 
-    table = pq.read_table(pa.BufferReader(patch_table([scene], subset.modalities, center_crop=False))).to_pylist()
+    table = pq.read_table(pa.BufferReader(patch_table([(scene, {})], subset.modalities, center_crop=False))).to_pylist()
 
     patches = cut(scene, Split.TRAIN)
     assert [row["patch"] for row in table] == [patch.name for patch in patches]
@@ -200,7 +251,7 @@ def test_the_table_places_every_patch(tmp_path):
 def test_each_modality_keeps_its_own_place_in_the_table():
     scene = Scene(CELL, {Modality.DEM: product(Modality.DEM), Modality.S2L2A: product(crs="EPSG:32632")}, {})
 
-    table = pq.read_table(pa.BufferReader(patch_table([scene], tuple(scene.products), center_crop=True))).to_pylist()
+    table = pq.read_table(pa.BufferReader(patch_table([(scene, {})], tuple(scene.products), center_crop=True))).to_pylist()
 
     (row,) = table
     assert (row["crs"], row["dem_crs"], row["s2_l2a_crs"]) == ("EPSG:32633", "EPSG:32633", "EPSG:32632")

@@ -70,6 +70,30 @@ def test_every_cell_becomes_sixteen_patches_per_modality_in_one_split(prepare, d
         np.testing.assert_array_equal(np.asarray(picture), thumbnail[22 + 256 : 278 + 256, 22 + 512 : 278 + 512])
 
 
+def test_thumbnails_a_few_pixels_off_are_used_and_placed_by_their_own_size(prepare, tmp_path):
+    subset = write_subset(tmp_path / "data" / "rome", modalities=[Modality.DEM, Modality.S2L2A])
+    odd = np.random.default_rng(0).integers(0, 256, (1071, 1067, 3), dtype=np.uint8)
+    thumbnail_file(subset, CELLS[0], Modality.S2L2A).write_bytes(picture_bytes(odd))
+    grey = np.random.default_rng(1).integers(0, 256, (355, 360), dtype=np.uint8)
+    thumbnail_file(subset, CELLS[0], Modality.DEM).write_bytes(picture_bytes(grey))
+
+    assert prepare(output="usual").code == 0
+    run = prepare(subset=subset)
+
+    assert run.code == 0, run.err
+    split = next(split for split in Split if f"{CELLS[0]}_6" in names(Path("out"), split))
+    with Image.open(patch_file(Path("out"), split, Modality.S2L2A, f"{CELLS[0]}_6", ".png")) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), odd[24 + 256 : 280 + 256, 22 + 512 : 278 + 512])
+    rows = [
+        next(row for row in pq.read_table(f"{output}/{split}_metadata.parquet").to_pylist() if row["patch"] == name)
+        for output in ("out", "usual")
+        for name in [f"{CELLS[0]}_6"]
+    ]
+    assert rows[0]["s2_l2a_c"] - rows[1]["s2_l2a_c"] == pytest.approx(5.0)  # 21.5 pixels cut off, rounded to 22
+    assert rows[0]["s2_l2a_f"] - rows[1]["s2_l2a_f"] == pytest.approx(-5.0)  # 23.5, rounded to 24
+    assert rows[0]["c"] - rows[1]["c"] == pytest.approx(5.0)  # 1083 px once enlarged: 29.5, rounded to 30
+
+
 def test_a_region_has_its_folders_and_the_manifest_says_what_made_it(tmp_path, capsys, downloaded):
     shutil.copytree(downloaded, tmp_path / "rome")
     run = call_copgen(capsys, "prepare", "--data-dir", tmp_path, *HALVES, "--json")
@@ -198,7 +222,7 @@ def cut_short() -> bytes:
     [
         (b"", "no readable picture"),
         (cut_short(), "no readable picture"),
-        (picture_bytes(np.zeros((128, 128, 3), np.uint8)), "128 x 128 px, not 1068 x 1068"),
+        (picture_bytes(np.zeros((128, 128, 3), np.uint8)), "128 x 128 px, and no tile"),
         (picture_bytes(np.zeros((1068, 1068), np.uint16)), "8-bit"),
         (None, "missing"),
     ],

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from copgen_cli.archive import FOOTPRINT_METRES, to_utm
+from copgen_cli.archive import to_utm
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.records import Footprint, Product
 
 PIXEL_METRES = 10.0
 """Ground size of a pixel once every modality is brought to the size of the optical ones."""
 
+TILE = 1068
+"""Side of a tile of the Core datasets in such pixels: 10 680 m."""
+
 _FIRST_NORTH, _FIRST_SOUTH = 32601, 32701  # EPSG codes of UTM zone 1
 
 
-def footprint_of(product: Product) -> Footprint:
-    """Where a thumbnail lies: a square of 10 680 m around the centre that the index gives, in the image's projection.
+def footprint_of(product: Product, size: tuple[int, int] = (TILE, TILE)) -> Footprint:
+    """Where a thumbnail lies: around the centre that the index gives, in the image's projection.
 
-    The transform is that of the whole thumbnail at 10 m per pixel.
+    Args:
+        size: width and height in pixels of 10 m.
+
+    Returns:
+        The transform is that of the whole thumbnail at 10 m per pixel.
 
     Raises:
         BrokenInputError: the projection is not UTM, or the centre is nowhere on Earth.
@@ -28,8 +35,8 @@ def footprint_of(product: Product) -> Footprint:
             f"the centre {product.centre_lon}, {product.centre_lat} lies nowhere on Earth", hint="Download it again."
         )
     east, north = to_utm(np.array(product.centre_lat), np.array(product.centre_lon), zone=zone, south=south)
-    half = FOOTPRINT_METRES / 2
-    return Footprint(product.crs, (PIXEL_METRES, 0.0, float(east) - half, 0.0, -PIXEL_METRES, float(north) + half))
+    west, top = (float(east) - PIXEL_METRES * size[0] / 2, float(north) + PIXEL_METRES * size[1] / 2)
+    return Footprint(product.crs, (PIXEL_METRES, 0.0, west, 0.0, -PIXEL_METRES, top))
 
 
 def utm_of(crs: str) -> tuple[int, bool]:

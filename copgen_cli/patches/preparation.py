@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from copgen_cli.layout import split_index
-from copgen_cli.modalities import Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches.cutting import save_patches, windows
 from copgen_cli.patches.scenes import Subset, read_subset
 from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
-from copgen_cli.patches.table import patch_table
+from copgen_cli.patches.table import Sizes, patch_table
 from copgen_cli.records import Scene
 from copgen_cli.stages import Outcome, Place, StageRun, Status, Unit, local_executor, require_free_space
 
@@ -114,10 +114,10 @@ def write_tables(run: StageRun, plan: Plan) -> dict[Split, int]:
     """Write the table of each split for the cells that have been cut; returns how many these are."""
     counts = {}
     for split in Split:
-        scenes = [scene for scene, its in cells_cut(run, plan) if its is split]
-        table = patch_table(scenes, plan.subset.modalities, center_crop=plan.center_crop)
+        cells = [(scene, _sizes(run, scene)) for scene, its in cells_cut(run, plan) if its is split]
+        table = patch_table(cells, plan.subset.modalities, center_crop=plan.center_crop)
         _write_if_changed(run.place, split_index(Path(), split).as_posix(), table)
-        counts[split] = len(scenes)
+        counts[split] = len(cells)
     return counts
 
 
@@ -139,6 +139,13 @@ def cells_cut(run: StageRun, plan: Plan) -> Iterator[tuple[Scene, Split]]:
         known = run.recorded(unit.key)
         if known is not None and known.status is Status.DONE:
             yield unit.item
+
+
+def _sizes(run: StageRun, scene: Scene) -> Sizes:
+    """Of those thumbnails of a cell that were not of the usual size when they were cut."""
+    known = run.recorded(scene.cell)
+    assert known is not None
+    return {Modality(name): tuple(size) for name, size in known.facts.get("sizes", {}).items()}
 
 
 def _write_if_changed(place: Place, path: str, data: bytes) -> None:

@@ -21,14 +21,20 @@ import pyarrow.parquet as pq
 
 from copgen_cli.archive import from_utm
 from copgen_cli.modalities import Modality
-from copgen_cli.patches.cutting import PATCH, PER_SIDE, Window, shift, windows
-from copgen_cli.patches.georeferencing import footprint_of, utm_of
-from copgen_cli.records import Footprint, Scene, patch_name
+from copgen_cli.patches.cutting import PATCH, PER_SIDE, Size, shift, windows
+from copgen_cli.patches.georeferencing import TILE, footprint_of, utm_of
+from copgen_cli.records import Footprint, Product, Scene, patch_name
+
+Sizes = Mapping[Modality, Size]
 
 
-def patch_table(scenes: Sequence[Scene], modalities: Sequence[Modality], *, center_crop: bool) -> bytes:
-    """The Parquet file for the patches of these cells; the same bytes for the same cells."""
-    rows = [row for scene in scenes for row in _rows(scene, center_crop)]
+def patch_table(cells: Sequence[tuple[Scene, Sizes]], modalities: Sequence[Modality], *, center_crop: bool) -> bytes:
+    """The Parquet file for the patches of these cells; the same bytes for the same cells.
+
+    Args:
+        cells: each with the sizes of those of its aligned thumbnails that are not of the usual one.
+    """
+    rows = [row for scene, sizes in cells for row in _rows(scene, sizes, center_crop)]
     schema = _schema(modalities)
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
@@ -46,16 +52,20 @@ def _schema(modalities: Sequence[Modality]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _rows(scene: Scene, center_crop: bool) -> list[dict[str, Any]]:
-    whole = {modality: footprint_of(product) for modality, product in scene.products.items()}
-    return [_row(scene, whole, window) for window in windows(center_crop)]
+def _rows(scene: Scene, sizes: Sizes, center_crop: bool) -> list[dict[str, Any]]:
+    places = {m: _places(product, sizes.get(m, (TILE, TILE)), center_crop) for m, product in scene.products.items()}
+    positions = [window.position for window in windows(center_crop)]
+    return [_row(scene, {m: its[i] for m, its in places.items()}, k) for i, k in enumerate(positions)]
 
 
-def _row(scene: Scene, whole: Mapping[Modality, Footprint], window: Window) -> dict[str, Any]:
-    places = {modality: shift(footprint, window) for modality, footprint in whole.items()}
+def _places(product: Product, size: Size, center_crop: bool) -> list[Footprint]:
+    whole = footprint_of(product, size)
+    return [shift(whole, window) for window in windows(center_crop, size)]
+
+
+def _row(scene: Scene, places: Mapping[Modality, Footprint], k: int | None) -> dict[str, Any]:
     first = next(iter(places.values()))
     lon, lat = _centre(first)
-    k = window.position
     row: dict[str, Any] = {
         "grid_cell": scene.cell,
         "patch": patch_name(scene.cell, k),
