@@ -25,7 +25,7 @@ from copgen_cli.commands.models.train_autoencoder import train_autoencoder
 from copgen_cli.commands.pictures.evaluate import evaluate
 from copgen_cli.commands.pictures.quickstart import quickstart
 from copgen_cli.commands.pictures.sample import sample
-from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError
+from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError, UsageError
 from copgen_cli.options import ConfigOption, GlobalOptions
 
 # Plain help: drawing boxes with rich would more than double the time to the first answer.
@@ -100,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what stands behind `copgen`.
     """
     signal.signal(signal.SIGTERM, _leave_on_sigterm)
+    console.print_any_name()
     try:
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         app(args=arguments, prog_name="copgen" if arguments else None)
     except CopgenError as problem:
         console.error(problem)
@@ -116,6 +118,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said = ANEW.get(_command, "What is complete is kept; the same command continues from here.")
             console.note(f"Stopped. {said}")
         raise
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """No option of ours has use for an empty text, and as a path it would silently be the current folder."""
+    for before, argument in zip(("copgen", *arguments), arguments, strict=False):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+            raise UsageError(
+                f"Nothing stands behind {before if argument == '' else argument}.",
+                hint="Was a variable of the shell empty? Write . for the current folder.",
+            )
 
 
 def _as_told(problem: OSError) -> CopgenError | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -142,6 +143,16 @@ def track(
 def track_counts(counts: Iterable[int], *, total: int, label: str, done: int, unit: str) -> Iterator[int]:
     """As `track`, for steps that deal with several items each; yields one number per item."""
     return track((1 for count in counts for _ in range(count)), total=total, label=label, done=done, unit=unit)
+
+
+def print_any_name() -> None:
+    """Escape what the encoding of standard output can not say, rather than fail when the work is done.
+
+    A name with an accent under PYTHONIOENCODING=ascii, or a file's name that is not UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stderr_is_terminal() -> bool:

@@ -217,7 +217,7 @@ def test_regions_of_ones_own_come_from_the_settings_file(run, hub):
         (["--start-date", "2020-13-01"], EXIT_USAGE, "start_date"),
         (["--start-date", "2024-01-01", "--end-date", "2023-01-01"], EXIT_USAGE, "after the end date"),
         (["--cloud-cover", "20", "10"], EXIT_USAGE, "cloud cover is a range MIN MAX"),
-        (["--bbox", "13", "41", "12", "42", "--subset-name", "x"], EXIT_USAGE, "west < east"),
+        (["--bbox", "13", "41", "12", "42", "--subset-name", "x"], EXIT_USAGE, "swapped"),
         (["--criteria", "first"], EXIT_USAGE, "criteria"),
         (["--endpoint", "ftp://host"], EXIT_USAGE, "is no endpoint"),
         (["--endpoint", "file://earth"], EXIT_USAGE, "'file://earth' is no endpoint"),

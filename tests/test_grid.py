@@ -15,6 +15,7 @@ from copgen_cli.archive.grid import (
     Cell,
     cells_in_box,
     central_meridian,
+    columns_in_row,
     columns_of_row,
     footprint,
     from_utm,
@@ -73,9 +74,51 @@ def test_a_box_across_the_equator_and_greenwich_holds_all_four_quadrants():
     assert names == ["1D_1L", "1D_0R", "0U_1L", "0U_0R"]
 
 
+def test_a_box_may_cross_the_antimeridian():
+    cells = list(cells_in_box(179.9, -17, -179.9, -16.9))
+
+    names = [cell.name for cell in cells]
+    assert {name[-1] for name in names} == {"L", "R"}
+    assert set(cells) == {*cells_in_box(179.9, -17, 180, -16.9), *cells_in_box(-180, -17, -179.9, -16.9)}
+    assert cells == sorted(cells)
+
+
+def test_a_corner_on_the_edge_of_a_zone_is_rounded_as_in_the_published_grid():
+    """numpy.linspace(-180, 180, n + 1), taken modulo 360, less 180."""
+    for row in (-794, -581, 12, 502, 794, 800, 895):
+        count = columns_of_row(row)
+        published = np.sort(np.mod(np.linspace(-180, 180, count + 1)[:-1], 360) - 180)
+        ours = [Cell(row, col).corner[1] for col in columns_in_row(row)]
+        assert ours == published.tolist()
+
+
+def test_the_grid_has_each_corner_in_the_zone_of_its_published_longitude():
+    wrong = []
+    for row in range(-890, 930):
+        count = columns_of_row(row)
+        for edge in range(-180, 180, 6):
+            col = round(edge * count / 360)
+            if col * 360 == edge * count and col in columns_in_row(row):
+                lat, lon = Cell(row, col).corner
+                if utm_zone(lat, lon) != utm_zone(lat, float(edge)):
+                    wrong.append((row, lon))
+    assert 100 <= len(wrong) <= 130  # where the published longitude is a hair west of the edge, such as
+    assert -120.00000000000003 in {lon for _, lon in wrong}
+
+
+@pytest.mark.parametrize("name", ["794U_642R", "794D_642R", "502U_1415R", "800D_624R"])
+def test_the_last_cell_of_twelve_rows_begins_at_180_degrees(name):
+    cell = parse_cell(name)
+
+    assert cell.corner[1] == 180.0
+    assert footprint(cell).zone == 1
+    with pytest.raises(UsageError):
+        parse_cell(name.replace("R", "L"))
+
+
 @given(st.integers(-1000, 1000), st.integers(-500, 500))
 def test_names_and_cells_are_one_to_one(row, col):
-    if -180 <= Cell(row, col).corner[1] < 180:
+    if col in columns_in_row(row):
         assert parse_cell(Cell(row, col).name) == Cell(row, col)
 
 

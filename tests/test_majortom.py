@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
@@ -64,6 +65,64 @@ def test_rome_is_the_cells_that_pass_every_filter_in_every_source(archive, rome)
         if modality.facts.has_product:
             assert [row["product_id"] for row in chosen] == [row.pid for row in expected]  # the latest of two dates
         assert {row["crs"] for row in chosen} == {"EPSG:32633"}
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        {"crs": pa.large_string(), "parquet_url": pa.large_string(), "product_id": pa.large_string()},
+        {"crs": pa.string_view(), "timestamp": pa.string_view(), "grid_cell": pa.string_view()},
+        {"crs": pa.dictionary(pa.int32(), pa.string()), "product_id": pa.dictionary(pa.int16(), pa.large_string())},
+        {"timestamp": pa.timestamp("us")},
+        {"timestamp": pa.date32()},
+        {"crs": pa.int64(), "grid_row_u": pa.int16(), "nodata": pa.float32()},
+    ],
+    ids=["pandas 3", "polars", "categories", "timestamps", "days", "numbers"],
+)
+def test_an_index_that_another_tool_wrote_gives_the_same_cells(archive, rome, tmp_path, types):
+    files = {}
+    for modality in Modality:
+        table = pq.read_table(archive.table(modality))
+        for name in set(types) & set(table.column_names):
+            table = table.set_column(table.column_names.index(name), name, as_type(table[name], name, types[name]))
+        files[modality] = tmp_path / f"{modality}.parquet"
+        pq.write_table(table, files[modality])
+
+    selection = select(files, rome)
+
+    assert selection.cells == select(tables(archive), rome).cells
+    for modality in Modality:
+        rows = take_rows(files[modality], selection.rows[modality])
+        assert set(rows["crs"].to_pylist()) == {"EPSG:32633"}
+        for column in ("parquet_url", "parquet_row", "grid_cell"):
+            assert rows[column].equals(take_rows(archive.table(modality), selection.rows[modality])[column])
+
+
+def as_type(values: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    if name == "crs" and kind == pa.int64():
+        return pc.utf8_slice_codeunits(values, -5).cast(kind)
+    if name == "timestamp" and kind in (pa.timestamp("us"), pa.date32()):
+        return pc.strptime(values, format="%Y%m%dT%H%M%S", unit="us").cast(kind, safe=False)
+    return values.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else values.cast(kind)
+
+
+def test_an_index_with_other_values_in_a_column_is_refused_by_its_name(archive, rome, tmp_path):
+    table = pq.read_table(archive.table(Modality.DEM))
+    odd = tmp_path / "odd.parquet"
+    words = pa.array(["north"] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("centre_lat"), "centre_lat", words), odd)
+
+    with pytest.raises(BrokenInputError, match="centre_lat") as caught:
+        select({Modality.DEM: odd}, rome)
+    assert "Remove" not in caught.value.hint
+
+
+def test_a_box_across_the_antimeridian_holds_cells_of_both_sides(tmp_path):
+    cells = ("184D_1911R", "184D_1912L", "184D_0R")
+    archive = write_archive(tmp_path, [Row(cell, modality) for cell in cells for modality in Modality])
+    region = RegionSettings(bbox=(179.0, -17.0, -179.0, -16.0))
+
+    assert set(select(tables(archive), region).cells) == {"184D_1911R", "184D_1912L"}
 
 
 def test_the_shared_sample_gives_the_cells_and_rows_of_its_manifest(shared, rome):

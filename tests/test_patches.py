@@ -251,7 +251,9 @@ def test_the_table_places_every_patch(tmp_path):
 def test_each_modality_keeps_its_own_place_in_the_table():
     scene = Scene(CELL, {Modality.DEM: product(Modality.DEM), Modality.S2L2A: product(crs="EPSG:32632")}, {})
 
-    table = pq.read_table(pa.BufferReader(patch_table([(scene, {})], tuple(scene.products), center_crop=True))).to_pylist()
+    table = pq.read_table(
+        pa.BufferReader(patch_table([(scene, {})], tuple(scene.products), center_crop=True))
+    ).to_pylist()
 
     (row,) = table
     assert (row["crs"], row["dem_crs"], row["s2_l2a_crs"]) == ("EPSG:32633", "EPSG:32633", "EPSG:32632")

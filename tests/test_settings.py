@@ -133,8 +133,8 @@ def test_the_reference_solver_takes_any_number_of_steps():
 @pytest.mark.parametrize(
     ("region", "complaint"),
     [
-        ("bbox = [13, 41, 12, 42]", "west < east"),
-        ("bbox = [12, 42, 13, 41]", "south < north"),
+        ("bbox = [13, 41, 12, 42]", "swapped"),
+        ("bbox = [12, 42, 13, 41]", "south is less than north"),
         ("bbox = [12, 41, 13, 95]", "degrees"),
         ("bbox = [12, 41, 13, 42]\ncloud_cover = [20, 10]", "MIN <= MAX"),
         ("bbox = [12, 41, 13, 42]\nstart_date = 2020-01-02\nend_date = 2020-01-01", "after the end date"),
@@ -255,3 +255,15 @@ def test_a_duration_is_read_as_people_and_slurm_write_it(text, seconds):
 def test_a_duration_that_is_none_is_refused():
     with pytest.raises(UsageError, match="no duration"):
         load_settings(train={"max_time": "soon"})
+
+
+@pytest.mark.parametrize("how", ["file", "variable"])
+def test_an_empty_path_is_refused_wherever_it_is_set(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    if how == "file":
+        Path("copgen.toml").write_text('data_dir = ""\n')
+    else:
+        monkeypatch.setenv("COPGEN_DATA_DIR", "")
+
+    with pytest.raises(UsageError, match="empty"):
+        load_settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -113,3 +114,25 @@ def test_ctrl_c_while_the_command_line_is_being_imported_is_no_traceback():
 
     assert process.returncode == 130
     assert process.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["sample", "--output", ""], ["prepare", "--subset-path="], ["simulate", ""]])
+def test_an_empty_path_is_wrong_usage_rather_than_the_current_folder(tmp_path, arguments):
+    process = subprocess.run(
+        [sys.executable, "-m", "copgen_cli", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+
+    assert process.returncode == 2
+    assert "Nothing stands behind" in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["données", os.fsdecode(b"donn\xe9es")], ids=["accent", "no UTF-8"])
+def test_a_name_that_the_encoding_of_the_output_lacks_is_printed_escaped(tmp_path, name):
+    process = subprocess.run(
+        [sys.executable, "-m", "copgen_cli", "simulate", "--cells", "1", "--output", name, "--dry-run"],
+        capture_output=True, cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False,
+    )  # fmt: skip
+
+    assert process.returncode == 0, process.stderr
+    assert b"donn\\x" in process.stdout or b"donn\\udc" in process.stdout

@@ -4,6 +4,7 @@ from .grid import (
     Cell as Cell,
     Footprint as Footprint,
     candidates_in_box as candidates_in_box,
+    columns_in_row as columns_in_row,
     columns_of_row as columns_of_row,
     footprint as footprint,
     from_utm as from_utm,

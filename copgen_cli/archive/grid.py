@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen_cli.errors import UsageError
+from copgen_cli.settings import problem_of_box, spans_of_box
 
 CELL_METRES = 10_000
 """Nominal distance between the corners of neighbouring cells."""
@@ -46,9 +47,15 @@ class Cell:
 
     @property
     def corner(self) -> tuple[float, float]:
-        """Latitude and longitude of the lower left corner."""
-        lat = self.row * 180 / _ROWS
-        return lat, self.col * 360 / columns_of_row(self.row)
+        """Latitude and longitude of the lower left corner.
+
+        Computed step by step as the published grid does, from the date line eastwards, and rounded as there: a corner
+        on the edge of a UTM zone lies on the published side of it.
+        """
+        count = columns_of_row(self.row)
+        east_of_date_line = _from_date_line(self.col if self.col >= 0 else self.col + count, count)
+        lon = east_of_date_line % 360 - 180 if self.col >= 0 else east_of_date_line - 180
+        return self.row * 180 / _ROWS, lon
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +89,29 @@ def parse_cell(name: str) -> Cell:
         raise UsageError(f"{name!r} is no Major TOM cell.", hint="A cell is called <row><U|D>_<col><L|R>: 454U_120R.")
     row = int(found[1]) * (1 if found[2] == "U" else -1)
     col = int(found[3]) * (1 if found[4] == "R" else -1)
-    cell = Cell(row, col)
-    if not -_ROWS // 2 <= row < _ROWS // 2 or not -180 <= cell.corner[1] < 180:
+    if not -_ROWS // 2 <= row < _ROWS // 2 or col not in columns_in_row(row):
         raise UsageError(f"{name!r} lies outside the grid.", hint="Rows end at the poles, columns at the date line.")
-    return cell
+    return Cell(row, col)
 
 
 def columns_of_row(row: int) -> int:
     """How many columns go around the Earth at the lower edge of a row."""
     lat = math.radians(row * 180 / _ROWS)
     return max(1, math.ceil(2 * math.pi * _EARTH_RADIUS_KM * math.cos(lat) / (CELL_METRES / 1000)))
+
+
+def columns_in_row(row: int) -> range:
+    """The columns of a row, west to east. Where their number is even, one begins at the date line: rounding as in the
+    published grid, it is the first on the left of all rows but twelve, where it is the last on the right.
+    """
+    count = columns_of_row(row)
+    last = count // 2 if _from_date_line(count // 2, count) < 0 else count // 2 - 1
+    return range(last + 1 - count, last + 1)
+
+
+def _from_date_line(number: int, count: int) -> float:
+    """The longitude at which the published grid begins to count, of column `number` of `count`; -180 is the first."""
+    return number * (360 / count) - 180
 
 
 def footprint(cell: Cell) -> Footprint:
@@ -123,26 +143,27 @@ def candidates_in_box(west: float, south: float, east: float, north: float) -> l
     Raises:
         UsageError: the box is empty or leaves the globe.
     """
-    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+    if problem := problem_of_box(west, south, east, north):
         raise UsageError(
-            f"The box {west} {south} {east} {north} is empty or leaves the globe.",
-            hint="Give west south east north in degrees, west < east and south < north.",
+            f"The box {west} {south} {east} {north} {problem}.", hint="Give west south east north in degrees."
         )
     first = max(math.floor(south * _ROWS / 180) - 1, -_ROWS // 2)
     last = min(math.floor(north * _ROWS / 180) + 1, _ROWS // 2 - 1)
     candidates = []
     for row in range(first, last + 1):
-        columns = columns_of_row(row)
-        low = max(math.floor(west * columns / 360) - 1, -(columns // 2))
-        high = min(math.floor(east * columns / 360) + 1, (columns - 1) // 2)
-        candidates.append((row, range(low, high + 1)))
+        columns = columns_in_row(row)
+        for low, high in spans_of_box(west, east):
+            begin = max(math.floor(low * len(columns) / 360) - 1, columns.start)
+            end = min(math.floor(high * len(columns) / 360) + 2, columns.stop)
+            candidates.append((row, range(begin, end)))
     return candidates
 
 
 def is_in_box(cell: Cell, west: float, south: float, east: float, north: float) -> bool:
     """Whether the centre of a cell lies in a box, edges included."""
     place = footprint(cell)
-    return west <= place.centre_lon <= east and south <= place.centre_lat <= north
+    inside = any(low <= place.centre_lon <= high for low, high in spans_of_box(west, east))
+    return inside and south <= place.centre_lat <= north
 
 
 def utm_zone(lat: float, lon: float) -> int:

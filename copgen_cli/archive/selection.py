@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.modalities import Modality
-from copgen_cli.settings import RegionSettings
+from copgen_cli.settings import RegionSettings, spans_of_box
 
 T = TypeVar("T")
 
@@ -40,6 +40,11 @@ _ALWAYS = (
 _WITH_PRODUCT = ("product_id", "timestamp")
 _REPEATING = ("crs", "parquet_url")
 """Text that many rows share: read as numbers into a list of the few there are, a tenth of the time."""
+_TYPES = {
+    **dict.fromkeys(("grid_cell", "product_id", "timestamp", "crs", "parquet_url"), pa.string()),
+    **dict.fromkeys(("grid_row_u", "grid_col_r", "parquet_row"), pa.int64()),
+    **dict.fromkeys(("nodata", "centre_lat", "centre_lon", "cloud_cover"), pa.float64()),
+}
 COMPACT_TIME = "%Y%m%dT%H%M%S"
 
 
@@ -132,23 +137,44 @@ def take_rows(table: Path, rows: np.ndarray, columns: Sequence[str] | None = Non
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
     pieces: list[pa.Table] = []
-    with pq.ParquetFile(table, read_dictionary=_REPEATING) as file:
+    with pq.ParquetFile(table, read_dictionary=_repeating_texts(table)) as file:
         chosen = columns or [name for name in file.schema_arrow.names if name != "__index_level_0__"]
         for first, group in _row_groups(file):
             inside = ascending[(ascending >= first) & (ascending < first + file.metadata.row_group(group).num_rows)]
             if len(inside):
                 pieces += _take_from_group(file, group, chosen, inside - first)
     taken = pa.concat_tables(pieces).take(pa.array(np.argsort(order, kind="stable"))).replace_schema_metadata(None)
-    taken = taken.cast(pa.schema([field.with_type(_plain(field.type)) for field in taken.schema]))
     if "crs" not in taken.column_names:
         return taken
     mended = pc.replace_substring(taken["crs"], "EPSG:EPSG:", "EPSG:")
     return taken.set_column(taken.column_names.index("crs"), "crs", mended)
 
 
+def plain_types(table: pa.Table) -> pa.Table:
+    """An index whose columns have the types of the public one, whatever wrote it.
+
+    pandas 3 and polars write text as large strings, string views or dictionaries, and days as date32; some tools write
+    an EPSG code as a number. Columns that we do not read stay as they are.
+
+    Raises:
+        BrokenInputError: a column holds something else.
+    """
+    columns = {}
+    for name in table.column_names:
+        values = table[name]
+        try:
+            columns[name] = _plain(name, values)
+        except (pa.ArrowException, KeyError) as error:
+            raise BrokenInputError(
+                f"The column {name} of an index is {values.type}, and can not be read as {_TYPES[name]}: {error}",
+                hint="The index was written by a tool that keeps other values there: check --endpoint.",
+            ) from None
+    return pa.table(columns)
+
+
 def compact_times(values: Any) -> Any:
-    """Acquisition times as text `YYYYMMDDTHHMMSS`, which sorts like time; from such text, ISO 8601, or timestamps."""
-    if pa.types.is_timestamp(values.type):
+    """Acquisition times as text `YYYYMMDDTHHMMSS`, which sorts like time; from text, ISO 8601, dates or timestamps."""
+    if pa.types.is_temporal(values.type):
         return pc.strftime(pc.cast(values, pa.timestamp("s"), safe=False), format=COMPACT_TIME)
     lengths = pc.min_max(pc.utf8_length(values)).as_py()
     if lengths["min"] == lengths["max"] == len("20230119T161811"):
@@ -157,8 +183,16 @@ def compact_times(values: Any) -> Any:
     return pc.utf8_slice_codeunits(pc.replace_substring(plain, " ", "T"), 0, len("20230119T161811"))
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+def _plain(name: str, values: Any) -> Any:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if name not in _TYPES or values.type == _TYPES[name]:
+        return values
+    if name == "timestamp" and pa.types.is_temporal(values.type):
+        return compact_times(values)
+    if name == "crs" and pa.types.is_integer(values.type):
+        return pc.binary_join_element_wise("EPSG", values.cast(pa.string()), ":")
+    return values.cast(_TYPES[name])
 
 
 def _side_by_side(work: Callable[[Modality], T], sources: Iterable[Modality]) -> dict[Modality, T]:
@@ -214,14 +248,15 @@ def _filter_group(
     """The rows of one row group that pass, and how many passed box, dates, cloud and nodata."""
     west, south, east, north = region.bbox
     nothing = _Piece(np.empty(0, np.int64), np.empty(0, np.int64), pa.chunked_array([], pa.string()))
-    centres = file.read_row_group(group, columns=["centre_lon", "centre_lat"])
-    inside = _between(centres["centre_lon"], west, east) & _between(centres["centre_lat"], south, north)
+    centres = plain_types(file.read_row_group(group, columns=["centre_lon", "centre_lat"]))
+    spans = [_between(centres["centre_lon"], low, high) for low, high in spans_of_box(west, east)]
+    inside = np.logical_or.reduce(spans) & _between(centres["centre_lat"], south, north)
     if not inside.any():
         return nothing, np.zeros(4, np.int64)
     times = ["timestamp"] if modality.facts.has_product else []
     clouds = ["cloud_cover"] if modality.facts.has_clouds else []
     columns = ["grid_row_u", "grid_col_r", "nodata", *times, *clouds]
-    values = file.read_row_group(group, columns=columns).filter(pa.array(inside))
+    values = plain_types(_takable(file.read_row_group(group, columns=columns)).filter(pa.array(inside)))
     rows = first + np.flatnonzero(inside)
 
     text = compact_times(values["timestamp"]) if times else None
@@ -296,6 +331,17 @@ def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
         first += file.metadata.row_group(group).num_rows
 
 
+def _takable(table: pa.Table) -> pa.Table:
+    """Without string views, of which Arrow can not yet take rows."""
+    fields = [field.with_type(pa.string()) if field.type == pa.string_view() else field for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _repeating_texts(table: Path) -> list[str]:
+    schema = pq.read_schema(table)
+    return [name for name in _REPEATING if name in schema.names and schema.field(name).type == pa.string()]
+
+
 def _take_from_group(
     file: pq.ParquetFile, group: int, columns: Sequence[str], wanted: np.ndarray
 ) -> Iterator[pa.Table]:
@@ -303,7 +349,7 @@ def _take_from_group(
     for batch in file.iter_batches(batch_size=1 << 16, row_groups=[group], columns=list(columns)):
         inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)]
         if len(inside):
-            yield pa.Table.from_batches([batch]).take(pa.array(inside - first))
+            yield plain_types(_takable(pa.Table.from_batches([batch])).take(pa.array(inside - first)))
         first += batch.num_rows
         if first > wanted[-1]:
             return

@@ -27,10 +27,10 @@ PATCH = 256
 PER_SIDE = 4
 """Patches along a side of a cell."""
 TILES = (TILE, 1056)
-"""Sides of Major TOM tiles in pixels of 10 m: of the grid of the Core datasets, and of the newer one (products MT10_)."""
+"""Sides of Major TOM tiles in pixels of 10 m: of the Core datasets, and of the newer grid (products called MT10_)."""
 TOLERANCE = 4
-"""Pixels by which a side of a thumbnail may differ from its tile: real rasters of one tile are 1068 or 1069 px of radar
-and "about 356" px of elevation, warped from products whose pixel grids differ. What is further off is another raster."""
+"""Pixels by which a side of a thumbnail may differ from its tile: radar of one tile has 1068 or 1069 px a side,
+elevation "about 356", as they are warped from products whose pixel grids differ. What is further off is no tile."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from copgen_cli.archive import Cell, columns_of_row, parse_cell
+from copgen_cli.archive import Cell, columns_in_row, columns_of_row, parse_cell
 from copgen_cli.modalities import Split
 
 
@@ -58,10 +58,8 @@ def neighbours(cell: Cell) -> Iterator[Cell]:
 
 
 def _wrapped(row: int, col: int) -> Cell:
-    """Columns count from -n/2 to n/2 around the globe."""
-    columns = columns_of_row(row)
-    half = columns // 2
-    return Cell(row, (col + half) % columns - half)
+    columns = columns_in_row(row)
+    return Cell(row, (col - columns.start) % len(columns) + columns.start)
 
 
 def _split_of_block(cell: Cell, rule: SplitRule) -> Split:

@@ -1,3 +1,4 @@
+from .boxes import problem_of_box as problem_of_box, spans_of_box as spans_of_box
 from .loading import (
     DEFAULT_FILE as DEFAULT_FILE,
     ENV_PREFIX as ENV_PREFIX,

@@ -32,11 +32,20 @@ from copgen_cli.records import (
     Solver,
     TimestepDraw,
 )
+from copgen_cli.settings.boxes import problem_of_box
 from copgen_cli.settings.presets import Preset
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def _check_not_empty(value: Any) -> Any:
+    """Refuse the empty text, which as a path would silently be the current folder."""
+    if value == "":
+        raise ValueError("a path is empty; write . for the current folder")
+    return value
+
+
+HomePath = Annotated[Path, BeforeValidator(_check_not_empty), AfterValidator(Path.expanduser)]
 """A path in which `~` is the home folder, though no shell has read it."""
 
 
@@ -75,7 +84,8 @@ class RegionSettings(Section):
     """What to fetch: a box, and which products in it."""
 
     bbox: tuple[float, float, float, float]
-    """West, south, east, north in degrees; a cell belongs to it when its centre does."""
+    """West, south, east, north in degrees; a cell belongs to it when its centre does. A box across the antimeridian has
+    its west greater than its east."""
     start_date: date = date(2017, 1, 1)
     """First acquisition day; bounds are inclusive."""
     end_date: date = date(2025, 1, 1)
@@ -92,11 +102,9 @@ class RegionSettings(Section):
     @field_validator("bbox")
     @classmethod
     def _box(cls, value: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        west, south, east, north = value
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        if problem := problem_of_box(*value):
             raise ValueError(
-                "a bbox is WEST SOUTH EAST NORTH in degrees with west < east and south < north, "
-                f"not {west:g} {south:g} {east:g} {north:g}"
+                f"a bbox is WEST SOUTH EAST NORTH in degrees; {' '.join(f'{edge:g}' for edge in value)} {problem}"
             )
         return value
 
