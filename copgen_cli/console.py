@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -152,7 +153,8 @@ def print_any_name() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # a file that became a pipe under it, by dup2: it tries to seek
+                stream.reconfigure(errors="backslashreplace")
 
 
 def stderr_is_terminal() -> bool:

@@ -42,7 +42,7 @@ from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.errors import BrokenInputError, NotFiniteError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
-from copgen_cli.stages import disk_full_is_an_error
+from copgen_cli.stages import disk_full_is_an_error, share_files
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
@@ -312,6 +312,7 @@ def _export(images: Images, settings: AutoencoderSettings, output: Path, device:
     ema.register_to_config(scaling_factor=scale)
     with disk_full_is_an_error(output):
         ema.half().save_pretrained(output)
+        share_files(output)
     recipe = settings.model_dump(mode="json", exclude={"save_every", "max_time"})
     recipe |= {"steps": state.step, "of": settings.steps}
     counts = {str(modality): len(files) for modality, files in sorted(images.items())}

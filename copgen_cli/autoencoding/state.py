@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
 from copgen_cli.model import read_autoencoder
-from copgen_cli.stages import disk_full_is_an_error
+from copgen_cli.stages import ExclusiveLock, disk_full_is_an_error
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
@@ -133,7 +133,7 @@ def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path
 @contextmanager
 def alone_in(output: Path) -> Iterator[None]:
     try:
-        with FileLock(output / ".lock", timeout=0):
+        with ExclusiveLock(output / ".lock", timeout=0):
             try:
                 yield
             finally:

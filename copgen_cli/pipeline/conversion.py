@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
 from copgen_cli import __version__
@@ -20,6 +20,7 @@ from copgen_cli.model import find_weights, fingerprint, load_transformer, read_a
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 from copgen_cli.pipeline.sources import Parts, find_parts
 from copgen_cli.records import Prediction
+from copgen_cli.stages import ExclusiveLock, share_files
 
 MANIFEST_NAME = "copgen_convert.json"
 
@@ -102,6 +103,7 @@ def convert(
             net.save_pretrained(beside)
         else:
             CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(beside)
+        share_files(beside)
         (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -145,7 +147,7 @@ def _alone_with(target: Path) -> Iterator[Path]:
     lock = target.with_name(f".{target.name}.lock")
     beside = target.with_name(f".{target.name}.part")
     try:
-        with FileLock(lock, timeout=0):
+        with ExclusiveLock(lock, timeout=0):
             shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
             try:
                 yield beside

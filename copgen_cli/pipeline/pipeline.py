@@ -40,6 +40,7 @@ from copgen_cli.model import (
 from copgen_cli.pipeline.model_card import UNKNOWN_LICENSE, render_card
 from copgen_cli.pipeline.sources import find_parts
 from copgen_cli.records import Ignored, Solver
+from copgen_cli.stages import share_files
 
 Output = Literal["pil", "pt", "latent"]
 
@@ -249,6 +250,7 @@ class CopGenPipeline(DiffusionPipeline):
         beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}.part")
         try:
             super().save_pretrained(beside)
+            share_files(beside)
             (beside / "README.md").write_text(self.model_card(target.name, license=license, notes=notes), "utf-8")
             _move_into_place(beside, target)
         finally:

@@ -6,10 +6,12 @@ from .atomic import (
     hash_file as hash_file,
     require_free_space as require_free_space,
     safe_path as safe_path,
+    share_files as share_files,
     write_atomically as write_atomically,
 )
 from .driver import StageRun as StageRun, settings_of as settings_of
 from .executors import Threads as Threads, local_executor as local_executor
+from .locks import ExclusiveLock as ExclusiveLock
 from .manifest import (
     Journal as Journal,
     Outcome as Outcome,

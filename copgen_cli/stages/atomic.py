@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -171,6 +172,29 @@ def _number_told_by(error: Exception) -> int | None:
 
     number = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
     return int(number[1]) if number else None
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the system write a folder's entries down, where its disk can: CIFS and FUSE answer EINVAL."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def share_files(folder: Path) -> None:
+    """Give every file in a folder the permissions that the folder itself was made with, by the user's umask.
+
+    safetensors makes files that their owner alone can read.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def require_free_space(folder: Path, needed: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.stages.atomic import disk_full_is_an_error
+from copgen_cli.stages.atomic import disk_full_is_an_error, flush_folder, share_files
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 22
@@ -63,11 +63,12 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         with disk_full_is_an_error(target):
             beside.mkdir(parents=True)
             fill(beside)
+            share_files(beside)
             _seal(beside)
             if target.exists():
                 remove_folder(target)
             os.rename(beside, target)
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -145,7 +146,7 @@ def _seal(folder: Path) -> None:
     manifest.write_text(json.dumps({"format": 1, "files": recorded}, indent=1) + "\n", encoding="utf-8")
     _flush_file(manifest)
     for inner in {file.parent for file in files} | {folder}:
-        _flush_folder(inner)
+        flush_folder(inner)
 
 
 def _hash(file: Path) -> str:
@@ -159,11 +160,3 @@ def _hash(file: Path) -> str:
 def _flush_file(file: Path) -> None:
     with file.open("rb+") as stream:
         os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

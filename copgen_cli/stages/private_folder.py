@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from copgen_cli.errors import BusyError
 from copgen_cli.stages.atomic import disk_full_is_an_error
+from copgen_cli.stages.locks import ExclusiveLock
 
 PRIVATE_FOLDER = ".copgen"
 SECONDS_FOR_LOCK = 0.5
@@ -27,7 +28,7 @@ class PrivateFolder:
         self.folder = output / PRIVATE_FOLDER
         self.temporary = self.folder / "tmp" / f"{socket.gethostname()}_{os.getpid()}_{uuid4().hex[:8]}"
         self._output, self._stage = output, stage
-        self._lock = FileLock(self.folder / "lock")
+        self._lock = ExclusiveLock(self.folder / "lock", SECONDS_FOR_LOCK)
         self._owner_file = self.folder / "owner.json"
 
     def take(self) -> None:
@@ -52,7 +53,7 @@ class PrivateFolder:
             try:
                 with disk_full_is_an_error(self.folder):
                     self.folder.mkdir(parents=True, exist_ok=True)
-                self._lock.acquire(timeout=SECONDS_FOR_LOCK, poll_interval=0.05)
+                self._lock.acquire()
                 return
             except FileNotFoundError:
                 continue

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from copgen_cli.model import ImageAutoencoder, load_transformer, make_scheduler
 from copgen_cli.pipeline import CopGenPipeline
-from copgen_cli.stages import MANIFEST, disk_full_is_an_error
+from copgen_cli.stages import MANIFEST, ExclusiveLock, disk_full_is_an_error, share_files
 
 MADE_FROM = "copgen_export.json"
 """What an exported model says of the checkpoint that it came from."""
@@ -35,6 +33,7 @@ def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder |
         else:
             net.save_pretrained(beside / "transformer")
             make_scheduler().save_pretrained(beside / "scheduler")
+        share_files(beside)
         (beside / MADE_FROM).write_text(json.dumps(_origin(checkpoint, autoencoder)) + "\n", encoding="utf-8")
         if target.exists():
             os.rename(target, old)
@@ -69,7 +68,7 @@ def _alone(target: Path) -> Iterator[tuple[Path, Path]]:
     """Where the next model is written and the last one is put, while nobody else exports to `target`."""
     beside, old = (target.with_name(f".{target.name}.{name}") for name in ("new", "old"))
     lock = target.with_name(f".{target.name}.lock")
-    with FileLock(lock):
+    with ExclusiveLock(lock):
         if old.exists() and not target.exists():
             os.rename(old, target)
         for leftover in (beside, old):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from copgen_cli import console, launching
 from copgen_cli.errors import BusyError, CopgenError, MismatchError, MissingInputError, UsageError
@@ -36,7 +36,7 @@ from copgen_cli.model import (
     load_autoencoder,
 )
 from copgen_cli.records import LatentSpec, StopReason, TrainReport
-from copgen_cli.stages import World, join_world, remove_leftovers, step_folder
+from copgen_cli.stages import ExclusiveLock, World, join_world, remove_leftovers, step_folder
 from copgen_cli.training.export import export_model, is_exported, put_right
 from copgen_cli.training.loop import Run, train as take_steps
 from copgen_cli.training.metrics_log import Metrics, metrics_of
@@ -363,9 +363,9 @@ def _only_run_in(folder: Path, world: World) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".owner.json"
-    lock = FileLock(run_lock(folder))
+    lock = ExclusiveLock(run_lock(folder), timeout=1)
     try:
-        lock.acquire(timeout=1)
+        lock.acquire()
     except Timeout:
         raise BusyError(
             f"Another run is at work in {folder}: {_owner(owner)}.",
