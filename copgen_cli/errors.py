@@ -69,6 +69,10 @@ class BrokenInputError(ItemError):
     """A file is not what it should be: cut short, of another format, or dangerous to read."""
 
 
+class MeasurementsError(BrokenInputError):
+    """A raster of other bands or more bits, where a picture of 8 bits is asked for."""
+
+
 class UnavailableError(ItemError):
     """A server did not give one thing, however often it was asked."""
 

@@ -17,8 +17,8 @@ PACKAGE = Path(copgen_cli.__file__).parent
 ORDER = """
 errors
 modalities
-rasters
 layout records
+rasters
 settings
 stages launching options
 console model

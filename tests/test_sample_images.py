@@ -8,12 +8,15 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+import rasterio
+from PIL import Image, ImageOps
 from sample_commands import pixels_of, save_picture
 
 from copgen_cli.errors import BrokenInputError, CopgenError, UsageError
-from copgen_cli.inputs.pictures import Frame, advice_on_scale, read_picture
+from copgen_cli.inputs.pictures import Frame, advice_on_scale, read_picture, read_rgb
 from copgen_cli.modalities.builtin import Modality
+from copgen_cli.model.pictures import as_bytes
+from copgen_cli.rasters import decode_upright
 from copgen_cli.records import Footprint
 
 FRAME = Frame(side=64, resolution=64)
@@ -93,7 +96,90 @@ def test_measurements_of_more_than_eight_bits_are_refused_with_a_word_on_thumbna
     with pytest.raises(BrokenInputError, match="measurements, not a thumbnail") as refused:
         read_picture(tmp_path / f"deep.{suffix}", Modality.S1RTC, FRAME)
 
-    assert "thumbnails" in refused.value.hint
+    assert "Render" in refused.value.hint
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_on_its_side_is_turned_upright_in_every_format(tmp_path, suffix, orientation):
+    quarters = np.zeros((80, 64, 3), np.uint8)
+    quarters[:40, :32], quarters[:40, 32:], quarters[40:, :32] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    stored = Image.fromarray(quarters)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a.{suffix}", exif=exif)
+    lying = stored.copy()
+    lying.getexif()[0x0112] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(lying))
+
+    shown = read_rgb(tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / f"a.{suffix}") as opened:
+        handed_over = decode_upright(opened)
+
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright)[8:24, 8:24].max() < 30
+    assert np.abs(shown.astype(int) - upright)[-24:-8, -24:-8].max() < 30
+    np.testing.assert_array_equal(shown, handed_over)
+
+
+def test_a_picture_on_its_side_is_turned_when_handed_to_the_pipeline(tmp_path):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+
+    with Image.open(tmp_path / "a.png") as picture:
+        handed = as_bytes(picture, name="s1_rtc", side=64)
+
+    np.testing.assert_array_equal(handed[0].permute(1, 2, 0).numpy(), pixels[::-1])
+
+
+def test_a_jpeg_of_four_inks_is_read_in_its_colours(tmp_path):
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+
+    assert np.abs(read_picture(tmp_path / "a.jpg", Modality.S2L2A, FRAME).astype(int) - (255, 0, 0)).max() < 5
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "interleave", "said"),
+    [
+        (3, "uint16", "band", "3 bands of uint16"),
+        (3, "uint16", "pixel", "3 bands of uint16"),
+        (13, "int16", "pixel", "13 bands of int16"),
+        (1, "float32", "band", "1 band of float32"),
+        (7, "uint8", "band", "7 bands of uint8"),
+    ],
+)
+def test_a_raster_of_measurements_is_named_with_bands_and_dtype(tmp_path, bands, dtype, interleave, said):
+    file = tmp_path / "a.tif"
+    with rasterio.open(
+        file, "w", driver="GTiff", width=64, height=64, count=bands, dtype=dtype, interleave=interleave,
+        crs="EPSG:32633", transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
+        photometric="RGB" if bands == 3 else "MINISBLACK",
+    ) as target:  # fmt: skip
+        target.write(np.full((bands, 64, 64), 120, dtype))
+
+    with pytest.raises(BrokenInputError, match=said) as refused:
+        read_picture(file, Modality.S2L2A, FRAME)
+
+    assert "Render" in refused.value.hint
+
+
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_the_pipeline_refuses_sixteen_bits_that_pillow_takes_for_eight(tmp_path, interleave):
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=64, height=64, count=3, dtype="uint16", photometric="RGB",
+        interleave=interleave, crs="EPSG:32633", transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
+    ) as target:  # fmt: skip
+        target.write(np.full((3, 64, 64), 3000, "uint16"))
+
+    try:
+        picture = Image.open(tmp_path / "a.tif")
+    except OSError:
+        return  # Pillow does not know it at all
+    with picture, pytest.raises(UsageError, match="16 bits"):
+        as_bytes(picture, name="s2_l2a", side=64)
 
 
 def test_sixteen_bit_colour_is_refused_though_pillow_would_drop_its_lower_bits(tmp_path):

@@ -17,8 +17,9 @@ import numpy as np
 
 from copgen_cli.errors import UsageError
 from copgen_cli.inputs.names import modality_in, place_of
-from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture
+from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture, read_place
 from copgen_cli.modalities import Modality, as_modality
+from copgen_cli.records import Footprint
 from copgen_cli.stages import hash_file
 
 
@@ -40,6 +41,8 @@ class View:
     moments: np.ndarray | None
     """(2 C, h, w): mean and log-variance under the model's autoencoder."""
     file: InputFile
+    place: Footprint | None = None
+    """Where the square lies on the ground, if its file says so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +53,11 @@ class Record:
     conditions: Mapping[Modality, View] = field(default_factory=dict)
     truth: Mapping[Modality, View] = field(default_factory=dict)
     """Of modalities that are generated, where the data has them."""
+
+    @property
+    def place(self) -> Footprint | None:
+        """Where the first condition lies that says so."""
+        return next((view.place for view in self.conditions.values() if view.place is not None), None)
 
 
 class Source(Protocol):
@@ -148,7 +156,8 @@ class Files:
 
 def view_picture(frame: Frame, path: Path, modality: Modality) -> View:
     """A picture, fitted to the frame."""
-    return View(read_picture(path, modality, frame), None, InputFile(path.as_posix(), hash_file(path)))
+    pixels = read_picture(path, modality, frame)
+    return View(pixels, None, InputFile(path.as_posix(), hash_file(path)), read_place(path, frame))
 
 
 def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from copgen_cli.errors import BrokenInputError, UsageError
+from copgen_cli.errors import BrokenInputError, MeasurementsError, UsageError
 from copgen_cli.modalities import Modality
-from copgen_cli.rasters import read_colour
+from copgen_cli.rasters import read_colour, read_georeferencing
 from copgen_cli.records import Footprint
 
 Picture = np.ndarray
@@ -53,11 +53,16 @@ class Frame:
         before = (self.side - self.resolution) // 2
         return pixels[before : before + self.resolution, before : before + self.resolution]
 
+    def place_of_square(self, place: Footprint, size: tuple[int, int]) -> Footprint:
+        """Where the whole square lies, given where a picture of that width and height does."""
+        before = (self.side - self.resolution) // 2
+        left, top = (round((length - self.resolution) / 2) for length in size)
+        return _shifted(place, left - before, top - before)
+
     def place_of_cut(self, place: Footprint) -> Footprint:
         """Where the part that is picture lies, given where the whole square does."""
         before = (self.side - self.resolution) // 2
-        a, b, c, d, e, f = place.transform
-        return Footprint(place.crs, (a, b, c + (a + b) * before, d, e, f + (d + e) * before))
+        return _shifted(place, before, before)
 
 
 def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
@@ -81,6 +86,12 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
             hint=_advice_for_small(min(height, width), modality, frame),
         )
     return frame.fit(pixels)
+
+
+def read_place(path: Path, frame: Frame) -> Footprint | None:
+    """Where the square that `read_picture` takes lies on the ground; None if the file does not say."""
+    known = read_georeferencing(path)
+    return None if known is None else frame.place_of_square(*known)
 
 
 def advice_on_scale(path: Path, modality: Modality) -> str | None:
@@ -112,12 +123,19 @@ def read_rgb(path: Path) -> np.ndarray:
     """
     try:
         return read_colour(path, FORMATS)
+    except MeasurementsError:
+        raise
     except BrokenInputError as error:
         raise BrokenInputError(
             str(error),
             hint="Give an 8-bit PNG, WebP, JPEG or TIFF of the place alone, rendered like the thumbnails that "
             "`copgen download` fetches: these are what the model knows.",
         ) from error
+
+
+def _shifted(place: Footprint, columns: int, rows: int) -> Footprint:
+    a, b, c, d, e, f = place.transform
+    return Footprint(place.crs, (a, b, c + a * columns + b * rows, d, e, f + d * columns + e * rows))
 
 
 def _central_square(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from copgen_cli.errors import UsageError
 from copgen_cli.model.autoencoder import to_uint8
-from copgen_cli.rasters import EIGHT_BIT_MODES
+from copgen_cli.rasters import decode_upright, values_beyond_8_bits
 
 Pictures = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarray | Tensor]
 """One picture or several: PIL; uint8 arrays (H, W), (H, W, 3) or (B, H, W, 3); tensors (3, H, W) or (B, 3, H, W),
@@ -51,9 +51,10 @@ def as_pil(images: Tensor) -> list[Image.Image]:
 def _from_one(picture: object, name: str, side: int) -> Tensor:
     if isinstance(picture, Image.Image):
         _check_size(*picture.size, name, side)  # before conversion decodes what may be huge
-        if picture.mode not in EIGHT_BIT_MODES:  # which conversion would cut off at 255
-            raise _unknown_form(name, f"picture of mode {picture.mode}")
-        return _from_array(np.array(picture.convert("RGB")), name)
+        beyond = values_beyond_8_bits(picture)
+        if beyond is not None:  # which conversion would cut off
+            raise _unknown_form(name, f"a picture with {beyond}")
+        return _from_array(decode_upright(picture), name)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, name)
     if isinstance(picture, Tensor):

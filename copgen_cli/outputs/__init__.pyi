@@ -5,7 +5,7 @@ from .files import (
     page_path as page_path,
     sample_ids as sample_ids,
 )
-from .georeferencing import Places as Places, map_note as map_note, read_places as read_places
+from .georeferencing import Places as Places, read_places as read_places
 from .grids import Block as Block, Line as Line, draw_grid as draw_grid
 from .pages import Painted as Painted, records_per_page as records_per_page
 from .provenance import (

@@ -1,4 +1,4 @@
-"""Where what is generated lies on the ground, by the table that `copgen prepare` writes; and a note that maps read."""
+"""Where what is generated lies on the ground, by the table that `copgen prepare` writes."""
 
 from __future__ import annotations
 
@@ -52,12 +52,3 @@ def read_places(table: Path) -> Places:
             f"{table} is not a table of patches: {error}.", hint="Run `copgen prepare` again."
         ) from error
     return Places(columns, rows)
-
-
-def map_note(place: Footprint) -> bytes:
-    """The sidecar `<picture>.aux.xml` by which GDAL, QGIS and rasterio put a PNG on the map."""
-    a, b, c, d, e, f = place.transform
-    return (
-        f"<PAMDataset>\n  <SRS>{place.crs}</SRS>\n"
-        f"  <GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>\n</PAMDataset>\n"
-    ).encode()

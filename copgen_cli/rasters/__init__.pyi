@@ -1,8 +1,10 @@
+from .georeferencing import encode_sidecar as encode_sidecar, read_georeferencing as read_georeferencing
 from .geotiff import encode_geotiff as encode_geotiff
 from .integrity import check_band as check_band, check_thumbnail as check_thumbnail
 from .pictures import (
-    EIGHT_BIT_MODES as EIGHT_BIT_MODES,
+    decode_upright as decode_upright,
     encode_png as encode_png,
     read_colour as read_colour,
     read_grey as read_grey,
+    values_beyond_8_bits as values_beyond_8_bits,
 )

@@ -7,9 +7,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from copgen_cli.errors import BrokenInputError
+from copgen_cli.errors import BrokenInputError, MeasurementsError
+from copgen_cli.rasters.georeferencing import describe_raster, orientation_of
 
 MOST_PIXELS = 1 << 24
 """A picture that claims more is refused before any of it is decoded; a thumbnail has 1.1 million."""
@@ -17,33 +18,69 @@ FORMATS = ("PNG", "JPEG")
 """Told from the bytes, never from the name: S2 thumbnails are JPEG in files called thumbnail.png."""
 
 _GREY = frozenset({"L", "LA", "1"})
-_COLOUR = frozenset({"RGB", "RGBA", "P", "PA"})
-EIGHT_BIT_MODES = _GREY | _COLOUR
-"""Of Pillow's pictures, those whose values are the ones that a model knows."""
+_COLOUR = frozenset({"RGB", "RGBX", "RGBA", "P", "PA", "CMYK", "YCbCr"})
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # tags of TIFF 6.0
+_UNSIGNED = 1
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the orientation of EXIF, what turns stored pixels upright."""
 _UP = 2  # PNG filter: each byte minus the one above it
 _GREY_TYPE, _COLOUR_TYPE = 0, 2  # PNG colour types
 
 
 def read_pixels(file: Path, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
-    """Decode an 8-bit picture. Alpha is dropped, as the published encoder does; palettes become colours.
+    """Decode an 8-bit picture. Alpha is dropped, as the published encoder does; palettes become colours, CMYK RGB.
+
+    A picture whose EXIF data say that it lies on its side is turned upright.
 
     Returns:
         (H, W) uint8 of a grey picture, (H, W, 3) uint8 of a coloured one.
 
     Raises:
-        BrokenInputError: the file is missing, empty, cut short, of another format, too large, or not of 8 bits.
+        MeasurementsError: it is a raster of other bands or of more bits.
+        BrokenInputError: the file is missing, empty, cut short, of another format, or too large.
     """
     try:
         with Image.open(file, formats=formats) as picture:
             _check_header(file, picture)
-            return np.asarray(picture.convert("L" if picture.mode in _GREY else "RGB"))
+            return decode_upright(picture)
     except FileNotFoundError:
         raise BrokenInputError(f"{file} is missing.", hint="Run the stage before again.") from None
+    except UnidentifiedImageError as error:
+        raise _unidentified(file, error) from None
     except Image.DecompressionBombError as error:
         raise BrokenInputError(f"{file}: {error}", hint=_FETCH_AGAIN) from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
         # all of these are what Pillow's decoders say of damaged files
         raise BrokenInputError(f"{file} is no readable picture: {error}", hint=_FETCH_AGAIN) from error
+
+
+def values_beyond_8_bits(picture: Image.Image) -> str | None:
+    """What an opened picture holds that 8-bit grey or colour can not, in words; None where nothing.
+
+    Decided by the header of the file: Pillow decodes 16-bit colour by dropping the lower bits.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    bits = max(tags.get(_BITS_PER_SAMPLE, (8,)))
+    if bits > 8 or set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
+        return f"samples of {bits} bits"
+    if any(";16" in str(tile.args) for tile in getattr(picture, "tile", ())):
+        return f"{picture.mode} of 16 bits"
+    return None if picture.mode in _GREY | _COLOUR else f"values of mode {picture.mode}"
+
+
+def decode_upright(picture: Image.Image) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 of an opened picture of 8 bits, turned as its EXIF data say."""
+    plain = picture.convert("L" if picture.mode in _GREY else "RGB")
+    turn = _TURNS.get(orientation_of(picture))  # of a TIFF, Pillow has turned the pixels, and taken the tag away
+    return np.asarray(plain if turn is None else plain.transpose(turn))
 
 
 def read_grey(file: Path) -> np.ndarray:
@@ -98,15 +135,26 @@ def _check_header(file: Path, picture: Image.Image) -> None:
         raise BrokenInputError(
             f"{file} claims {width:,} x {height:,} pixels, where at most {MOST_PIXELS:,} are read.", hint=_FETCH_AGAIN
         )
-    deep = any(
-        ";16" in str(tile.args) for tile in getattr(picture, "tile", ())
-    )  # Pillow would drop the lower bits of 16-bit colour
-    if deep or picture.mode not in EIGHT_BIT_MODES:
-        raise BrokenInputError(
-            f"{file} does not hold 8-bit grey or colour but {picture.mode}{' of 16 bits' if deep else ''}: "
-            "measurements, not a thumbnail.",
-            hint=_FETCH_AGAIN,
-        )
+    beyond = values_beyond_8_bits(picture)
+    if beyond is not None:
+        what = describe_raster(file) if picture.format == "TIFF" else None
+        raise _measurements(file, what or beyond)
+
+
+def _unidentified(file: Path, error: UnidentifiedImageError) -> BrokenInputError:
+    """A TIFF with more bands than colours is none that Pillow knows."""
+    what = describe_raster(file)
+    if what is None:
+        return BrokenInputError(f"{file} is no readable picture: {error}", hint=_FETCH_AGAIN)
+    return _measurements(file, what)
+
+
+def _measurements(file: Path, what: str) -> MeasurementsError:
+    return MeasurementsError(
+        f"{file} is a raster of measurements, not a thumbnail: {what}, not 8-bit grey or colour.",
+        hint="Render it first to the picture that `copgen download` fetches: see true_colour, false_colour and "
+        "hillshade of copgen_cli.modalities.",
+    )
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

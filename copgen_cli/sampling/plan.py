@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from copgen_cli.inputs import (
     open_pictures,
     table_of,
 )
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, choose_dtype, load_preview_decoder
 from copgen_cli.outputs import Places, Recipe, read_places
 from copgen_cli.records import SampleRequest
@@ -78,7 +78,7 @@ def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
         batch_size=asked.batch_size,
         wishes=wishes,
         limit=asked.limit,
-        places=read_places(table_of(data)) if data else None,
+        places=_places_of(inputs, data),
     )
     return Plan(job, default_output(settings, wishes, request), tuple(notes))
 
@@ -158,6 +158,14 @@ def _preview_decoder(name: str, model: LoadedModel) -> Decoder:
             hint="Leave it out, or name a folder with an AutoencoderTiny for this autoencoder.",
         )
     return load_preview_decoder(PREVIEW_ID, device=model.autoencoder.device)
+
+
+def _places_of(inputs: Mapping[Modality, Path], data: Path | None) -> Places:
+    """By the table of the split that is read, also where pictures in it are named one by one."""
+    folders = [path if path.is_dir() else path.parent for path in inputs.values()]
+    splits = [folder.absolute().parent for folder in folders] if inputs else [data] if data else []
+    tables = [table_of(split) for split in splits if data or split.name in set(Split)]
+    return read_places(next((table for table in tables if table.is_file()), tables[0])) if tables else Places()
 
 
 def _advice_on(path: Path, modality: Modality) -> str | None:

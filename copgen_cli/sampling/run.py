@@ -29,11 +29,12 @@ from copgen_cli.outputs import (
     Recipe,
     draw_grid_page,
     draw_pictures,
-    map_note,
     page_path,
     records_per_page,
     sample_ids,
 )
+from copgen_cli.rasters import encode_sidecar
+from copgen_cli.records import Footprint
 from copgen_cli.sampling.batches import in_batches
 from copgen_cli.sampling.generation import Painter, Task
 from copgen_cli.sampling.progress import Tell, tell_while
@@ -369,22 +370,29 @@ def _failure(key: str, error: ItemError) -> Outcome:
 
 
 def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
-    """Paths and contents: the pictures, and beside each whose place is known, a note that puts it on the map."""
+    """Paths and contents: the pictures, and beside each whose place is known, a sidecar that puts it on the map."""
+    records = {one.record.name: one.record for one in finished.painted}
     for drawing in _drawings(job, finished):
         yield drawing.path, drawing.as_png()
         modality = drawing.provenance.modality
-        place = job.places.of(drawing.provenance.records[0], modality) if modality else None
+        place = _place_of(job, records[drawing.provenance.records[0]], modality) if modality else None
         if place is not None:
-            yield f"{drawing.path}.aux.xml", map_note(job.frame.place_of_cut(place))
+            yield f"{drawing.path}.aux.xml", encode_sidecar(place)
+
+
+def _place_of(job: Job, record: Record, modality: Modality) -> Footprint | None:
+    """Where what is generated of a record lies: by the table of its data, else by the files it is made from."""
+    place = job.places.of(record.name, modality) or record.place
+    return None if place is None else job.frame.place_of_cut(place)
 
 
 def _facts_of(job: Job, one: Painted) -> dict[str, Any]:
     """What `samples.json` says of a record."""
-    places = {modality: job.places.of(one.record.name, modality) for modality in job.recipe.request.generated}
+    places = {modality: _place_of(job, one.record, modality) for modality in job.recipe.request.generated}
     return {
         "samples": [{"id": sample, "seed": job.recipe.request.seed} for sample in one.samples],
         "inputs": {str(modality): asdict(view.file) for modality, view in one.record.conditions.items()},
-        "places": {str(m): asdict(job.frame.place_of_cut(place)) for m, place in places.items() if place is not None},
+        "places": {str(modality): asdict(place) for modality, place in places.items() if place is not None},
     }
 
 
