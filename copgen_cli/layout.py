@@ -119,8 +119,3 @@ def previews_folder(workdir: Path) -> Path:
 def metrics_file(workdir: Path) -> Path:
     """What a training run measured, one JSON document per line."""
     return workdir / "metrics.jsonl"
-
-
-def run_lock(workdir: Path) -> Path:
-    """Held by the process that trains in this folder."""
-    return workdir / ".lock"

@@ -23,7 +23,7 @@ from copgen_cli.model import BUNDLED_NAME
 from copgen_cli.patches import SplitRule, split_of
 from copgen_cli.settings import ENV_PREFIX, HUB_VARIABLES
 from copgen_cli.simulation import cells_of_region
-from copgen_cli.stages import write_atomically
+from copgen_cli.stages import foreign_file, foreign_files, write_atomically
 
 REGION = "simulated"
 BBOX = (0.0, 44.0, 40.0, 50.0)
@@ -106,7 +106,10 @@ def claim_folder(folder: Path, *, overwrite: bool) -> None:
     if not ours:
         raise UsageError(f"{folder} holds what quickstart did not write.", hint="Choose another folder with --output.")
     if overwrite:
-        for name in (ARCHIVE, DATA, RUNS, PICTURES, REPORT):
+        written = ARCHIVE, DATA, RUNS, PICTURES, REPORT
+        for strange in itertools.chain.from_iterable(foreign_files(folder / name) for name in written):
+            raise foreign_file(strange)
+        for name in written:
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / PAGE).unlink(missing_ok=True)
 

@@ -221,7 +221,8 @@ def test_another_recipe_does_not_go_on_with_a_run_but_more_updates_do(images, tm
 
 
 def test_two_runs_do_not_share_an_output(images, tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError):
+    (tmp_path / ".copgen").mkdir()
+    with FileLock(tmp_path / ".copgen/lock"), pytest.raises(BusyError):
         train(images, small(), tmp_path)
 
 
@@ -230,6 +231,7 @@ def test_a_state_that_is_none_is_refused_without_running_it(images, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
+    train(images, small(), tmp_path)
     torch.save({"step": Trap()}, tmp_path / STATE_NAME)
 
     with pytest.raises(BrokenInputError, match="not a training state"):

@@ -137,8 +137,8 @@ def test_another_model_is_replaced_only_when_asked_and_foreign_files_never(publi
 
 
 def test_a_conversion_that_fails_leaves_nothing_and_what_a_killed_one_left_is_cleared(published, tmp_path, monkeypatch):
-    (tmp_path / ".made.part").mkdir()
-    (tmp_path / ".made.part/half.safetensors").write_text("")
+    (tmp_path / ".copgen/made/new").mkdir(parents=True)
+    (tmp_path / ".copgen/made/new/half.safetensors").write_text("")
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -154,7 +154,8 @@ def test_a_conversion_that_fails_leaves_nothing_and_what_a_killed_one_left_is_cl
 
 
 def test_two_processes_do_not_write_the_same_folder(published, tmp_path):
-    with FileLock(tmp_path / ".made.lock"), pytest.raises(BusyError):
+    (tmp_path / ".copgen/made").mkdir(parents=True)
+    with FileLock(tmp_path / ".copgen/made/lock"), pytest.raises(BusyError):
         convert(published, tmp_path / "made")
 
 

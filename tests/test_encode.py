@@ -226,16 +226,14 @@ def test_patches_cut_anew_are_encoded_anew_and_those_gone_leave(encode, made, tm
     assert {file.stem for file in Path("npy").rglob("*.npy")} == set(NAMES[:4])
 
 
-def test_moments_of_another_origin_are_refused_until_told_to_overwrite(encode, tmp_path):
+def test_moments_of_another_origin_are_refused_with_overwrite_and_without(encode, tmp_path):
     write_moments(tmp_path / "npy", ["999U_999R_0"], splits=[Split.TEST], modalities=BOTH)
 
-    for options in ((), ("--dry-run",)):
+    for options in ((), ("--dry-run",), ("--overwrite",)):
         refused = encode(*options)
         assert refused.code == EXIT_FAILED
         assert "npy holds files" in refused.err
-        assert "--overwrite" in refused.err
-    assert encode("--overwrite").code == 0
-    assert {file.stem for file in Path("npy").rglob("*.npy")} == set(NAMES)
+    assert {file.stem for file in Path("npy").rglob("*.npy")} == {"999U_999R_0"}
 
 
 def test_a_run_that_ends_within_its_first_batch_is_continued(encode, monkeypatch):

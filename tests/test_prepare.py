@@ -177,7 +177,7 @@ def test_a_thumbnail_fetched_again_is_cut_again(prepare, tmp_path):
     assert not read_colour(patch).any()
 
 
-def test_files_of_another_origin_are_refused_until_told_to_overwrite_and_never_mix_with_ours(prepare, tmp_path):
+def test_files_of_another_origin_are_refused_with_overwrite_and_without(prepare, tmp_path):
     prepare(output="first")
     for table in ("train_metadata.parquet", "copgen_prepare.json", "copgen_prepare.jsonl"):
         Path("first", table).unlink()
@@ -187,18 +187,17 @@ def test_files_of_another_origin_are_refused_until_told_to_overwrite_and_never_m
     Path("first/test/notes.txt").write_text("mine")
     before = tree(Path("first"))
 
-    for options in ((), ("--dry-run",)):
+    for options in ((), ("--dry-run",), ("--overwrite",), ("--overwrite", "--dry-run")):
         refused = prepare(*options, output="first")
+        assert refused.code == EXIT_FAILED
+        assert "first/test_metadata.parquet was not written by copgen" in refused.err
+        Path("first/test_metadata.parquet").rename("table")
+        refused = prepare(*options, output="first")
+        Path("table").rename("first/test_metadata.parquet")
         assert refused.code == EXIT_FAILED
         assert "first holds files" in refused.err
         assert "another output folder" in refused.err
-        assert "--overwrite" in refused.err
-    assert prepare("--overwrite", "--dry-run", output="first").code == 0
     assert tree(Path("first")) == before
-
-    assert prepare("--overwrite", output="first").code == 0
-    prepare(output="undisturbed")
-    assert tree(Path("first")) == tree(Path("undisturbed")) | {"test/notes.txt": b"mine"}
 
 
 def test_a_folder_with_unrelated_files_is_fine(prepare):

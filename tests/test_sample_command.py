@@ -80,7 +80,7 @@ def test_any_set_is_generated_from_any_other(sample, pictures, condition, genera
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--generate", ""], "Nothing to generate"),
+        (["--generate", ""], "Nothing stands behind --generate"),
         ([], "Nothing to generate"),
         (["--generate", "dem", "--condition", "dem"], "dem stands in --condition and in --generate"),
         (["--generate", "dem,s1_rtc", "--input", "s1_rtc={a}"], "s1_rtc stands in --input and in --generate"),

@@ -203,20 +203,18 @@ def test_a_folder_with_another_earth_is_not_overwritten_by_chance(tmp_path, cell
     list(write_archive(tmp_path, cells[:1], 1, size=96, overwrite=True))
 
 
-def test_an_archive_that_was_not_simulated_is_neither_mixed_with_nor_replaced_unasked(tmp_path, cells):
+def test_an_archive_that_was_not_simulated_is_neither_mixed_with_nor_replaced(tmp_path, cells):
     mirrored = folder(tmp_path, Modality.DEM) / "images" / "part_00001.parquet"
     mirrored.parent.mkdir(parents=True)
     mirrored.write_bytes(b"from elsewhere")
     other = mirrored.with_name("part_00099.parquet")
     other.write_bytes(b"and more")
 
-    with pytest.raises(MismatchError, match=r"part_00001\.parquet"):
-        list(write_archive(tmp_path, cells[:1], 0, size=96))
-    assert mirrored.read_bytes() == b"from elsewhere"
-
-    list(write_archive(tmp_path, cells[:1], 0, size=96, overwrite=True))
-    assert pq.ParquetFile(mirrored).metadata.num_rows
-    assert not other.exists()
+    for overwrite in (False, True):
+        with pytest.raises(MismatchError, match=r"part_00001\.parquet"):
+            list(write_archive(tmp_path, cells[:1], 0, size=96, overwrite=overwrite))
+        assert mirrored.read_bytes() == b"from elsewhere"
+        assert other.read_bytes() == b"and more"
 
 
 def test_days_without_sun_are_refused_before_anything_is_written(tmp_path):

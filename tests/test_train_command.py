@@ -124,7 +124,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused(store, tmp_path):
         process.wait_for("Step 1: wrote")
         with copgen("train", "--data", store, *TINY, "--workdir", run) as second:
             assert second.end() == 1
-            assert f"Another run is at work in {run}: process {process.process.pid}" in second.said
+            assert f"Another process is writing to {run}: train, process {process.process.pid}" in second.said
 
 
 @pytest.mark.parametrize(

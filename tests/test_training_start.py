@@ -342,9 +342,9 @@ def test_a_run_writes_a_model_that_loads_also_where_the_autoencoder_can_not_be_h
 def test_a_model_that_a_killed_export_had_put_aside_is_back_when_the_run_starts_again(tmp_path):
     from copgen_cli.training.export import put_right
 
-    aside, unfinished = tmp_path / ".model.old", tmp_path / ".model.new"
+    aside, unfinished = tmp_path / ".copgen/model/old", tmp_path / ".copgen/model/new"
     for folder in (aside, unfinished):
-        folder.mkdir()
+        folder.mkdir(parents=True)
     (aside / "weights").write_bytes(b"whole")
 
     put_right(tmp_path / "model")

@@ -30,6 +30,7 @@ from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, in_index_order
 from copgen_cli.settings import Settings
 from copgen_cli.stages import (
+    Claims,
     Outcome,
     Place,
     StageRun,
@@ -81,7 +82,13 @@ class Download:
         self._region = settings.region_settings()
         self._subset = settings.workspace.subset
         self._run = StageRun(
-            STAGE, self._subset, settings=self._recorded_settings(), overwrite=overwrite, fixed=False, dry_run=dry_run
+            STAGE,
+            self._subset,
+            settings=self._recorded_settings(),
+            overwrite=overwrite,
+            fixed=False,
+            beside=[subset_index(Path(), modality).as_posix() for modality in self.sources],
+            dry_run=dry_run,
         )
         self._stack = ExitStack()
         self._indices: dict[Modality, WorldIndex] = {}
@@ -214,7 +221,7 @@ class Download:
         for settings in (settings_of(self._subset, STAGE), finished and finished.settings):
             before = map(Modality.of_source, (settings or {}).get("sources", ()))
             for modality in set(before) - set(self.sources):
-                subset_index(self._subset, modality).unlink(missing_ok=True)
+                Claims(self._subset).remove(subset_index(self._subset, modality))
 
     def _recorded_settings(self) -> dict[str, Any]:
         return {

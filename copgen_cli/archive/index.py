@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from copgen_cli.archive.remote import Archive, RemoteFile, UnreachableError
 from copgen_cli.errors import BrokenInputError, UnavailableError
 from copgen_cli.modalities import Modality
-from copgen_cli.stages import Place, hash_file
+from copgen_cli.stages import Place, foreign_file, hash_file
 
 ORGANISATION = "Major-TOM"
 
@@ -47,11 +48,15 @@ def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place
 
     Raises:
         CopgenError: there is neither an answer nor a table, or what came is no table.
+        MismatchError: under the table's name lies what copgen did not fetch.
     """
     known = _read_sidecar(kept)
+    if _sidecar(kept) is None:
+        for file in filter(os.path.lexists, (kept, _sidecar_file(kept))):
+            raise foreign_file(file)
     try:
         remote = archive.open(index_path(modality))
-        if known is None or (known.etag, known.size) != (remote.etag, remote.size):
+        if known is None or not known.etag or (known.etag, known.size) != (remote.etag, remote.size):
             kept = _fetch(remote, f"{modality.facts.source}/{kept.name}", place)
         return WorldIndex(modality, kept, remote.commit, current=True)
     except (UnreachableError, UnavailableError):
@@ -74,11 +79,9 @@ def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:
             raise BrokenInputError(
                 f"The index for {kept} is no Parquet table: {error}", hint="Check --endpoint, and run again."
             ) from None
-        _sidecar_file(kept).unlink(missing_ok=True)  # from here on, neither describes the other
-    if remote.etag:
-        came = place.describe(path)
-        sidecar = json.dumps(asdict(_Sidecar(remote.etag, remote.size, came.sha256, remote.commit))) + "\n"
-        place.write(_sidecar_file(Path(path)).as_posix(), sidecar.encode())
+        sidecar = _Sidecar(remote.etag or "", beside.stat().st_size, hash_file(beside), remote.commit)
+        place.write(_sidecar_file(Path(path)).as_posix(), f"{json.dumps(asdict(sidecar))}\n".encode())  # a kill between
+        # the two leaves a table that is known to be ours, and to be another than described
     return kept
 
 
@@ -88,9 +91,18 @@ def _sidecar_file(kept: Path) -> Path:
 
 def _read_sidecar(kept: Path) -> _Sidecar | None:
     """What the table on disk is; None where there is none, or another than the sidecar describes."""
+    known = _sidecar(kept)
+    try:
+        is_so = known is not None and kept.stat().st_size == known.size and hash_file(kept) == known.sha256
+        return known if is_so else None
+    except OSError:
+        return None
+
+
+def _sidecar(kept: Path) -> _Sidecar | None:
+    """What is said of the table; None where nothing is."""
     try:
         values = json.loads(_sidecar_file(kept).read_bytes())
-        known = _Sidecar(str(values["etag"]), int(values["size"]), str(values["sha256"]), values["revision"])
-        return known if kept.stat().st_size == known.size and hash_file(kept) == known.sha256 else None
+        return _Sidecar(str(values["etag"]), int(values["size"]), str(values["sha256"]), values["revision"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

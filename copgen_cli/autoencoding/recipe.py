@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +30,7 @@ from copgen_cli import __version__
 from copgen_cli.autoencoding.state import (
     METRICS_NAME,
     PATCH,
+    RECIPE_NAME,
     TrainingState,
     alone_in,
     append_metrics,
@@ -42,7 +43,14 @@ from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.errors import BrokenInputError, NotFiniteError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
-from copgen_cli.stages import disk_full_is_an_error, share_files
+from copgen_cli.stages import (
+    PRIVATE_FOLDER,
+    Claims,
+    disk_full_is_an_error,
+    put_in_place,
+    share_files,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
@@ -52,7 +60,6 @@ Images = Mapping[Modality, Sequence[Path]]
 
 CROP = 128
 """Side in pixels of what most updates see."""
-RECIPE_NAME = "recipe.json"
 
 GIVE_UP_AFTER = 20
 """Updates in a row without a finite loss and gradient."""
@@ -177,14 +184,14 @@ def train_autoencoder(
         MismatchError: the state in `output` was made by another recipe.
         BrokenInputError: an image or the state cannot be read.
         BusyError: another process trains into `output`.
+        MismatchError: `output` holds what copgen did not write, under a name that a run writes.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    with alone_in(output):
+    with alone_in(output) as claims:
         if overwrite:
-            forget_run(output)
+            forget_run(output, claims)
         state = restore_state(output, settings, device)
         saved, skipped = state.step, 0
-        forget_metrics_after(output / METRICS_NAME, state.step)
+        forget_metrics_after(output / METRICS_NAME, state.step, claims)
         while state.step < settings.steps and not asked_to_stop():
             started = time.monotonic()
             update = _train_once(state, images, settings, device, dtype)
@@ -196,11 +203,11 @@ def train_autoencoder(
                 )
             append_metrics(output / METRICS_NAME, asdict(update) | {"seconds": round(time.monotonic() - started, 3)})
             if state.step % settings.save_every == 0 and not skipped:
-                save_state(state, settings, output)
+                save_state(state, settings, output, claims)
                 saved = state.step
             yield update
         if saved < state.step:
-            save_state(state, settings, output)
+            save_state(state, settings, output, claims)
 
 
 def _train_once(
@@ -293,11 +300,11 @@ def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Pa
         The scaling factor: one over the standard deviation of latents drawn for training images (arXiv:2112.10752,
         section D.1).
     """
-    with alone_in(output):
-        return _export(images, settings, output, device)
+    with alone_in(output) as claims:
+        return _export(images, settings, output, device, claims)
 
 
-def _export(images: Images, settings: AutoencoderSettings, output: Path, device: torch.device) -> float:
+def _export(images: Images, settings: AutoencoderSettings, output: Path, device: torch.device, claims: Claims) -> float:
     state = restore_state(output, settings, device)
     ema = state.ema.half().float()
     generator = np.random.default_rng([settings.seed, 1 << 40])  # beyond any update's
@@ -310,16 +317,16 @@ def _export(images: Images, settings: AutoencoderSettings, output: Path, device:
     if settings.frozen_encoder and settings.init_from is not None:
         scale = float(read_autoencoder(settings.init_from).config.scaling_factor)  # of the same latents
     ema.register_to_config(scaling_factor=scale)
-    with disk_full_is_an_error(output):
-        ema.half().save_pretrained(output)
-        share_files(output)
+    with disk_full_is_an_error(output), tempfile.TemporaryDirectory(dir=output / PRIVATE_FOLDER) as folder:
+        beside = Path(folder, "vae")  # made with the permissions that the user's umask gives
+        ema.half().save_pretrained(beside)
+        share_files(beside)
+        put_in_place({output / file.name: file for file in beside.iterdir()}, claims)
     recipe = settings.model_dump(mode="json", exclude={"save_every", "max_time"})
     recipe |= {"steps": state.step, "of": settings.steps}
     counts = {str(modality): len(files) for modality, files in sorted(images.items())}
     facts = {"copgen": __version__, "recipe": recipe, "images": counts, "scaling_factor": scale}
-    beside = output / f".{RECIPE_NAME}.part"
-    beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, output / RECIPE_NAME)
+    write_atomically(output / RECIPE_NAME, (json.dumps(facts, indent=2) + "\n").encode(), claims)
     return scale
 
 

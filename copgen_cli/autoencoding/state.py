@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL
-from filelock import Timeout
 
-from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
-from copgen_cli.model import read_autoencoder
-from copgen_cli.stages import ExclusiveLock, disk_full_is_an_error
+from copgen_cli.errors import BrokenInputError, MismatchError
+from copgen_cli.model import WEIGHTS_NAME, read_autoencoder
+from copgen_cli.stages import PRIVATE_FOLDER, Claims, PrivateFolder, disk_full_is_an_error, write_atomically
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
@@ -26,6 +25,7 @@ PATCH = 256
 """Side in pixels of what the autoencoder is for."""
 STATE_NAME = "training_state.pt"
 METRICS_NAME = "metrics.jsonl"
+RECIPE_NAME = "recipe.json"
 
 
 @dataclass(slots=True)
@@ -104,13 +104,27 @@ def finished_steps(output: Path) -> int:
     return int(_read_state(output / STATE_NAME)["step"]) if (output / STATE_NAME).is_file() else 0
 
 
-def forget_run(output: Path) -> None:
+def own_files(output: Path) -> Claims:
+    """The claims to names in a run's folder, those included that a run of an earlier version did not write down.
+
+    Raises:
+        MismatchError: under a name that a run writes lies what copgen did not write.
+    """
+    claims = Claims(output)
+    claims.look_anew()
+    files = [output / name for name in (STATE_NAME, METRICS_NAME, RECIPE_NAME, "config.json", WEIGHTS_NAME)]
+    if not claims.owns(files[0]) and _is_state(files[0]):
+        claims.adopt(files)
+    claims.require(*files)
+    return claims
+
+
+def forget_run(output: Path, claims: Claims) -> None:
     """Remove the state and metrics of the run in `output`, if there is one."""
-    for name in (STATE_NAME, METRICS_NAME):
-        (output / name).unlink(missing_ok=True)
+    claims.remove(output / STATE_NAME, output / METRICS_NAME)
 
 
-def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path) -> None:
+def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path, claims: Claims) -> None:
     """Write everything that the next update needs, complete or not at all."""
     values = {
         "step": state.step,
@@ -119,29 +133,32 @@ def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    beside = output / f".{STATE_NAME}.part"
+    beside = output / PRIVATE_FOLDER / STATE_NAME
     try:
         with disk_full_is_an_error(output / STATE_NAME), beside.open("wb") as stream:
             torch.save(values, stream)
             stream.flush()
             os.fsync(stream.fileno())
+        claims.take([output / STATE_NAME])
         os.replace(beside, output / STATE_NAME)
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextmanager
-def alone_in(output: Path) -> Iterator[None]:
+def alone_in(output: Path) -> Iterator[Claims]:
+    """Hold the lock of a run's folder, and look after what lies there.
+
+    Raises:
+        BusyError: another process trains into it.
+        MismatchError: it holds what copgen did not write, under a name that a run writes.
+    """
+    private = PrivateFolder(output, "train-autoencoder")
+    private.take()
     try:
-        with ExclusiveLock(output / ".lock", timeout=0):
-            try:
-                yield
-            finally:
-                (output / ".lock").unlink(missing_ok=True)  # nobody waits on it
-    except Timeout:
-        raise BusyError(
-            f"Another process trains into {output}.", hint="Wait for it, or choose another --output."
-        ) from None
+        yield own_files(output)
+    finally:
+        private.leave()
 
 
 def recipe_of(settings: AutoencoderSettings) -> dict[str, Any]:
@@ -158,6 +175,13 @@ def _check_recipe(saved: Mapping[str, Any], settings: AutoencoderSettings, outpu
             f"The run in {output} was begun with another recipe: {told}.",
             hint="Use the same settings, another --output, or --overwrite.",
         )
+
+
+def _is_state(file: Path) -> bool:
+    try:
+        return bool(_read_state(file))
+    except (OSError, BrokenInputError):
+        return False
 
 
 def _read_state(file: Path) -> dict[str, Any]:
@@ -177,14 +201,11 @@ def append_metrics(file: Path, values: Mapping[str, Any]) -> None:
         stream.write(json.dumps(values) + "\n")
 
 
-def forget_metrics_after(file: Path, step: int) -> None:
+def forget_metrics_after(file: Path, step: int, claims: Claims) -> None:
     """Drop the metrics of updates that will be done again."""
-    if not file.is_file():
-        return
-    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    beside = file.with_name(f".{file.name}.part")
-    beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(beside, file)
+    before = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    kept = [line for line in before if _step_of(line) <= step]
+    write_atomically(file, "".join(f"{line}\n" for line in kept).encode(), claims)
 
 
 def _step_of(line: str) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from copgen_cli import __version__
@@ -75,6 +77,14 @@ def as_json(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "scores": [_score_as_json(score, report) for score in report.scores],
     }
+
+
+def is_report(file: Path) -> bool:
+    """Whether a file is what `as_json` makes of a report."""
+    try:
+        return {"format", "copgen", "confidence_level", "facts", "scores"} <= json.loads(file.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def tables(report: Report) -> list[Table]:

@@ -17,7 +17,7 @@ from copgen_cli.evaluation.examples import Album
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair, modalities_of, parse_pairs
 from copgen_cli.evaluation.pictures import Pictures, PictureSet, choose_places, read_folders, read_training
-from copgen_cli.evaluation.report import Report, as_json
+from copgen_cli.evaluation.report import Report, as_json, is_report
 from copgen_cli.evaluation.scores import Judge, Score, mean_estimate, within
 from copgen_cli.metrics import (
     DEFAULT_METRICS,
@@ -45,7 +45,7 @@ from copgen_cli.model import BUNDLED_NAME, bundled_folder, choose_device, choose
 from copgen_cli.records import Ignored
 from copgen_cli.sampling import LoadedModel, choose_batch_size, choose_model, load_model
 from copgen_cli.settings import Settings
-from copgen_cli.stages import write_atomically
+from copgen_cli.stages import Claims, write_atomically
 
 T = TypeVar("T")
 
@@ -93,11 +93,31 @@ class Assessment:
         return Report(self.facts, tuple(self.scores), titles, (*self.notes, *unknown))
 
     def write(self, folder: Path) -> Mapping[str, Path]:
-        """Write the page and the numbers, each whole or not at all."""
+        """Write the page and the numbers, each whole or not at all.
+
+        Raises:
+            MismatchError: under one of their names lies what copgen did not write.
+        """
         page, numbers = folder / REPORT_FILE, folder / NUMBERS_FILE
-        write_atomically(numbers, (json.dumps(as_json(self.report), indent=2) + "\n").encode())
-        write_atomically(page, as_html(self.report, self.album).encode(errors="replace"))
+        claims = claim_report(folder)
+        write_atomically(numbers, (json.dumps(as_json(self.report), indent=2) + "\n").encode(), claims)
+        write_atomically(page, as_html(self.report, self.album).encode(errors="replace"), claims)
         return {"report": page, "numbers": numbers}
+
+
+def claim_report(folder: Path) -> Claims:
+    """The claims to the names of a report's files.
+
+    Raises:
+        MismatchError: under one of them lies what copgen did not write.
+    """
+    files = folder / NUMBERS_FILE, folder / REPORT_FILE
+    claims = Claims(folder)
+    claims.look_anew()
+    if is_report(files[0]):
+        claims.adopt(files)
+    claims.require(*files)
+    return claims
 
 
 def assess_folders(settings: Settings, real: Path, generated: Path, training: Path | None, watch: Watch) -> Assessment:

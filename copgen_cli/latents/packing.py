@@ -22,6 +22,7 @@ from copgen_cli.latents.store_format import DATA_FILE, LOCK_FILE, StoreMetadata
 from copgen_cli.layout import split_store
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.stages import (
+    Claims,
     Outcome,
     StageRun,
     Status,
@@ -308,7 +309,9 @@ def finish_store(run: StageRun, plan: SplitPlan, builder: StoreBuilder) -> None:
     """Complete a store and put it in its place."""
     if not builder.finished:
         builder.finish(plan.describe)
-    builder.move_to(split_store(run.output, plan.split))
+    target = split_store(run.output, plan.split)
+    Claims(run.output).take([target / DATA_FILE])
+    builder.move_to(target)
 
 
 def record_store(run: StageRun, plan: SplitPlan, packing: Packing) -> int:

@@ -1,5 +1,6 @@
 from .cutting import PATCH as PATCH
 from .preparation import (
+    TABLES_AND_MAP as TABLES_AND_MAP,
     cut_cells as cut_cells,
     plan_patches as plan_patches,
     write_map as write_map,

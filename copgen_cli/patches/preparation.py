@@ -62,6 +62,10 @@ class Plan:
         return cells * self.patches_per_cell * len(self.subset.modalities) * TYPICAL_BYTES
 
 
+TABLES_AND_MAP = (*(split_index(Path(), split).as_posix() for split in Split), MAP_FILE)
+"""What is written beside the patches."""
+
+
 def plan_patches(subset_folder: Path, settings: PrepareSettings) -> Plan:
     """Look at what has been downloaded, and deal its cells.
 

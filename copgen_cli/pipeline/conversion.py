@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +17,21 @@ from torch import nn
 
 from copgen_cli import __version__
 from copgen_cli.errors import BusyError, MismatchError
-from copgen_cli.model import find_weights, fingerprint, load_transformer, read_autoencoder
+from copgen_cli.model import WEIGHTS_NAME, find_weights, fingerprint, load_transformer, read_autoencoder
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 from copgen_cli.pipeline.sources import Parts, find_parts
 from copgen_cli.records import Prediction
-from copgen_cli.stages import ExclusiveLock, share_files
+from copgen_cli.stages import PRIVATE_FOLDER, ExclusiveLock, foreign_file, move_folder, share_files
 
 MANIFEST_NAME = "copgen_convert.json"
+_FILES = (
+    MANIFEST_NAME,
+    "README.md",
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    *(f"{part}{name}" for part in ("", "transformer/", "vae/") for name in ("config.json", WEIGHTS_NAME)),
+)
+"""What earlier versions wrote, whose manifests did not name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,8 @@ class Conversion:
     vae: str | None
     """The autoencoder's fingerprint; None where the folder holds a transformer alone."""
     prediction_type: str = str(Prediction.NOISE)
+    files: tuple[str, ...] | None = None
+    """All that was written, this manifest included; None where an earlier version did not say."""
     version: str = __version__
 
     def same_model_as(self, other: Conversion) -> bool:
@@ -45,7 +56,11 @@ class Conversion:
         return self._content() == other._content()
 
     def _content(self) -> dict[str, object]:
-        return {name: value for name, value in asdict(self).items() if name not in ("source", "version")}
+        return {name: value for name, value in asdict(self).items() if name not in ("source", "files", "version")}
+
+    def written(self, folder: Path) -> set[Path]:
+        """The files in a folder that are the conversion's own."""
+        return {folder / name for name in (self.files if self.files is not None else _FILES)}
 
 
 def convert(
@@ -92,6 +107,7 @@ def convert(
         modalities=None if net.config.modalities is None else tuple(net.config.modalities),
         vae=None if autoencoder is None else fingerprint(autoencoder),
     )
+    target = Path(os.path.abspath(target.expanduser()))
     with _alone_with(target) as beside:
         if target.exists() and any(target.iterdir()):
             found = read_manifest(target)
@@ -104,10 +120,10 @@ def convert(
         else:
             CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(beside)
         share_files(beside)
+        written = sorted(file.relative_to(beside).as_posix() for file in beside.rglob("*") if file.is_file())
+        wanted = replace(wanted, files=(MANIFEST_NAME, *written))
         (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        beside.rename(target)
+        _replace(target, beside, wanted)
     return True
 
 
@@ -122,7 +138,9 @@ def read_manifest(folder: Path) -> Conversion | None:
     try:
         values = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         named = values["modalities"]
-        return Conversion(**{**values, "modalities": None if named is None else tuple(named)})
+        files = values.get("files")
+        lists = {"modalities": named and tuple(named), "files": None if files is None else tuple(map(str, files))}
+        return Conversion(**{**values, **lists})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -138,14 +156,28 @@ def _refuse_to_lose(target: Path, found: Conversion | None, overwrite: bool) -> 
             f"{target} holds another model, converted from {found.source}.",
             hint="Choose another folder, or replace it with --overwrite.",
         )
+    files = {file for file in target.rglob("*") if file.is_symlink() or not file.is_dir()}
+    strange = sorted(files - found.written(target))
+    if strange:
+        raise foreign_file(strange[0])
+
+
+def _replace(target: Path, beside: Path, conversion: Conversion) -> None:
+    """Put a finished folder in place of an earlier conversion, if there is one."""
+    if target.exists() and not target.samefile(Path.cwd()):  # the folder that a shell stands in has to stay
+        shutil.rmtree(target)
+    before = read_manifest(target)
+    move_folder(beside, target, last=MANIFEST_NAME)
+    for file in before.written(target) - conversion.written(target) if before else ():
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
 def _alone_with(target: Path) -> Iterator[Path]:
     """An empty place beside the target that no other process writes to; removed in the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = target.with_name(f".{target.name}.lock")
-    beside = target.with_name(f".{target.name}.part")
+    private = target.parent / PRIVATE_FOLDER / target.name
+    private.mkdir(parents=True, exist_ok=True)
+    lock, beside = private / "lock", private / "new"
     try:
         with ExclusiveLock(lock, timeout=0):
             shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
@@ -154,6 +186,9 @@ def _alone_with(target: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
                 lock.unlink(missing_ok=True)
+                for folder in (private, private.parent):
+                    with suppress(OSError):  # not empty
+                        folder.rmdir()
     except Timeout:
         raise BusyError(
             f"Another process converts to {target}.", hint="Wait for it, or choose another folder."

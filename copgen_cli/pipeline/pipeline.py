@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -40,7 +39,7 @@ from copgen_cli.model import (
 from copgen_cli.pipeline.model_card import UNKNOWN_LICENSE, render_card
 from copgen_cli.pipeline.sources import find_parts
 from copgen_cli.records import Ignored, Solver
-from copgen_cli.stages import share_files
+from copgen_cli.stages import move_folder, share_files
 
 Output = Literal["pil", "pt", "latent"]
 
@@ -238,7 +237,7 @@ class CopGenPipeline(DiffusionPipeline):
     ) -> None:
         """Write the pipeline in diffusers layout, as safetensors, with a model card; a new folder is whole or absent.
 
-        A `README.md` that is there is kept.
+        In a folder that is there, files of these names are replaced, as everywhere in diffusers, but a `README.md`.
 
         Args:
             save_directory: the folder; what it holds besides is left alone.
@@ -252,7 +251,7 @@ class CopGenPipeline(DiffusionPipeline):
             super().save_pretrained(beside)
             share_files(beside)
             (beside / "README.md").write_text(self.model_card(target.name, license=license, notes=notes), "utf-8")
-            _move_into_place(beside, target)
+            move_folder(beside, target, last="model_index.json", keep=["README.md"])
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         if push_to_hub:
@@ -371,18 +370,3 @@ def _output(latents: dict[str, Tensor], images: Mapping[str, list[Tensor]], outp
     if output_type == "pt":
         return CopGenOutput(dict(together), latents)
     return CopGenOutput({name: as_pil(pictures) for name, pictures in together.items()}, latents)
-
-
-def _move_into_place(beside: Path, target: Path) -> None:
-    """Make the finished folder `beside` the folder `target`, or put its entries in place of those that `target` has."""
-    with suppress(OSError):  # a target that is not there, or is empty, is replaced in one step
-        os.rename(beside, target)
-        return
-    kept = target / "README.md"
-    for entry in sorted(beside.iterdir(), key=lambda path: path.name == "model_index.json"):  # last: it names the rest
-        place = target / entry.name
-        if place == kept and kept.exists():
-            continue
-        if place.is_dir():
-            shutil.rmtree(place)
-        os.replace(entry, place)

@@ -13,10 +13,8 @@ from typing import Any
 from copgen_cli import __version__
 from copgen_cli.errors import CopgenError
 from copgen_cli.outputs import FORMAT
-from copgen_cli.sampling.run import Job, Step
+from copgen_cli.sampling.run import LISTING, Job, Step
 from copgen_cli.stages import Outcome, StageRun, Status, Summary, read_outcomes
-
-NAME = "samples.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +55,10 @@ def finish(job: Job, run: StageRun, drawn: Iterable[Step | Outcome], *, done_bef
         )
     for outcome in failed:
         run.record(outcome)
-    summary = run.finish()
-    listing = run.output / NAME
+    summary = run.finish(still_to_come=[LISTING])
+    listing = run.output / LISTING
     if summary.done or not listing.is_file():
-        with run.place.writing(NAME) as beside, beside.open("w", encoding="utf-8") as stream:
+        with run.place.writing(LISTING) as beside, beside.open("w", encoding="utf-8") as stream:
             stream.writelines(_list(job, run, samples, seconds))
     return Report(summary, samples, seconds, listing)
 

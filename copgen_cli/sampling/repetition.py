@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from copgen_cli.sampling.models import load_model
 from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
 from copgen_cli.sampling.request import Wishes
 from copgen_cli.sampling.run import Job, SaveAs, assemble
-from copgen_cli.stages import write_atomically
+from copgen_cli.stages import foreign_file, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def repeat_picture(
     target = (output or OUTPUTS / "like") / picture.name
     if target.exists() and target.samefile(picture):
         raise UsageError(f"{picture} would be replaced by its repetition.", hint="Choose another folder with --output.")
+    if os.path.lexists(target) and not _is_ours(target):
+        raise foreign_file(target)
     job = _job_of(provenance, model=model, inputs=inputs, data=data, device=device)
     if job.recipe.device == "cpu":
         torch.set_num_threads(provenance.recipe.threads)
@@ -71,6 +74,13 @@ def repeat_picture(
     write_atomically(target, drawing.as_png())
     differing, most = _compare(picture, drawing.image)
     return Repeated(target, differing, most, provenance.recipe.device)
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return bool(read_provenance(file))
+    except (OSError, CopgenError):
+        return False
 
 
 def _job_of(provenance: Provenance, *, model: str | None, inputs: Sequence[str], data: Path | None, device: str) -> Job:

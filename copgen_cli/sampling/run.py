@@ -52,6 +52,7 @@ from copgen_cli.stages import (
 )
 
 READERS = 2
+LISTING = "samples.json"
 
 
 class SaveAs(StrEnum):
@@ -135,6 +136,7 @@ def start_run(job: Job, output: Path, *, overwrite: bool = False, dry_run: bool 
         inputs=job.source.describe(),
         overwrite=overwrite,
         keep=True,
+        beside=(LISTING,),
         dry_run=dry_run,
     )
     (other_form,) = set(SaveAs) - {job.save_as}

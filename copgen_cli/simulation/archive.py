@@ -121,6 +121,7 @@ def write_archive(
         inputs=inputs,
         overwrite=overwrite,
         prune=True,
+        beside=[_metadata_path(source) for source in METADATA_COLUMNS],
         strangers=_unrecorded_tables,
         dry_run=dry_run,
     ) as run:
@@ -164,6 +165,10 @@ def write_part(
     return Result(files=tuple(files), facts={"rows": facts})
 
 
+def _metadata_path(source: Modality) -> str:
+    return f"{_folder(source)}/metadata.parquet"
+
+
 def _folder(source: Modality) -> str:
     return f"datasets/Major-TOM/{source.facts.source}/resolve/main"
 
@@ -194,7 +199,7 @@ def _write_metadata(place: Place, source: Modality, rows: list[dict[str, Any]]) 
     if index:  # numbers of a larger table that these rows were taken from: rising, not contiguous
         table[index] = [3 * number + 8 for number in range(len(rows))]
     schema = pa.schema(columns.items(), metadata={"pandas": json.dumps(_pandas_note(columns, index))})
-    with place.writing(f"{_folder(source)}/metadata.parquet") as beside:
+    with place.writing(_metadata_path(source)) as beside:
         pq.write_table(pa.table(table, schema=schema), beside)
 
 

@@ -4,10 +4,18 @@ from .atomic import (
     disk_full_is_an_error as disk_full_is_an_error,
     free_space as free_space,
     hash_file as hash_file,
+    move_folder as move_folder,
+    put_in_place as put_in_place,
     require_free_space as require_free_space,
     safe_path as safe_path,
     share_files as share_files,
     write_atomically as write_atomically,
+)
+from .claims import (
+    PRIVATE_FOLDER as PRIVATE_FOLDER,
+    Claims as Claims,
+    foreign_file as foreign_file,
+    foreign_files as foreign_files,
 )
 from .driver import StageRun as StageRun, settings_of as settings_of
 from .executors import Threads as Threads, local_executor as local_executor
@@ -27,12 +35,13 @@ from .numbered_folders import (
     must_be_whole as must_be_whole,
     newest_whole as newest_whole,
     prune as prune,
+    recorded_files as recorded_files,
     remove_leftovers as remove_leftovers,
     step_folder as step_folder,
     step_of as step_of,
     write_folder as write_folder,
 )
-from .private_folder import PRIVATE_FOLDER as PRIVATE_FOLDER
+from .private_folder import PrivateFolder as PrivateFolder
 from .process_group import (
     World as World,
     gradients_stay_here as gradients_stay_here,

@@ -9,13 +9,14 @@ import re
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError, DiskFullError
+from copgen_cli.stages.claims import Claims
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 1 << 20
@@ -40,6 +41,8 @@ class Place:
     output: Path
     temporary: Path
     """A folder on the same file system that this run alone writes to."""
+    claims: Claims | None = None
+    """Of the output: without them, what lies under a name is replaced."""
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> WrittenFile:
         """Put `data` at `path` below the output, atomically; `durable` waits until it would survive a power cut.
@@ -70,7 +73,7 @@ class Place:
             if _held.files is not None:
                 _held.files[target] = beside
             else:
-                put_in_place({target: beside})
+                put_in_place({target: beside}, self.claims)
 
     def describe(self, path: str) -> WrittenFile:
         """Size and hash of a file that is in place, or held back by this thread."""
@@ -102,8 +105,14 @@ def held_back() -> Iterator[dict[Path, Path]]:
         throw_away(files)
 
 
-def put_in_place(files: dict[Path, Path]) -> None:
-    """Rename each file from where it is to where it goes."""
+def put_in_place(files: dict[Path, Path], claims: Claims | None) -> None:
+    """Claim the names that files go to, and rename each from where it is.
+
+    Raises:
+        MismatchError: under one of the names lies what copgen did not write; then none is renamed.
+    """
+    if claims is not None:
+        claims.take(files)
     for target, beside in files.items():
         with disk_full_is_an_error(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +136,26 @@ def _move(file: Path, target: Path) -> None:
         file.unlink()
 
 
+def move_folder(beside: Path, target: Path, *, last: str, keep: Collection[str] = ()) -> None:
+    """Make the finished folder `beside` the folder `target`; one that is there gets its files, each atomically.
+
+    Args:
+        beside: on the same disk.
+        target: what it holds besides is left alone.
+        last: the file that goes there after all others.
+        keep: names of files that are not replaced.
+    """
+    if not target.exists():  # also an empty one stays: a shell may stand in it
+        os.rename(beside, target)
+        return
+    files = (file for file in beside.rglob("*") if file.is_file())
+    for file in sorted(files, key=lambda file: file.name == last):
+        place = target / file.relative_to(beside)
+        if not (place.exists() and place.relative_to(target).as_posix() in keep):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+
+
 def throw_away(files: dict[Path, Path]) -> None:
     for beside in files.values():
         with suppress(OSError):
@@ -134,10 +163,13 @@ def throw_away(files: dict[Path, Path]) -> None:
     files.clear()
 
 
-def write_atomically(file: Path, data: bytes) -> None:
+def write_atomically(file: Path, data: bytes, claims: Claims | None = None) -> None:
     """Replace one file that belongs to no stage's tree, through a temporary name in the same folder.
 
     A kill leaves that name behind; inside of a stage's run `Place.write` does not.
+
+    Raises:
+        MismatchError: `claims` are given, and do not name the file that is there.
     """
     beside = file.with_name(f".{file.name}.{uuid4().hex}.part")
     with disk_full_is_an_error(file, len(data)), _removed_on_failure(beside):
@@ -146,6 +178,8 @@ def write_atomically(file: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        if claims is not None:
+            claims.take([file])
         os.replace(beside, file)
 
 

@@ -27,6 +27,7 @@ undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,9 +37,20 @@ from typing import Any, Generic, TypeVar
 
 from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
 from copgen_cli.stages.atomic import Place, WrittenFile, hash_file, held_back, safe_path, throw_away
+from copgen_cli.stages.claims import PRIVATE_FOLDER, Claims, foreign_file
 from copgen_cli.stages.executors import Executor, Inline
-from copgen_cli.stages.manifest import Header, Journal, Outcome, Status, read_header, read_outcomes, write_manifest
-from copgen_cli.stages.private_folder import PRIVATE_FOLDER, PrivateFolder
+from copgen_cli.stages.manifest import (
+    Header,
+    Journal,
+    Outcome,
+    Status,
+    manifest_file,
+    read_header,
+    read_outcomes,
+    units_file,
+    write_manifest,
+)
+from copgen_cli.stages.private_folder import PrivateFolder
 from copgen_cli.stages.work_items import Result, Summary, Unit
 
 I = TypeVar("I")  # noqa: E741
@@ -59,8 +71,9 @@ class StageRun:
         fixed: False where other settings or inputs are fine, because each unit's key says all that matters to it.
         prune: in the end remove the files of units that this run was not asked for.
         keep: units that this run was not asked for stay on record with their files.
+        beside: names of files that the stage writes beside those of its units, such as a table.
         strangers: finds files below the output that are of the stage's kind and not on record, and would be taken for
-            its own by whoever reads the output; a new run needs `overwrite` to go there, and removes them first.
+            its own by whoever reads the output; a new run does not go there.
         otherwise: what else can be done about these, for the message.
         dry_run: only look; takes no lock and writes nothing.
 
@@ -80,6 +93,7 @@ class StageRun:
         fixed: bool = True,
         prune: bool = False,
         keep: bool = False,
+        beside: Iterable[str] = (),
         strangers: Callable[[Path], Iterable[Path]] = lambda _: (),
         otherwise: str = "",
         dry_run: bool = False,
@@ -91,7 +105,9 @@ class StageRun:
         self._strangers, self._otherwise = strangers, otherwise
         self._private = PrivateFolder(output, stage)
         self._journal = Journal(self._private.folder / f"{stage}.journal")
-        self.place = Place(output, self._private.temporary)
+        self._claims = Claims(output)
+        self._beside = frozenset(beside)
+        self.place = Place(output, self._private.temporary, self._claims)
         self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
         self._wanted: dict[str, None] = {}
         self._afresh = overwrite
@@ -220,10 +236,13 @@ class StageRun:
             if self._lines.get(outcome.key) != outcome.as_line():
                 self._finish_unit(outcome)
 
-    def finish(self) -> Summary:
+    def finish(self, *, still_to_come: Iterable[str] = ()) -> Summary:
         """Write the manifest, remove what only a run under way needs, and sum up.
 
         Call it when all pending units have an outcome; a run that stops before can be continued.
+
+        Args:
+            still_to_come: of the files beside those of the units, which will be written after this.
         """
         self._lines = {key: line for key, line in sorted(self._lines.items()) if self._stays(key)}
         summary = self._sum_up()
@@ -231,6 +250,7 @@ class StageRun:
             return summary
         for path in sorted(self._superseded() - self._files_of(self._lines)):
             self._remove(self.output / safe_path(path))
+        beside = {name for name in self._beside if (self.output / name).is_file()}.union(still_to_come)
         totals = {
             "units": len(self._wanted),
             "done": summary.done + summary.already,
@@ -239,8 +259,9 @@ class StageRun:
             "files": summary.files,
             "bytes": summary.bytes,
         }
-        write_manifest(self.place, self.header, self._lines.values(), totals)
+        write_manifest(self.place, self.header, self._lines.values(), totals, beside)
         self._journal.file.unlink(missing_ok=True)
+        self._claims.forget()
         shutil.rmtree(self._private.folder / "build", ignore_errors=True)
         return summary
 
@@ -250,8 +271,10 @@ class StageRun:
         if self._dry_run:
             return
         nothing_noted = self._journal.file.is_file() and next(self._journal.read(), None) is None
-        if nothing_noted and not any(self._strangers(self.output)):  # nor put in place without being noted
+        if nothing_noted and not self._claims.exist():  # nor put in place without being noted
             self._journal.file.unlink(missing_ok=True)  # nothing was finished that a next run could build on
+        if not self._claims.exist() or not self._journal.file.is_file():
+            self._claims.forget()
         self._private.leave()
 
     def _stays(self, key: str) -> bool:
@@ -280,6 +303,7 @@ class StageRun:
             )
 
     def _read_records(self) -> None:
+        self._claims.look_anew()
         self._meet_strangers()
         finished = None if self._overwrite else read_header(self.output, self.header.stage)
         started = None if self._overwrite else self._journal.read_start(self.header.stage)
@@ -302,17 +326,23 @@ class StageRun:
             self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned)
 
     def _meet_strangers(self) -> None:
-        """Refuse or remove files of another origin. Once there is a journal, which precedes them, files are ours."""
+        """Refuse to go where files of another origin are in the way. Those that a killed run made are ours."""
+        stage = self.header.stage
+        fixed = (manifest_file(self.output, stage), units_file(self.output, stage))
+        for file in (*fixed, *(self.output / name for name in sorted(self._beside))):
+            if os.path.lexists(file) and not self._claims.owns(file):
+                raise foreign_file(file)
         if self._journal.file.is_file() and not self._overwrite:
             return
         strangers = sorted(self._strangers(self.output))
-        if strangers and not self._overwrite:
+        foreign = [file for file in strangers if not self._claims.owns(file)]
+        if foreign:
             raise MismatchError(
                 f"{self.output} holds files that no earlier run is known to have left there, such as "
-                f"{strangers[0].relative_to(self.output)}; what is made now would mix with them.",
-                hint=f"Choose another output folder, or give --overwrite to remove them. {self._otherwise}".strip(),
+                f"{foreign[0].relative_to(self.output)}; what is made now would mix with them.",
+                hint=f"Choose another output folder, or move them away. {self._otherwise}".strip(),
             )
-        if not self._dry_run:
+        if self._overwrite and not self._dry_run:
             for file in strangers:
                 self._remove(file)
 

@@ -24,6 +24,7 @@ from typing import Any
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.stages.atomic import Place, WrittenFile, disk_full_is_an_error, put_in_place
+from copgen_cli.stages.claims import Claims
 
 FORMAT = 1
 
@@ -115,8 +116,14 @@ def read_outcomes(output: Path, stage: str) -> Iterator[Outcome]:
     return _read_lines(units_file(output, stage))
 
 
-def write_manifest(place: Place, header: Header, lines: Iterable[bytes], totals: Mapping[str, int]) -> None:
-    """Write both files, the units first; a file that would not change is left alone."""
+def write_manifest(
+    place: Place, header: Header, lines: Iterable[bytes], totals: Mapping[str, int], beside: Iterable[str]
+) -> None:
+    """Write both files, the units first; a file that would not change is left alone.
+
+    Args:
+        beside: names of the files that the stage writes beside those of its units.
+    """
     ordered = list(lines)
     missing = [outcome for outcome in map(Outcome.from_line, ordered) if outcome.status is not Status.DONE]
     values = {
@@ -128,6 +135,7 @@ def write_manifest(place: Place, header: Header, lines: Iterable[bytes], totals:
         "totals": totals,
         "missing": [{"key": item.key, "status": item.status, "reason": item.reason} for item in missing],
         "units": units_file(place.output, header.stage).name,
+        "beside": sorted(beside),
     }
     text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     _write_if_changed(place, units_file(place.output, header.stage), b"".join(ordered))
@@ -164,7 +172,7 @@ class Journal:
             try:
                 with suppress(OSError):  # a file system without locks: a kill may cost a few units more
                     fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed, also by a kill
-                put_in_place(held or {})
+                put_in_place(held or {}, Claims(self.file.parents[1]))
                 os.write(descriptor, b"\n" + outcome.as_line())
             finally:
                 os.close(descriptor)

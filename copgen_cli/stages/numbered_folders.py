@@ -17,12 +17,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.stages.atomic import disk_full_is_an_error, flush_folder, share_files
+from copgen_cli.stages.atomic import disk_full_is_an_error, flush_folder, safe_path, share_files
+from copgen_cli.stages.claims import Claims
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 22
 
 _NAME = re.compile(r"step-(\d{8,})")
+_TEMPORARY = re.compile(r"\.step-\d{8,}\.[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,19 @@ def list_checkpoints(parent: Path) -> list[Path]:
     return sorted((path for path in parent.iterdir() if step_of(path) is not None), key=lambda path: step_of(path) or 0)
 
 
-def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+def write_folder(target: Path, fill: Callable[[Path], None], claims: Claims | None = None) -> None:
     """Make the folder `target` out of what `fill` writes into the empty folder it is given.
 
     A folder of that name, damaged or from an abandoned attempt, is replaced. Should anything fail, nothing is left.
 
+    Args:
+        target: the folder.
+        fill: writes its files.
+        claims: of a folder above: what they do not name is not replaced.
+
     Raises:
         DiskFullError: there was no room.
+        MismatchError: there is a folder of that name that was not written by copgen, or holds such files.
     """
     beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
     try:
@@ -65,6 +73,9 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
             fill(beside)
             share_files(beside)
             _seal(beside)
+            if claims is not None:
+                claims.require(target)
+                claims.take(target / file.relative_to(beside) for file in beside.rglob("*") if file.is_file())
             if target.exists():
                 remove_folder(target)
             os.rename(beside, target)
@@ -72,6 +83,15 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def recorded_files(folder: Path) -> list[Path]:
+    """The files that a checkpoint's manifest names, and the manifest; empty where it cannot be read."""
+    try:
+        recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return [folder / MANIFEST, *(folder / safe_path(name) for name in recorded)]
+    except (OSError, ValueError, KeyError, TypeError, BrokenInputError):
+        return []
 
 
 def why_not_whole(folder: Path) -> str | None:
@@ -112,13 +132,17 @@ def must_be_whole(folder: Path) -> None:
         raise BrokenInputError(f"The checkpoint {folder} is not whole: {reason}.", hint="Resume from another one.")
 
 
-def prune(parent: Path, newest: int, *, keep_last: int, milestone_every: int | None) -> None:
+def prune(
+    parent: Path, newest: int, *, keep_last: int, milestone_every: int | None, claims: Claims | None = None
+) -> None:
     """Remove all but the last few checkpoints up to step `newest`, and those at multiples of `milestone_every`.
 
-    Later ones, which the run passed over because they are damaged, do not count, and stay.
+    Later ones, which the run passed over because they are damaged, do not count, and stay; as do those that hold files
+    which `claims` do not name.
     """
     for folder in [path for path in list_checkpoints(parent) if (step_of(path) or 0) <= newest][:-keep_last]:
-        if milestone_every is None or (step_of(folder) or 0) % milestone_every:
+        is_ours = claims is None or not claims.foreign(folder)
+        if is_ours and (milestone_every is None or (step_of(folder) or 0) % milestone_every):
             remove_folder(folder)
 
 
@@ -131,8 +155,9 @@ def remove_folder(folder: Path) -> None:
 
 def remove_leftovers(parent: Path) -> None:
     """Remove what a killed run was writing or taking away; for whoever holds the lock of the run alone."""
-    for path in parent.glob(".step-*.*") if parent.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)
+    for path in parent.iterdir() if parent.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _seal(folder: Path) -> None:

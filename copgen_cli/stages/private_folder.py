@@ -15,9 +15,9 @@ from filelock import Timeout
 
 from copgen_cli.errors import BusyError
 from copgen_cli.stages.atomic import disk_full_is_an_error
+from copgen_cli.stages.claims import PRIVATE_FOLDER
 from copgen_cli.stages.locks import ExclusiveLock
 
-PRIVATE_FOLDER = ".copgen"
 SECONDS_FOR_LOCK = 0.5
 
 

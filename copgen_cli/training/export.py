@@ -7,25 +7,33 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from copgen_cli.model import ImageAutoencoder, load_transformer, make_scheduler
+from copgen_cli.model import WEIGHTS_NAME, ImageAutoencoder, load_transformer, make_scheduler
 from copgen_cli.pipeline import CopGenPipeline
-from copgen_cli.stages import MANIFEST, ExclusiveLock, disk_full_is_an_error, share_files
+from copgen_cli.stages import MANIFEST, PRIVATE_FOLDER, Claims, ExclusiveLock, disk_full_is_an_error, share_files
 
 MADE_FROM = "copgen_export.json"
 """What an exported model says of the checkpoint that it came from."""
 
 
-def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None) -> None:
-    """Write the averaged weights of a checkpoint as the pipeline `target`, in place of what is there.
+def export_model(
+    checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None, claims: Claims | None = None
+) -> None:
+    """Write the averaged weights of a checkpoint as the pipeline `target`, in place of an earlier one.
 
     Args:
         checkpoint: of training.
         target: the pipeline's folder.
         autoencoder: the one that made the latents; without it the folder has no `vae/`, and whoever samples names it.
+        claims: of the folder around it: what they do not name is not replaced.
+
+    Raises:
+        MismatchError: the target holds what copgen did not write.
     """
+    if claims is not None:
+        claims.require(target)
     net = load_transformer(checkpoint / "ema")
     with _alone(target) as (beside, old), disk_full_is_an_error(target):
         if autoencoder is not None:
@@ -35,6 +43,9 @@ def export_model(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder |
             make_scheduler().save_pretrained(beside / "scheduler")
         share_files(beside)
         (beside / MADE_FROM).write_text(json.dumps(_origin(checkpoint, autoencoder)) + "\n", encoding="utf-8")
+        if claims is not None:
+            claims.require(target)
+            claims.take(target / file.relative_to(beside) for file in beside.rglob("*") if file.is_file())
         if target.exists():
             os.rename(target, old)
         os.rename(beside, target)
@@ -46,6 +57,15 @@ def is_exported(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | 
         return json.loads((target / MADE_FROM).read_text(encoding="utf-8")) == _origin(checkpoint, autoencoder)
     except (OSError, ValueError):
         return False
+
+
+def exported_files(target: Path) -> list[Path]:
+    """The files of a model that an earlier version exported, which kept no record of them."""
+    if not (target / MADE_FROM).is_file():
+        return []
+    names = [MADE_FROM, "README.md", "model_index.json", "scheduler/scheduler_config.json"]
+    names += [f"{part}/{name}" for part in ("transformer", "vae") for name in ("config.json", WEIGHTS_NAME)]
+    return [target / name for name in names]
 
 
 def _origin(checkpoint: Path, autoencoder: ImageAutoencoder | None) -> dict[str, str | None]:
@@ -66,8 +86,9 @@ def put_right(target: Path) -> None:
 @contextmanager
 def _alone(target: Path) -> Iterator[tuple[Path, Path]]:
     """Where the next model is written and the last one is put, while nobody else exports to `target`."""
-    beside, old = (target.with_name(f".{target.name}.{name}") for name in ("new", "old"))
-    lock = target.with_name(f".{target.name}.lock")
+    private = target.parent / PRIVATE_FOLDER / target.name
+    private.mkdir(parents=True, exist_ok=True)
+    beside, old, lock = (private / name for name in ("new", "old", "lock"))
     with ExclusiveLock(lock):
         if old.exists() and not target.exists():
             os.rename(old, target)
@@ -80,3 +101,6 @@ def _alone(target: Path) -> Iterator[tuple[Path, Path]]:
             if target.exists():
                 shutil.rmtree(old, ignore_errors=True)
             lock.unlink(missing_ok=True)  # nobody waits on an unlinked lock: filelock looks at its link count
+            for folder in (private, private.parent):
+                with suppress(OSError):  # not empty
+                    folder.rmdir()

@@ -18,7 +18,7 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model import denoising_loss_parts
 from copgen_cli.records import StopReason, TrainReport, ValidationReport
 from copgen_cli.settings import TrainSettings
-from copgen_cli.stages import World, gradients_stay_here, noticing_a_lost_process, prune, step_folder
+from copgen_cli.stages import Claims, World, gradients_stay_here, noticing_a_lost_process, prune, step_folder
 from copgen_cli.training.data_order import DrawnSamples, Plan, TrainBatch, load_batches
 from copgen_cli.training.optimisers import ema_decay, gradient_norm, learning_rate, scale_gradients
 from copgen_cli.training.state import Identity, TrainState, save_state
@@ -125,6 +125,8 @@ class Run:
     record: Callable[[TrainReport], None] | None = None
     """Called with each step's report before its checkpoint is written: whatever was killed when, there is a record of
     every step up to the newest checkpoint."""
+    claims: Claims | None = None
+    """Of the run's folder: what they do not name is not replaced."""
 
 
 def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | None]) -> Iterator[TrainReport]:
@@ -228,13 +230,14 @@ def _between_steps(
 
 def save_checkpoint(run: Run, state: TrainState, folder: Path) -> None:
     """Write the state to the folder, then remove checkpoints that are no longer kept; all processes take part."""
-    save_state(folder, state, run.identity, run.settings, run.world)
+    save_state(folder, state, run.identity, run.settings, run.world, run.claims)
     if run.world.is_main:
         prune(
             run.checkpoints,
             state.step,
             keep_last=run.settings.keep_last,
             milestone_every=run.settings.milestone_every,
+            claims=run.claims,
         )
     run.world.wait()
 

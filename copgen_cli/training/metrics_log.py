@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from copgen_cli.records import TrainReport
-from copgen_cli.stages import disk_full_is_an_error
+from copgen_cli.stages import Claims, disk_full_is_an_error, write_atomically
 
+TENSORBOARD = "tensorboard"
 _MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
@@ -43,17 +43,26 @@ class Metrics:
     """Writes lines to a file that holds one per step at most, whatever was killed and begun again."""
 
     def __init__(
-        self, file: Path, *, from_step: int, trackers: Sequence[str] = (), settings: Mapping[str, Any]
+        self,
+        file: Path,
+        claims: Claims,
+        *,
+        from_step: int,
+        trackers: Sequence[str] = (),
+        settings: Mapping[str, Any],
     ) -> None:
-        """Keep the lines up to `from_step`, where the run goes on, and forget the others."""
+        """Keep the lines up to `from_step`, where the run goes on, and forget the others.
+
+        Raises:
+            MismatchError: the claims do not name the file that is there.
+        """
         self.file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(file) if _step_of(line) <= from_step]
-        beside = file.with_name(f".{file.name}.part")
-        beside.write_text("".join(kept), encoding="utf-8")
-        os.replace(beside, file)
+        write_atomically(file, "".join(kept).encode(), claims)
         installed = [name for name in trackers if importlib.util.find_spec(_MODULES[name])]
+        before = set(event_files(file.parent))
         self.trackers = [_start(name, file.parent, from_step, settings) for name in installed]
+        claims.adopt(file for file in event_files(file.parent) if file not in before)
 
     def write(self, values: Mapping[str, Any]) -> None:
         with disk_full_is_an_error(self.file), self.file.open("a", encoding="utf-8") as stream:
@@ -67,6 +76,20 @@ class Metrics:
             tracker.finish()
 
 
+def is_log(file: Path) -> bool:
+    """Whether a file is the log of a run, by its first line."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return {"step", "epoch", "loss", "lr", "grad_norm", "samples_per_second"} <= json.loads(next(stream)).keys()
+    except (OSError, ValueError, AttributeError, StopIteration):
+        return False
+
+
+def event_files(folder: Path) -> Iterator[Path]:
+    """What TensorBoard's writer made, each under a name that holds its process and time."""
+    return (folder / TENSORBOARD).rglob("events.out.tfevents.*")
+
+
 def _start(name: str, folder: Path, from_step: int, settings: Mapping[str, Any]) -> Any:
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
@@ -74,7 +97,7 @@ def _start(name: str, folder: Path, from_step: int, settings: Mapping[str, Any])
         key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.items()
     }
     if name == "tensorboard":
-        tracker: Any = TensorBoardTracker(run_name="tensorboard", logging_dir=folder, purge_step=from_step + 1)
+        tracker: Any = TensorBoardTracker(run_name=TENSORBOARD, logging_dir=folder, purge_step=from_step + 1)
     else:
         tracker = WandBTracker(run_name="copgen", dir=str(folder), name=folder.name)
     tracker.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model import ImageAutoencoder, SampleNoise, sample_latents, to_uint8
 from copgen_cli.outputs import Block, Line, draw_grid, synthetic_text
 from copgen_cli.settings import TrainSettings
+from copgen_cli.stages import Claims, write_atomically
 from copgen_cli.training.data_order import DrawnSamples
 from copgen_cli.training.loop import autocast
 from copgen_cli.training.state import TrainState
@@ -46,6 +47,8 @@ class Preview:
     """None in a process that only helps to sample, because it holds a shard of the network."""
     settings: TrainSettings
     title: str
+    claims: Claims | None = None
+    """Of the run's folder: what they do not name is not replaced."""
     _truth: Tensor | None = field(default=None, init=False)
 
     def __call__(self, state: TrainState, interrupted: Callable[[], bool]) -> Path | None:
@@ -110,10 +113,9 @@ class Preview:
         footer = f"{self.title}, step {step}, averaged weights, {self.settings.preview_steps} network calls, synthetic"
         page = draw_grid(blocks, lines, side=SIDE, footer=footer)
         file = self.folder / f"step-{step:08}.png"
-        beside = self.folder / f".{file.name}.part"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        page.save(beside, format="PNG", pnginfo=self._told(step))
-        os.replace(beside, file)
+        encoded = io.BytesIO()
+        page.save(encoded, format="PNG", pnginfo=self._told(step))
+        write_atomically(file, encoded.getvalue(), self.claims)
         return file
 
     def _told(self, step: int) -> PngInfo:

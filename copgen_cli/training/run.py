@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import Timeout
 
 from copgen_cli import console, launching
-from copgen_cli.errors import BusyError, CopgenError, MismatchError, MissingInputError, UsageError
+from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, UsageError
 from copgen_cli.latents import LatentStore
 from copgen_cli.layout import (
     checkpoints_folder,
     metrics_file,
     model_folder,
     previews_folder,
-    run_lock,
     split_store,
 )
 from copgen_cli.modalities import Split
@@ -36,10 +30,19 @@ from copgen_cli.model import (
     load_autoencoder,
 )
 from copgen_cli.records import LatentSpec, StopReason, TrainReport
-from copgen_cli.stages import ExclusiveLock, World, join_world, remove_leftovers, step_folder
-from copgen_cli.training.export import export_model, is_exported, put_right
+from copgen_cli.stages import (
+    Claims,
+    PrivateFolder,
+    World,
+    join_world,
+    list_checkpoints,
+    recorded_files,
+    remove_leftovers,
+    step_folder,
+)
+from copgen_cli.training.export import export_model, exported_files, is_exported, put_right
 from copgen_cli.training.loop import Run, train as take_steps
-from copgen_cli.training.metrics_log import Metrics, metrics_of
+from copgen_cli.training.metrics_log import TENSORBOARD, Metrics, event_files, is_log, metrics_of
 from copgen_cli.training.preview import Preview
 from copgen_cli.training.resumption import find_resumption, named_checkpoint
 from copgen_cli.training.setup import Prepared, check_amounts, prepare_run
@@ -67,22 +70,26 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
     train_data, test_data, spec = open_data(store)
     world = join_world(device) if launching.was_launched() else World(device)
     with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
+        claims = own_files(folder) if world.is_main else Claims(folder)
+        if world.is_main:
+            claims.require(*(_written_by_a_run(folder) if overwrite else (metrics_file(folder), model_folder(folder))))
         prepared = prepare_run(
             train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite
         )
         autoencoder = find_autoencoder(settings, spec, train_data, world.device) if world.is_main else None
         if overwrite and world.is_main:  # only now: what is wrong with the new run is better known before
-            forget_run(folder)
-        run = replace(prepared.run, preview=_preview(prepared, test_data or train_data, folder, autoencoder))
+            claims.remove(*_written_by_a_run(folder))
+        preview = _preview(prepared, test_data or train_data, folder, autoencoder, claims)
+        run = replace(prepared.run, preview=preview, claims=claims)
         if settings.mixed_precision == "auto" and world.is_main:
             _mention_faster_arithmetic(prepared.run)
         if world.is_main:
-            last = _follow(run, prepared, folder, asked_to_stop)
+            last = _follow(run, prepared, folder, claims, asked_to_stop)
         else:
             last = _exhaust(take_steps(run, prepared.state, asked_to_stop))
         reason = last.stopped if last is not None and last.stopped is not None else StopReason.FINISHED
         if world.is_main:
-            facts = _finish(prepared, folder, last, autoencoder)
+            facts = _finish(prepared, folder, last, autoencoder, claims)
             console.result_json(facts) if json else console.result(_TITLES.get(reason, f"Stopped by {reason}"), **facts)
         world.leave()
     return launching.EXIT_CODES[reason]
@@ -121,15 +128,26 @@ def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]
     return train_data, test_data, spec
 
 
-def forget_run(folder: Path) -> None:
-    """Remove what a run wrote to its folder, and nothing else."""
-    for path in _written_by_a_run(folder):
-        shutil.rmtree(path, ignore_errors=True)
-    metrics_file(folder).unlink(missing_ok=True)
+def own_files(folder: Path) -> Claims:
+    """The claims to names in a run's folder, those included that a run of an earlier version did not write down."""
+    claims = Claims(folder)
+    claims.look_anew()
+    for checkpoint in list_checkpoints(checkpoints_folder(folder)):
+        claims.adopt(recorded_files(checkpoint))
+    if is_log(metrics_file(folder)):
+        claims.adopt([metrics_file(folder), *previews_folder(folder).glob("step-*.png"), *event_files(folder)])
+    claims.adopt(exported_files(model_folder(folder)))
+    return claims
 
 
 def _written_by_a_run(folder: Path) -> tuple[Path, ...]:
-    return checkpoints_folder(folder), previews_folder(folder), model_folder(folder), folder / "tensorboard"
+    return (
+        checkpoints_folder(folder),
+        previews_folder(folder),
+        model_folder(folder),
+        folder / TENSORBOARD,
+        metrics_file(folder),
+    )
 
 
 def _refuse_to_remove_what_is_needed(folder: Path, settings: TrainSettings) -> None:
@@ -164,7 +182,10 @@ def export(settings: TrainSettings, store: Path, folder: Path, *, dry_run: bool,
     if dry_run:
         console.forecast("Would export", json=json, **facts)
         return
-    export_model(checkpoint, model_folder(folder), find_autoencoder(settings, spec, train_data, torch.device("cpu")))
+    claims = own_files(folder)
+    claims.require(model_folder(folder))
+    autoencoder = find_autoencoder(settings, spec, train_data, torch.device("cpu"))
+    export_model(checkpoint, model_folder(folder), autoencoder, claims)
     console.result_json(facts) if json else console.result("Exported", **facts)
 
 
@@ -217,7 +238,7 @@ def tell_plan(
 
 
 def _follow(
-    run: Run, prepared: Prepared, folder: Path, asked_to_stop: Callable[[], StopReason | None]
+    run: Run, prepared: Prepared, folder: Path, claims: Claims, asked_to_stop: Callable[[], StopReason | None]
 ) -> TrainReport | None:
     """Draw the progress and write the metrics of a run; its last report, None where it had nothing left to do."""
     state = prepared.state
@@ -229,6 +250,7 @@ def _follow(
         console.warn(f"train.{name} is {now}, was {then}: the run takes another course from here")
     metrics = Metrics(
         metrics_file(folder),
+        claims,
         from_step=state.step,
         trackers=run.settings.trackers,
         settings=run.settings.model_dump(mode="json"),
@@ -314,7 +336,7 @@ def _check_initial_weights(settings: TrainSettings, spec: LatentSpec) -> None:
 
 
 def _preview(
-    prepared: Prepared, data: LatentStore, folder: Path, autoencoder: ImageAutoencoder | None
+    prepared: Prepared, data: LatentStore, folder: Path, autoencoder: ImageAutoencoder | None, claims: Claims
 ) -> Preview | None:
     """What draws previews: the main process, with the help of all where each holds a shard of the network."""
     run = prepared.run
@@ -323,7 +345,14 @@ def _preview(
         return None
     samples = replace(run.samples, moments=data.select(run.modalities))
     return Preview(
-        previews_folder(folder), samples, data.names, run.modalities, autoencoder, run.settings, title=folder.name
+        previews_folder(folder),
+        samples,
+        data.names,
+        run.modalities,
+        autoencoder,
+        run.settings,
+        title=folder.name,
+        claims=claims,
     )
 
 
@@ -334,7 +363,7 @@ def _mention_faster_arithmetic(run: Run) -> None:
 
 
 def _finish(
-    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoder: ImageAutoencoder | None
+    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoder: ImageAutoencoder | None, claims: Claims
 ) -> dict[str, Any]:
     """Write the model of the newest checkpoint, and say how the run ended."""
     state = prepared.state
@@ -344,7 +373,7 @@ def _finish(
     if last is None and is_exported(checkpoint, model_folder(folder), autoencoder):
         console.note(console.NOTHING_TO_DO)
     else:
-        export_model(checkpoint, model_folder(folder), autoencoder)
+        export_model(checkpoint, model_folder(folder), autoencoder, claims)
     facts: dict[str, Any] = {"step": state.step, "of": prepared.run.settings.steps, "skipped": state.skipped}
     if last is not None:
         facts["loss"] = last.loss
@@ -361,29 +390,11 @@ def _only_run_in(folder: Path, world: World) -> Iterator[None]:
     if not world.is_main:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / ".owner.json"
-    lock = ExclusiveLock(run_lock(folder), timeout=1)
+    private = PrivateFolder(folder, "train")
+    private.take()
     try:
-        lock.acquire()
-    except Timeout:
-        raise BusyError(
-            f"Another run is at work in {folder}: {_owner(owner)}.",
-            hint="Wait for it or stop it, which saves it; or choose another --workdir.",
-        ) from None
-    try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         remove_leftovers(checkpoints_folder(folder))
         put_right(model_folder(folder))
         yield
     finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _owner(file: Path) -> str:
-    try:
-        told = json.loads(file.read_text())
-        return f"process {told['pid']} on {told['host']}"
-    except (OSError, ValueError, KeyError):
-        return "it has not said which"
+        private.leave()

@@ -25,7 +25,7 @@ from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.model import WEIGHTS_NAME, CopGenTransformer
 from copgen_cli.records import Prediction
 from copgen_cli.settings import TrainSettings
-from copgen_cli.stages import World, write_folder
+from copgen_cli.stages import Claims, World, write_folder
 from copgen_cli.training.optimisers import AveragedWeights, LossScale, make_optimizer
 
 FORMAT = 1
@@ -76,12 +76,18 @@ class Identity:
 
 
 def save_state(
-    folder: Path, state: TrainState, identity: Identity, settings: TrainSettings, world: World | None = None
+    folder: Path,
+    state: TrainState,
+    identity: Identity,
+    settings: TrainSettings,
+    world: World | None = None,
+    claims: Claims | None = None,
 ) -> None:
     """Write a checkpoint; every process takes part, the main one writes.
 
     Raises:
         DiskFullError: there was no room; what was there before is untouched.
+        MismatchError: `claims` are given, and do not name what lies there.
     """
     weights = dict(_gathered(_named(state.net)))
     with state.average.in_place():
@@ -109,7 +115,7 @@ def save_state(
         save_file(moments, beside / "optimizer.safetensors")
         (beside / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
-    write_folder(folder, fill)
+    write_folder(folder, fill, claims)
 
 
 def load_state(folder: Path, state: TrainState, identity: Identity) -> Mapping[str, Any]:

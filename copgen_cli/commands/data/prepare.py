@@ -61,6 +61,7 @@ def prepare(
     Example:  copgen prepare --region rome
     """
     from copgen_cli.patches import (
+        TABLES_AND_MAP,
         cut_cells,
         plan_patches,
         require_matplotlib,
@@ -85,6 +86,7 @@ def prepare(
         inputs=plan.inputs,
         overwrite=overwrite,
         prune=True,
+        beside=TABLES_AND_MAP,
         strangers=partial(unrecorded_files, suffix=".png", stage="prepare"),
         dry_run=dry_run,
     ) as run:

@@ -154,10 +154,11 @@ def evaluate(
     if settings.evaluate.metrics:
         parse_metrics(settings.evaluate.metrics)  # a misspelt name is told before torch is loaded
 
-    from copgen_cli.evaluation import as_json, as_text, assess_folders, assess_model
+    from copgen_cli.evaluation import as_json, as_text, assess_folders, assess_model, claim_report
 
     if output:
-        output.mkdir(parents=True, exist_ok=True)  # the errors of this are better known before hours of work
+        output.mkdir(parents=True, exist_ok=True)  # the errors of these are better known before hours of work
+        claim_report(output)
     if real is not None and generated is not None:
         assessment = assess_folders(settings, real, generated, training, console.track)
     else:
