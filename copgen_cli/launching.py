@@ -7,7 +7,6 @@ look for it after every step, which needs neither process numbers nor luck with 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -20,14 +19,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_SIGINT, EXIT_SIGTERM, EXIT_USAGE, CopgenError, UsageError
 from copgen_cli.records import StopReason
+from copgen_cli.stages import SHARED_FOLDER
 
 if TYPE_CHECKING:
     from copgen_cli.settings import SampleSettings, TrainSettings
 
 T = TypeVar("T")
-
-SHARED_FOLDER = "_COPGEN_LAUNCH_FOLDER"
-"""Variable that names the folder to the processes."""
 
 EXIT_CODES = {
     StopReason.FINISHED: 0,
@@ -47,39 +44,6 @@ _TOLD = {EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_SIGINT, EXIT_SIGTERM}
 
 class LaunchError(CopgenError):
     """A process of the run ended without a word."""
-
-
-def was_launched() -> bool:
-    """Whether torchrun, accelerate, MPI or Slurm started this process as one of several."""
-    adopt_slurm()
-    return SHARED_FOLDER in os.environ or any(
-        int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-    )
-
-
-def adopt_slurm() -> None:
-    """Where `srun` started several tasks, tell them to torch as torchrun would; what is set already stands."""
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) < 2 or "WORLD_SIZE" in os.environ:
-        return
-    job = int(os.environ.get("SLURM_JOB_ID") or 0)
-    told = {
-        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
-        "RANK": os.environ["SLURM_PROCID"],
-        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0].partition(",")[0],
-        "MASTER_ADDR": first_host(os.environ.get("SLURM_STEP_NODELIST", "localhost")),
-        "MASTER_PORT": str(20_000 + job % 20_000),
-    }
-    for name, value in told.items():
-        os.environ.setdefault(name, value)
-
-
-def first_host(hosts: str) -> str:
-    """The first of a list as Slurm writes it: `gpu[007-009,012],login1` begins with `gpu007`."""
-    match = re.match(r"([^,\[]+)(?:\[(\w+)[^\]]*\]([^,\[]*))?", hosts)
-    if match is None:
-        raise UsageError(f"SLURM_STEP_NODELIST is {hosts!r}.", hint="Set MASTER_ADDR to the host of the first task.")
-    return "".join(part for part in match.groups() if part)
 
 
 def count_processes(settings: TrainSettings | SampleSettings) -> int:

@@ -20,8 +20,8 @@ modalities
 layout records
 rasters
 settings
-stages launching options
-console model
+stages options
+launching console model
 pipeline archive
 patches
 latents

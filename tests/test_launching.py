@@ -11,6 +11,7 @@ from copgen_cli import launching
 from copgen_cli.errors import UsageError
 from copgen_cli.records import StopReason
 from copgen_cli.settings.sections import TrainSettings
+from copgen_cli.stages.launch_variables import SHARED_FOLDER, first_host, was_launched
 
 TOLD = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -23,15 +24,15 @@ def nobody_launched(monkeypatch):
 
 
 def test_a_process_on_its_own_was_not_launched():
-    assert not launching.was_launched()
+    assert not was_launched()
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
 def test_torchrun_and_mpi_are_recognised(monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
-    assert not launching.was_launched()
+    assert not was_launched()
     monkeypatch.setenv(variable, "2")
-    assert launching.was_launched()
+    assert was_launched()
 
 
 def test_tasks_of_srun_are_told_what_torchrun_would_tell_them(monkeypatch):
@@ -41,7 +42,7 @@ def test_tasks_of_srun_are_told_what_torchrun_would_tell_them(monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
 
-    assert launching.was_launched()
+    assert was_launched()
     assert [os.environ[name] for name in TOLD] == ["16", "9", "1", "8", "gpu007", "34567"]
 
 
@@ -49,14 +50,14 @@ def test_a_batch_script_of_slurm_with_many_tasks_is_one_process_nevertheless(mon
     monkeypatch.setenv("SLURM_NTASKS", "16")
     monkeypatch.setenv("SLURM_PROCID", "0")
 
-    assert not launching.was_launched()
+    assert not was_launched()
 
 
 def test_what_torchrun_has_told_a_task_of_srun_stands(monkeypatch):
     for name, value in {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "WORLD_SIZE": "16", "RANK": "9"}.items():
         monkeypatch.setenv(name, value)
 
-    assert launching.was_launched()
+    assert was_launched()
     assert os.environ["RANK"] == "9"
 
 
@@ -71,7 +72,7 @@ def test_what_torchrun_has_told_a_task_of_srun_stands(monkeypatch):
     ],
 )
 def test_the_first_host_of_slurms_lists(hosts, first):
-    assert launching.first_host(hosts) == first
+    assert first_host(hosts) == first
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_second_interrupt_interrupts():
 def test_processes_stop_when_their_launcher_asks_or_is_gone(monkeypatch, tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
-    monkeypatch.setenv(launching.SHARED_FOLDER, str(shared))
+    monkeypatch.setenv(SHARED_FOLDER, str(shared))
     before = signal.getsignal(signal.SIGTERM)
     try:
         with launching.stop_requests() as asked_to_stop:

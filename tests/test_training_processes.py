@@ -61,15 +61,14 @@ def take_steps(store: Path, folder: Path, sharded: bool = False, optimizer: str 
     import torch
 
     from copgen_cli.latents.store import LatentStore
-    from copgen_cli.launching import was_launched
     from copgen_cli.modalities.builtin import Split
     from copgen_cli.records import LatentSpec
     from copgen_cli.settings.sections import NetworkSettings, TrainSettings
-    from copgen_cli.stages.process_group import World, join_world
+    from copgen_cli.stages.process_group import join_world
     from copgen_cli.training.loop import train
     from copgen_cli.training.setup import prepare_run
 
-    world = join_world(torch.device("cpu")) if was_launched() else World(torch.device("cpu"))
+    world = join_world(torch.device("cpu"), 60, print)
     if sharded:
         world = replace(world, accelerator=Sharding())
     settings = TrainSettings(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from copgen_cli import console
 from copgen_cli.errors import MismatchError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, encode_batches, plan_batches
@@ -124,7 +125,7 @@ def open_encoder(settings: EncodeSettings, output: Path, stage: str, *, overwrit
     Raises:
         UsageError: there is no such device.
     """
-    world = join_world(choose_device(settings.device))
+    world = join_world(choose_device(settings.device), settings.rendezvous_timeout, console.warn)
     dtype = choose_dtype(settings.dtype, world.device)
     known = None if overwrite else settings_of(output, stage)
     return Encoder(settings.vae, device=world.device, dtype=dtype, known=known), world

@@ -146,26 +146,6 @@ class PrepareSettings(Section):
     """Processes that cut."""
 
 
-class EncodeSettings(Section):
-    vae: str = "stabilityai/sd-vae-ft-ema"
-    """Folder, file or hub id of the image autoencoder; frozen, never trained here."""
-    batch_size: PositiveInt = 16
-    """Images per forward pass."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of the autoencoder; auto is bfloat16 on CUDA and float32 elsewhere. Moments are float32."""
-    to: Literal["npy", "lmdb"] = "npy"
-    """One file per patch and modality, or straight into the packed store."""
-
-
-class PackSettings(Section):
-    input_type: Literal["npy", "png", "lmdb"] = "npy"
-    """What is packed: moments, patches to encode on the way, or a database of the published workflow."""
-    dtype: Literal["float32", "float16"] = "float32"
-    """float16 halves the store; the error is far below the spread of a latent."""
-
-
 def _read_duration(value: Any) -> Any:
     """Seconds, or text such as 90s, 45m, 11.5h, 2d or the 1-23:30:00 of Slurm, as seconds."""
     if not isinstance(value, str):
@@ -184,6 +164,33 @@ def _read_duration(value: Any) -> Any:
 
 Duration = Annotated[PositiveFloat, BeforeValidator(_read_duration)]
 """A time span in seconds."""
+
+
+class SharedSettings(Section):
+    """Of commands whose work several processes may share."""
+
+    rendezvous_timeout: Duration = 600.0
+    """How long a process that torchrun, srun or MPI started waits for the others, before it gives up."""
+
+
+class EncodeSettings(SharedSettings):
+    vae: str = "stabilityai/sd-vae-ft-ema"
+    """Folder, file or hub id of the image autoencoder; frozen, never trained here."""
+    batch_size: PositiveInt = 16
+    """Images per forward pass."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the autoencoder; auto is bfloat16 on CUDA and float32 elsewhere. Moments are float32."""
+    to: Literal["npy", "lmdb"] = "npy"
+    """One file per patch and modality, or straight into the packed store."""
+
+
+class PackSettings(Section):
+    input_type: Literal["npy", "png", "lmdb"] = "npy"
+    """What is packed: moments, patches to encode on the way, or a database of the published workflow."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """float16 halves the store; the error is far below the spread of a latent."""
 
 
 Width = Annotated[PositiveInt, Field(multiple_of=8)]
@@ -252,7 +259,7 @@ class NetworkSettings(Section):
     """What it learns to tell: the noise, or the velocity, which shows clean latents at any step (arXiv:2202.00512)."""
 
 
-class TrainSettings(Section):
+class TrainSettings(SharedSettings):
     """How `copgen train` trains; the defaults are those of the published run where it tells."""
 
     preset: Preset = Preset.SMALL
@@ -375,7 +382,7 @@ class TrainSettings(Section):
         return value
 
 
-class SampleSettings(Section):
+class SampleSettings(SharedSettings):
     model: str | None = None
     """Folder or hub id; None is the newest model trained on the region, or else the one that comes with the package."""
     n_samples: PositiveInt = 1

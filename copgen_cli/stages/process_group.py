@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from copgen_cli.errors import CopgenError, UsageError
+from copgen_cli.stages.launch_variables import alone_hint, require_a_place, was_launched, what_is_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+SECONDS_BEFORE_TELLING = 2.0
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for another that is alive; a dead one is noticed by its closed connection."""
 
@@ -82,26 +87,26 @@ class World:
             self.accelerator.end_training()
 
 
-def join_world(device: torch.device) -> World:
-    """Meet the other processes of this run; on accelerators, each takes that of its local rank.
+def join_world(device: torch.device, timeout: float, tell: Callable[[str], None]) -> World:
+    """Meet the other processes of this run, if it was started as one of several; on accelerators, each takes that of
+    its local rank.
 
     Args:
         device: what was asked for; the CPU means gloo.
+        timeout: seconds to wait for the others.
+        tell: is told for whom this process waits, should that take longer than a moment.
 
     Raises:
-        UsageError: accelerate's configuration spreads the network in a way that is not supported.
+        UsageError: variables of the environment contradict one another, or accelerate's configuration spreads the
+            network in a way that is not supported.
+        LostProcessError: the others did not come in time.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="no",  # autocast and loss scale are those of the step, the same with one process and many
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=PATIENCE),
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # gradients are not kept twice
-        ],
-    )
+    if not was_launched():
+        return World(device)
+    require_a_place()
+    accelerator = _meet(lambda: _accelerator(device), timeout, tell)
+    if accelerator.device.type == "cuda":
+        torch.cuda.set_device(accelerator.device)  # of this thread
     kind = accelerator.distributed_type.value
     if kind in ("DEEPSPEED", "MEGATRON_LM", "TP") or (kind == "FSDP" and not accelerator.is_fsdp2):
         raise UsageError(
@@ -109,6 +114,54 @@ def join_world(device: torch.device) -> World:
             hint="Use DDP, or shard with FSDP: `distributed_type: FSDP` and `fsdp_version: 2` in accelerate's file.",
         )
     return World(accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator)
+
+
+def _accelerator(device: torch.device) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",  # autocast and loss scale are those of the step, the same with one process and many
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # gradients are not kept twice
+        ],
+    )
+
+
+def _meet(join: Callable[[], Accelerator], timeout: float, tell: Callable[[str], None]) -> Accelerator:
+    """Call what waits for the other processes in a thread: it waits outside of Python, where no signal is heard."""
+    joined: list[Accelerator] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            joined.append(join())
+        except BaseException as error:
+            failed.append(error)
+
+    threads = torch.get_num_threads()
+    waiting = threading.Thread(target=run, daemon=True)
+    waiting.start()
+    waiting.join(min(SECONDS_BEFORE_TELLING, timeout))
+    deadline = time.monotonic() + timeout - SECONDS_BEFORE_TELLING
+    if waiting.is_alive():
+        others = int(os.environ.get("WORLD_SIZE") or 2) - 1
+        tell(
+            f"Waiting up to {timeout:g} s for {others} other process{'es' * (others > 1)} of this run, which the "
+            f"environment tells of: {what_is_told()}. {alone_hint()}"
+        )
+    while waiting.is_alive() and time.monotonic() < deadline:
+        waiting.join(0.2)  # in pieces: a signal is heard between two
+    if waiting.is_alive():
+        raise LostProcessError(f"The other processes did not come within {timeout:g} s.", hint=alone_hint())
+    if failed:
+        if isinstance(failed[0], ValueError | torch.distributed.DistError):
+            raise LostProcessError(f"The processes of this run can not meet: {failed[0]}", hint=alone_hint())
+        raise failed[0]
+    torch.set_num_threads(threads)  # which accelerate may have changed, for its own thread alone
+    return joined[0]
 
 
 @contextmanager

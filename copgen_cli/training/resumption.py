@@ -17,6 +17,7 @@ PASSES_ON = (
     "workdir", "resume", "save_every", "keep_last", "milestone_every", "validate_every", "validate_samples",
     "preview_every", "preview_samples", "preview_steps", "log_every", "trackers", "max_time", "device", "gpus",
     "num_processes", "micro_batch", "accelerate_config", "workers", "vae", "preset", "stop_after_skipped", "init_from",
+    "rendezvous_timeout",
 )  # fmt: skip
 """Settings that may change between one part of a run and the next without a word: its course stays, but for rounding
 where sums are cut another way."""

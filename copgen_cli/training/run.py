@@ -68,7 +68,7 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
     if overwrite:
         _refuse_to_remove_what_is_needed(folder, settings)
     train_data, test_data, spec = open_data(store)
-    world = join_world(device) if launching.was_launched() else World(device)
+    world = join_world(device, settings.rendezvous_timeout, console.warn)
     with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
         claims = own_files(folder) if world.is_main else Claims(folder)
         if world.is_main:

@@ -131,6 +131,7 @@ def train(
     from copgen_cli import launching
     from copgen_cli.layout import run_folder
     from copgen_cli.settings import load_settings
+    from copgen_cli.stages import was_launched
     from copgen_cli.training import run as training_run
 
     chosen = {
@@ -145,12 +146,13 @@ def train(
     settings = load_settings(config_file(context), region=region, data_dir=data_dir, train=chosen)
     recipe, store = settings.train, data or settings.workspace.store
     folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset)
-    processes = 1 if launching.was_launched() else launching.count_processes(recipe)
+    launched = was_launched()
+    processes = 1 if launched else launching.count_processes(recipe)
     if export:
         training_run.export(recipe, store, folder, dry_run=dry_run, json=json)
     elif dry_run:
         training_run.tell_plan(recipe, store, folder, processes, overwrite=overwrite, json=json)
-    elif processes > 1 or (recipe.accelerate_config is not None and not launching.was_launched()):
+    elif processes > 1 or (recipe.accelerate_config is not None and not launched):
         training_run.check(recipe, store, processes)
         raise typer.Exit(launching.launch(processes, recipe))
     else:

@@ -201,14 +201,14 @@ def sample(
 
     from copgen_cli.model import choose_device
     from copgen_cli.sampling import draw, finish, plan_job, start_run, steps_of, units_of
-    from copgen_cli.stages import World, join_world
+    from copgen_cli.stages import join_world, was_launched
 
-    launched = launching.was_launched()
+    launched = was_launched()
     processes = 1 if launched or dry_run else launching.count_processes(settings.sample)
     if processes > 1 or (settings.sample.accelerate_config is not None and not launched):
         raise typer.Exit(launching.launch(processes, settings.sample))
     chosen = choose_device(settings.sample.device)
-    world = join_world(chosen) if launched else World(chosen)
+    world = join_world(chosen, settings.sample.rendezvous_timeout, console.warn)
     if not world.is_main:
         raise typer.Exit(_help(settings, wishes, world))
     plan = plan_job(settings, wishes, world.device)
