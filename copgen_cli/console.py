@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from copgen_cli.errors import CopgenError
+from copgen_cli.records import without_nan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def result(title: str, **values: Any) -> None:
 
 def result_json(values: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output, for machines."""
-    print(json.dumps(values, indent=2, default=str))  # noqa: T201
+    print(json.dumps(without_nan(values), indent=2, default=str, allow_nan=False))  # noqa: T201
 
 
 def forecast(title: str, *, json: bool, **values: Any) -> None:

@@ -28,8 +28,8 @@ class CopgenError(Exception):
         return _revive, (type(self), self.args, self.__dict__)
 
 
-class UsageError(CopgenError):
-    """The command line or a setting asks for something that makes no sense."""
+class UsageError(CopgenError, ValueError):
+    """The command line, a setting or an argument asks for something that makes no sense."""
 
     exit_code = EXIT_USAGE
 
@@ -57,7 +57,7 @@ class NotFiniteError(CopgenError):
     """Too many steps of training in a row without a finite loss and gradient."""
 
 
-class MismatchError(CopgenError):
+class MismatchError(CopgenError, ValueError):
     """Two things that must agree do not: a store and a model, a checkpoint and its configuration."""
 
 

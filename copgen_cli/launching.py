@@ -86,6 +86,8 @@ def launch(processes: int, settings: TrainSettings | SampleSettings) -> int:
         UsageError: the configuration file is not one.
         LaunchError: a process ended without having said why.
     """
+    if settings.accelerate_config is not None:
+        _check_configuration(settings.accelerate_config)
     folder = Path(tempfile.mkdtemp(prefix="copgen-"))
     told = {
         SHARED_FOLDER: str(folder),
@@ -96,13 +98,35 @@ def launch(processes: int, settings: TrainSettings | SampleSettings) -> int:
     os.environ.update(told)
     try:
         with _passing_signals_on(folder):
-            return _run_launcher(_arguments(processes, settings.accelerate_config))
+            return _run_launcher(_arguments(processes, settings.accelerate_config or _own_configuration(folder)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _arguments(processes: int, config_file: Path | None) -> list[str]:
-    chosen = ["--config_file", str(config_file)] if config_file else ["--multi_gpu", "--num_machines", "1"]
+def _check_configuration(file: Path) -> None:
+    """Raises UsageError where a configuration of accelerate is not there, or says nothing that can be read."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    if not file.is_file():
+        raise UsageError(f"There is no file {file}.", hint="Check the path after --accelerate-config.")
+    try:
+        load_config_from_file(str(file))
+    except Exception as error:  # the loader passes on whatever its parsers and constructors raise
+        raise UsageError(
+            f"{file} is no configuration of accelerate: {' '.join(str(error).split())}",
+            hint="Write one with `accelerate config --config_file FILE`.",
+        ) from error
+
+
+def _own_configuration(folder: Path) -> Path:
+    """One that leaves all to the arguments; without any, accelerate would read the user's default one."""
+    file = folder / "accelerate.json"
+    file.write_text('{"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "num_machines": 1}')
+    return file
+
+
+def _arguments(processes: int, config_file: Path) -> list[str]:
+    chosen = ["--config_file", str(config_file)]
     if processes > 1:
         chosen += ["--num_processes", str(processes)]
     own = ["--mixed_precision", "no", "--dynamo_backend", "no"]  # both are ours to do
@@ -126,7 +150,7 @@ def _run_launcher(arguments: Sequence[str]) -> int:
         return _code_of(rank, failure.exitcode)
     except CalledProcessError as error:
         return _code_of(0, error.returncode)
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ConnectionError) as error:
         raise UsageError(f"accelerate can not launch this: {error}", hint="Check its configuration file.") from error
     return 0
 
@@ -146,7 +170,7 @@ def _passing_signals_on(folder: Path) -> Iterator[None]:
     """The first signal asks the processes to stop, a second one ends them."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if any(folder.iterdir()):
+        if any((folder / reason).exists() for reason in _SIGNALS.values()):
             raise SystemExit(EXIT_CODES[_SIGNALS[signal.Signals(number)]])
         (folder / signal.Signals(number).name).touch()
 

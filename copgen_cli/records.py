@@ -5,11 +5,12 @@ Frozen, and free of heavy imports, so that commands and completion can name thes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from copgen_cli.modalities import Modality, Role, Split
 
@@ -262,3 +263,14 @@ class TrainReport:
     """The picture that was drawn after the step."""
     stopped: StopReason | None = None
     """Set on the last report of a run."""
+
+
+def without_nan(values: Any) -> Any:
+    """Values for JSON, which knows no NaN and no infinity: these are null there."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, Mapping):
+        return {key: without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    return values

@@ -267,3 +267,20 @@ def test_an_empty_path_is_refused_wherever_it_is_set(tmp_path, monkeypatch, how)
 
     with pytest.raises(UsageError, match="empty"):
         load_settings()
+
+
+def test_a_settings_file_from_windows_is_read():
+    text = 'region = "oslo"\n\n[train]\nsteps = 7\n\n[regions.oslo]\nbbox = [10, 59, 11, 60]\n'
+    Path("copgen.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+
+    settings = load_settings()
+
+    assert (settings.region, settings.train.steps) == ("oslo", 7)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_settings_file_in_utf_16_is_named_as_such(encoding):
+    Path("copgen.toml").write_bytes('region = "oslo"\n'.encode(encoding))
+
+    with pytest.raises(UsageError, match=r"copgen.toml is text in UTF-16"):
+        load_settings()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -16,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from copgen_cli import __version__
 from copgen_cli.archive.remote import Traffic, UnreachableError
 from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
-from copgen_cli.errors import BrokenInputError, UnavailableError
+from copgen_cli.errors import BrokenInputError, UnavailableError, UsageError
 
 T = TypeVar("T")
 
@@ -33,9 +35,19 @@ TRIES_TO_FIRST_CONTACT = 3
 class AgainError(Exception):
     """A try failed in a way that another may better."""
 
-    def __init__(self, reason: str, *, stated: float = 0.0, progressed: bool = False, at_once: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        stated: float = 0.0,
+        progressed: bool = False,
+        at_once: bool = False,
+        proxy: str | None = None,
+    ) -> None:
         super().__init__(reason)
         self.stated, self.progressed, self.at_once = stated, progressed, at_once
+        self.proxy = proxy
+        """The one that did not answer, with the variable that names it."""
 
 
 class _Bearer(AuthBase):
@@ -106,6 +118,11 @@ class Connections:
             except AgainError as again:
                 failures = 1 if again.progressed else failures + 1
                 reached = origin_of(url) in self._reached
+                if again.proxy is not None and failures >= min(TRIES_TO_FIRST_CONTACT, self._retries + 1):
+                    raise UnreachableError(
+                        f"No answer from the proxy {again.proxy}, by which {origin_of(url)} is asked: {again}.",
+                        hint=f"Mend or unset that variable, or name the host in NO_PROXY: {urlsplit(url).hostname}",
+                    ) from again
                 if not reached and failures >= min(TRIES_TO_FIRST_CONTACT, self._retries + 1):
                     raise UnreachableError(
                         f"No answer from {origin_of(url)}: {again}.",
@@ -136,6 +153,8 @@ class Connections:
                 self._reached.add(origin)
                 self._heed_limits(origin, response)
                 yield response
+        except requests.exceptions.ProxyError as error:
+            raise AgainError(_in_short(error), proxy=_proxy_for(url)) from error
         except (requests.exceptions.RequestException, HTTPError) as error:
             raise AgainError(_in_short(error)) from error
 
@@ -144,10 +163,14 @@ class Connections:
             return self._session.get(
                 url, headers=dict(headers), stream=True, allow_redirects=False, timeout=self._timeouts
             )
-        except ValueError:  # also of an address that a redirect names, which requests looks at
-            raise BrokenInputError(
-                f"{url} is no address, or redirects to none.", hint="Check --endpoint; it may not be genuine."
-            ) from None
+        except OSError as error:
+            if str(error).startswith("Could not find"):  # only the words of requests tell this from other errors
+                _refuse_certificates(error)
+            if isinstance(error, ValueError):
+                _refuse_address(url, error)
+            raise
+        except ValueError as error:  # also of an address that a redirect names, which requests looks at
+            _refuse_address(url, error)
 
     def _heed_limits(self, origin: str, response: requests.Response) -> None:
         if response.status_code in (429, *PASSING, *REDIRECTS):
@@ -167,6 +190,39 @@ def origin_of(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
     return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def _proxy_for(url: str) -> str:
+    """The proxy that the environment names for an address, without its password, and the variable that does."""
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    names = [name for kind in (urlsplit(url).scheme, "all") for name in (f"{kind}_proxy", f"{kind}_proxy".upper())]
+    variable = next((name for name in names if os.environ.get(name)), "of the system")
+    return f"{re.sub(r'//[^/@]*@', '//', proxy)} ({variable})"
+
+
+def _refuse_address(url: str, error: ValueError) -> NoReturn:
+    """Raise for an address that requests can make nothing of: that of a proxy, or the endpoint's."""
+    if "SOCKS" in str(error):
+        raise UsageError(
+            f"The proxy {_proxy_for(url)} speaks SOCKS, for which PySocks is missing.",
+            hint="pip install pysocks; or unset that variable.",
+        ) from None
+    if isinstance(error, requests.exceptions.InvalidProxyURL):
+        raise UsageError(
+            f"The proxy {_proxy_for(url)} is no address.", hint="Mend or unset that variable: http://HOST:PORT"
+        ) from None
+    raise BrokenInputError(
+        f"{url} is no address, or redirects to none.", hint="Check --endpoint; it may not be genuine."
+    ) from None
+
+
+def _refuse_certificates(error: OSError) -> NoReturn:
+    named = [name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)]
+    variable, file = (named[0], os.environ[named[0]]) if named else ("Python", str(error))
+    raise UsageError(
+        f"{variable} names certificates that are not there: {file}.",
+        hint="Mend that path, or unset the variable to use the certificates that come with requests.",
+    ) from None
 
 
 def _drain(response: requests.Response) -> None:

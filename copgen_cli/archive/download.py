@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from copgen_cli.archive.index import WorldIndex, refresh_index
-from copgen_cli.archive.opening import open_archive
+from copgen_cli.archive.opening import open_archive, stored_token
 from copgen_cli.archive.products import (
     Bands,
     Order,
@@ -108,7 +108,7 @@ class Download:
             self._archive = open_archive(
                 wanted.endpoint,
                 spool=self._spool,
-                token=wanted.token.get_secret_value() if wanted.token else None,
+                token=wanted.token.get_secret_value() if wanted.token else stored_token(wanted.endpoint),
                 connections=wanted.workers,
                 retries=wanted.retries,
                 timeout=wanted.timeout,

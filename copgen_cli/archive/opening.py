@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from copgen_cli.archive.connections import Connections
+from copgen_cli.archive.connections import Connections, origin_of
 from copgen_cli.archive.http import HttpArchive
 from copgen_cli.archive.remote import Archive, NotThereError, RemoteFile, Traffic, UnreachableError
 from copgen_cli.errors import BrokenInputError, UsageError
+from copgen_cli.settings import PUBLIC_ENDPOINT
 from copgen_cli.stages import disk_full_is_an_error, require_free_space, safe_path
 
 
@@ -36,6 +37,15 @@ def open_archive(
         )
     way = Connections(endpoint, token=token, connections=connections, retries=retries, timeout=timeout)
     return HttpArchive(way, spool=spool)
+
+
+def stored_token(endpoint: str) -> str | None:
+    """The token that `hf auth login` keeps, for the public hub alone; it is nobody else's business."""
+    if not endpoint.startswith("https://") or origin_of(endpoint) != origin_of(PUBLIC_ENDPOINT):
+        return None
+    from huggingface_hub import constants, get_token
+
+    return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
 
 
 class FolderArchive:

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.model import WEIGHTS_NAME, read_autoencoder
+from copgen_cli.records import without_nan
 from copgen_cli.stages import PRIVATE_FOLDER, Claims, PrivateFolder, disk_full_is_an_error, write_atomically
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 def append_metrics(file: Path, values: Mapping[str, Any]) -> None:
     with disk_full_is_an_error(file), file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(values) + "\n")
+        stream.write(json.dumps(without_nan(values), allow_nan=False) + "\n")
 
 
 def forget_metrics_after(file: Path, step: int, claims: Claims) -> None:

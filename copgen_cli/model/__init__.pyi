@@ -44,8 +44,12 @@ from .sampler import (
 from .solvers import make_scheduler as make_scheduler
 from .transformer import Block as Block, CopGenTransformer as CopGenTransformer, initialise as initialise
 from .weights import (
+    DEFAULT_HUB as DEFAULT_HUB,
     PUBLISHED_ID as PUBLISHED_ID,
     WEIGHTS_NAME as WEIGHTS_NAME,
+    HubOptions as HubOptions,
     fetch_from_hub as fetch_from_hub,
     find_weights as find_weights,
+    hash_weights as hash_weights,
+    weight_patterns as weight_patterns,
 )

@@ -20,9 +20,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
+from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
-from copgen_cli.model.weights import WEIGHTS_NAME, fetch_from_hub, read_tensors
+from copgen_cli.model.weights import (
+    DEFAULT_HUB,
+    WEIGHTS_NAME,
+    HubOptions,
+    fetch_from_hub,
+    find_in_folder,
+    read_tensors,
+    weight_patterns,
+)
 
 if TYPE_CHECKING:  # diffusers takes as long to load as torch, and encoding that has nothing left to do needs none of it
     from diffusers import AutoencoderKL, AutoencoderTiny
@@ -34,7 +42,6 @@ PREVIEW_ID = "madebyollin/taesd"
 PUBLISHED_SCALE = 0.18215
 """Scale of its latents (arXiv:2112.10752, section D.1); a file under CompVis names carries none of its own."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -216,22 +223,22 @@ def load_autoencoder(
     return ImageAutoencoder(read_autoencoder(source), source=str(source), device=device, dtype=dtype)
 
 
-def read_autoencoder(source: str | Path) -> AutoencoderKL:
-    """The network that `load_autoencoder` wraps, in float32 and eval mode."""
+def read_autoencoder(
+    source: str | Path,
+    variant: str | None = None,
+    hub: HubOptions = DEFAULT_HUB,
+) -> AutoencoderKL:
+    """The network that `load_autoencoder` wraps, in float32 and eval mode; of a variant, see `find_weights`."""
     path = Path(source).expanduser()
     if str(source) == BUNDLED_NAME:
         return _read_folder(bundled_folder())
     if path.is_file():
-        return _read_folder(path.parent) if path.name == WEIGHTS_NAME else _read_compvis(path)
+        return _read_folder(path.parent, variant) if path.name == WEIGHTS_NAME else _read_compvis(path)
     if path.is_dir():
-        return _read_folder(path)
-    if not _HUB_ID.fullmatch(str(source)):
-        raise CopgenError(
-            f"There is no autoencoder {source}.",
-            hint=f"Give a folder, a file of weights, a hub id such as {DEFAULT_ID}, or the built-in {BUNDLED_NAME}.",
-        )
-    inner = [] if str(source) == DEFAULT_ID else ["vae/*"]
-    return _read_folder(fetch_from_hub(str(source), ["config.json", WEIGHTS_NAME, *inner]))
+        return _read_folder(path, variant)
+    names = ["config.json", *weight_patterns(variant)]
+    inner = [] if str(source) == DEFAULT_ID else [f"vae/{name}" for name in names]
+    return _read_folder(fetch_from_hub(str(source), [*names, *inner], hub), variant)
 
 
 def load_preview_decoder(source: str | Path = PREVIEW_ID, *, device: str | torch.device = "cpu") -> PreviewDecoder:
@@ -251,13 +258,13 @@ def load_preview_decoder(source: str | Path = PREVIEW_ID, *, device: str | torch
     return PreviewDecoder(model, source=str(source), device=device)
 
 
-def _read_folder(folder: Path) -> AutoencoderKL:
+def _read_folder(folder: Path, variant: str | None = None) -> AutoencoderKL:
     home = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
-    weights = home / WEIGHTS_NAME
-    if not weights.is_file() or not (home / "config.json").is_file():
+    weights = find_in_folder(home, variant)
+    if weights is None or not (home / "config.json").is_file():
         raise BrokenInputError(
             f"{folder} holds no autoencoder.",
-            hint=f"Looked for config.json and {WEIGHTS_NAME}, there and in vae/.",
+            hint=f"Looked for config.json and {weight_patterns(variant)[0]}, there and in vae/.",
         )
     config = _read_config(home / "config.json", "AutoencoderKL")
     tensors = {_new_name(name): tensor for name, tensor in read_tensors(weights).items()}

@@ -19,7 +19,14 @@ from torch import Tensor
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.transformer import CopGenTransformer
-from copgen_cli.model.weights import PUBLISHED_ID, WEIGHTS_NAME, find_weights, read_tensors
+from copgen_cli.model.weights import (
+    DEFAULT_HUB,
+    PUBLISHED_ID,
+    HubOptions,
+    find_weights,
+    has_configuration,
+    read_tensors,
+)
 from copgen_cli.records import Prediction
 
 _HEAD_WIDTH = 64
@@ -31,6 +38,8 @@ def load_transformer(
     *,
     modalities: Sequence[str] | None = None,
     prediction_type: str | None = None,
+    variant: str | None = None,
+    hub: HubOptions = DEFAULT_HUB,
 ) -> CopGenTransformer:
     """Load a transformer, in float32 and eval mode, without a second copy of its weights in memory.
 
@@ -42,14 +51,15 @@ def load_transformer(
             registry where there are four.
         prediction_type: "epsilon" or "v_prediction", what the network tells of a latent; None means as configured, else
             noise, as the published weights do.
+        variant, hub: see `find_weights`.
 
     Raises:
         CopgenError: there is no such source, or the hub cannot be reached and has not been before.
         BrokenInputError: a file is cut short, of another format, or needs more than weights.
         MismatchError: the tensors are not those of one transformer, or differ from the configuration beside them.
     """
-    weights = find_weights(source)
-    configured = _read_config(weights.parent / "config.json") if weights.name == WEIGHTS_NAME else {}
+    weights = find_weights(source, variant, hub)
+    configured = _read_config(weights.parent / "config.json") if has_configuration(weights) else {}
     tensors = read_tensors(weights)
     sizes = _sizes_of(tensors, weights)
     if round(configured.get("mlp_ratio", 0) * sizes["hidden_size"]) == round(sizes["mlp_ratio"] * sizes["hidden_size"]):

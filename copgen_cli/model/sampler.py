@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from copgen_cli.errors import NotFiniteError
 from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of
 from copgen_cli.model.solvers import find_solver
 from copgen_cli.model.transformer import CopGenTransformer
@@ -32,7 +33,8 @@ OnStep = Callable[[int, int, dict[int, Tensor]], None]
 class SampleNoise:
     """Noise that depends on (seed, sample id, modality, purpose) alone: not on batch size, order or device."""
 
-    seed: int
+    seed: int | tuple[int, ...]
+    """Of all samples, or of each."""
     sample_ids: tuple[str, ...]
     """One per sample of the batch; equal ids get equal noise."""
     modalities: tuple[str, ...]
@@ -40,7 +42,16 @@ class SampleNoise:
 
     def draw(self, purpose: str, modality: int, shape: tuple[int, int, int]) -> Tensor:
         """(B, C, H, W) standard normal float32 noise, on the CPU."""
-        return sample_noise(self.seed, self.sample_ids, self.modalities[modality], shape, purpose=purpose)
+        name = self.modalities[modality]
+        if isinstance(self.seed, int):
+            return sample_noise(self.seed, self.sample_ids, name, shape, purpose=purpose)
+        pairs = zip(self.seed, self.sample_ids, strict=True)
+        return torch.cat([sample_noise(seed, [sample], name, shape, purpose=purpose) for seed, sample in pairs])
+
+    def of(self, samples: Sequence[int]) -> SampleNoise:
+        """The noise of some of the samples, by index."""
+        seed = self.seed if isinstance(self.seed, int) else tuple(self.seed[i] for i in samples)
+        return replace(self, seed=seed, sample_ids=tuple(self.sample_ids[i] for i in samples))
 
 
 def sample_noise(
@@ -147,6 +158,11 @@ def sample_latents(
         callback=callback,
     )
     final = integrate(x, steps, predict)
+    if not final.isfinite().all():
+        raise NotFiniteError(
+            "The network made latents that are no finite numbers.",
+            hint="Its weights may be too large for the arithmetic: try float32, or an earlier checkpoint.",
+        )
     return dict(zip(ordered, final, strict=True))
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,39 @@ PUBLISHED_FILE = "nnet_ema_114000.pth"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 """How diffusers calls the weights in a model's folder."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_STEM = "diffusion_pytorch_model"
+_INDEX = ".index.json"
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _WRAPPERS = ("state_dict", "model_state_dict", "ema", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-def find_weights(source: str | Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """How a hub is asked, as everywhere in diffusers and huggingface_hub."""
+
+    revision: str | None = None
+    """Branch, tag or commit."""
+    cache_dir: str | Path | None = None
+    token: str | bool | None = None
+    """None is the stored one, if there is one; False is none."""
+    local_files_only: bool = False
+    force_download: bool = False
+
+
+DEFAULT_HUB = HubOptions()
+
+
+def find_weights(source: str | Path, variant: str | None = None, hub: HubOptions = DEFAULT_HUB) -> Path:
     """The file of weights that a source stands for, fetched from the hub if it is a hub id.
+
+    Args:
+        source: a file, a folder, a hub id, or the name of the model in the package.
+        variant: of a folder's weights, such as "fp16" in `diffusion_pytorch_model.fp16.safetensors`.
+        hub: how a hub is asked.
+
+    Returns:
+        The file; of weights in several files, their index.
 
     Raises:
         CopgenError: there is no such source, or the hub cannot be reached.
@@ -40,35 +69,65 @@ def find_weights(source: str | Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        return _weights_in(path)
-    if not _HUB_ID.fullmatch(str(source)):
-        raise CopgenError(
-            f"There is no file or folder {source}.",
-            hint=f"Give the path of weights or of a model's folder, a hub id, or the built-in {BUNDLED_NAME}.",
-        )
+        return _weights_in(path, variant)
     if str(source) == PUBLISHED_ID:
-        published = fetch_from_hub(PUBLISHED_ID, [PUBLISHED_FILE]) / PUBLISHED_FILE
+        published = fetch_from_hub(PUBLISHED_ID, [PUBLISHED_FILE], hub) / PUBLISHED_FILE
         if published.is_file():
             return published
         raise CopgenError(
             f"The hub's {PUBLISHED_ID} has no {PUBLISHED_FILE}.", hint="Give the path of the weights themselves."
         )
-    wanted = ["config.json", WEIGHTS_NAME, "transformer/config.json", f"transformer/{WEIGHTS_NAME}", "nnet_ema*.pth"]
-    return _weights_in(fetch_from_hub(str(source), wanted))
+    names = ["config.json", *weight_patterns(variant)]
+    wanted = [*names, *(f"transformer/{name}" for name in names), "nnet_ema*.pth"]
+    return _weights_in(fetch_from_hub(str(source), wanted, hub), variant)
 
 
-def fetch_from_hub(repo_id: str, patterns: Sequence[str]) -> Path:
+def weight_patterns(variant: str | None) -> list[str]:
+    """Names of the files, in a model's folder, that its weights may have."""
+    if variant is None:
+        return [WEIGHTS_NAME, f"{WEIGHTS_NAME}{_INDEX}", f"{_STEM}-*-of-*.safetensors"]
+    shards = f"{_STEM}.{variant}-*-of-*.safetensors"
+    return [f"{_STEM}.{variant}.safetensors", f"{WEIGHTS_NAME}.{variant}{_INDEX}", shards]
+
+
+def find_in_folder(folder: Path, variant: str | None = None) -> Path | None:
+    """The weights in a model's folder under diffusers' names: a file, or the index of several; None without any."""
+    whole, index, _ = weight_patterns(variant)
+    return next((folder / name for name in (whole, index) if (folder / name).is_file()), None)
+
+
+def has_configuration(weights: Path) -> bool:
+    """Whether the `config.json` beside a file of weights is its own: that of diffusers' folders is."""
+    return weights.name.startswith(f"{_STEM}.")
+
+
+def hash_weights(weights: Path) -> str:
+    """SHA-256 of a file of weights, or of the index of several and of these, one after the other."""
+    digest = hashlib.sha256()
+    for file in (weights, *(_shards_of(weights) if weights.name.endswith(_INDEX) else ())):
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 22):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def fetch_from_hub(repo_id: str, patterns: Sequence[str], hub: HubOptions = DEFAULT_HUB) -> Path:
     """The cache folder of a hub repository, with the files that match fetched into it; offline, what is there already.
 
     Raises:
         CopgenError: there is no such repository, or the files are neither in reach nor in the cache.
         DiskFullError: there is no room for them in the cache.
     """
+    if not _HUB_ID.fullmatch(repo_id):
+        raise CopgenError(
+            f"There is no file or folder {repo_id}.",
+            hint=f"Give the path of weights or of a model's folder, a hub id, or the built-in {BUNDLED_NAME}.",
+        )
     from huggingface_hub import constants, snapshot_download
 
     fetch = f"hf download {repo_id}" + (f" {patterns[0]}" if len(patterns) == 1 else "")
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
+        return Path(snapshot_download(repo_id, allow_patterns=list(patterns), **asdict(hub)))
     except Exception as error:  # the client passes on what its HTTP library raises, which changes with its version
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise DiskFullError(Path(constants.HF_HUB_CACHE)) from error
@@ -79,14 +138,22 @@ def fetch_from_hub(repo_id: str, patterns: Sequence[str]) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or PyTorch file, mapped into memory where possible; no code in it is ever run.
+    """The tensors of a safetensors or PyTorch file, mapped into memory where possible; no code in it is ever run.
 
     A dictionary around them (`state_dict`, `ema`, …) and a prefix that all names share (`module.`) are taken off.
 
+    Args:
+        path: a file, or the index of several.
+
     Raises:
-        BrokenInputError: the file is cut short, of another format, or needs more than weights to be loaded.
+        BrokenInputError: a file is cut short, of another format, or needs more than weights to be loaded; or a weight
+            is no finite number.
     """
-    tensors: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    tensors: Any
+    if path.name.endswith(_INDEX):
+        tensors = {name: tensor for shard in _shards_of(path) for name, tensor in _read_safetensors(shard).items()}
+    else:
+        tensors = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     for wrapper in _WRAPPERS:
         if isinstance(tensors, Mapping) and isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
@@ -99,9 +166,32 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise BrokenInputError(
                 f"{path}: {name} claims more values than the file holds.", hint="Fetch or convert it again."
             )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BrokenInputError(
+                f"{path}: {name} holds values that are no finite numbers.",
+                hint="The training that it comes from went wrong; use an earlier checkpoint.",
+            )
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return dict(tensors)
+
+
+def _shards_of(index: Path) -> list[Path]:
+    """The files that an index names, all of them in its folder."""
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BrokenInputError(f"{index} is no index of weights: {error}.", hint="Fetch the model again.") from error
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise BrokenInputError(f"{index} names {name}, which is not beside it.", hint="Fetch the model again.")
+    return [index.parent / name for name in names]
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its beginning, the length of a header of JSON: files are also called `.bin` or `.ckpt`."""
+    with path.open("rb") as stream:
+        return path.suffix == ".safetensors" or stream.read(9)[8:] == b"{"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -127,19 +217,22 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _weights_in(folder: Path) -> Path:
+def _weights_in(folder: Path, variant: str | None = None) -> Path:
     """The weights of a model's folder, a pipeline's, a run's, or a training checkpoint's (then the EMA)."""
-    for inner in ("ema", "transformer", "model/transformer"):  # a training checkpoint has two, a run has the last
-        if (folder / inner / WEIGHTS_NAME).is_file():
-            return folder / inner / WEIGHTS_NAME
-    for name in (WEIGHTS_NAME, "nnet_ema.pth"):
-        if (folder / name).is_file():
-            return folder / name
+    for inner in ("ema", "transformer", "model/transformer", ""):  # a training checkpoint has two, a run has the third
+        weights = find_in_folder(folder / inner, variant)
+        if weights is not None:
+            return weights
+    if (folder / "nnet_ema.pth").is_file():
+        return folder / "nnet_ema.pth"
     numbered = {path: re.fullmatch(r"nnet_ema_(\d+)", path.stem) for path in folder.glob("nnet_ema_*.pth")}
     steps = {int(match[1]): path for path, match in numbered.items() if match}
     if steps:
         return steps[max(steps)]
+    name = weight_patterns(variant)[0]
+    others = sorted(path.name.split(".")[1] for path in folder.glob(f"**/{_STEM}.*.safetensors"))
     raise BrokenInputError(
         f"{folder} holds no transformer.",
-        hint=f"Looked for {WEIGHTS_NAME} (there, in ema/ and in transformer/) and for nnet_ema.pth.",
+        hint=f"Looked for {name} (there, in ema/ and in transformer/) and for nnet_ema.pth."
+        + (f" It has the variant {others[0]}." if others else ""),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from torch import nn
 
 from copgen_cli import __version__
 from copgen_cli.errors import BusyError, MismatchError
-from copgen_cli.model import WEIGHTS_NAME, find_weights, fingerprint, load_transformer, read_autoencoder
+from copgen_cli.model import WEIGHTS_NAME, find_weights, fingerprint, hash_weights, load_transformer, read_autoencoder
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 from copgen_cli.pipeline.sources import Parts, find_parts
 from copgen_cli.records import Prediction
@@ -100,7 +99,7 @@ def convert(
     autoencoder = None if beside_it is None else read_autoencoder(beside_it)
     wanted = Conversion(
         source=str(source),
-        sha256=_hash(weights),
+        sha256=hash_weights(weights),
         dtype=str(dtype).removeprefix("torch."),
         num_heads=net.config.num_heads,
         prediction_type=str(net.config.prediction_type),
@@ -193,8 +192,3 @@ def _alone_with(target: Path) -> Iterator[Path]:
         raise BusyError(
             f"Another process converts to {target}.", hint="Wait for it, or choose another folder."
         ) from None
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -24,6 +24,7 @@ from copgen_cli.errors import UnknownNameError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import (
     CopGenTransformer,
+    HubOptions,
     ImageAutoencoder,
     OnStep,
     Pictures,
@@ -97,7 +98,7 @@ class CopGenPipeline(DiffusionPipeline):
         num_samples: int = 1,
         num_inference_steps: int = 50,
         guidance_scale: float = 0.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | int | None = None,
         output_type: Output = "pil",
         *,
         solver: Solver | str = Solver.REFERENCE,
@@ -116,7 +117,8 @@ class CopGenPipeline(DiffusionPipeline):
             num_samples: S, samples of each condition; how many in all where nothing is given.
             num_inference_steps: network calls.
             guidance_scale: 0 is off; see `sample_latents`.
-            generator: source of a seed; torch's global one where neither it nor `seed` is given.
+            generator: source of a seed; torch's global one where neither it nor `seed` is given. A list of B x S has a
+                sample of each as that generator alone would give it; a number is a seed.
             output_type: "pil", "pt" (tensors in [0, 1]) or "latent" (nothing is decoded).
             solver: a name, or "scheduler" for the pipeline's own; by default the published one, not the command's.
             seed: with a sample's id and a modality's name, all that a sample's noise depends on. Schedulers that add
@@ -147,8 +149,8 @@ class CopGenPipeline(DiffusionPipeline):
             for name, position in self._positions(pictures).items()
         }
         count = _common_count(given, self.modalities)
-        ids = _ids(sample_ids, count * num_samples)
-        source = SampleNoise(_seed(seed, generator), ids, tuple(map(str, self.modalities)))
+        source = _noise(seed, generator, sample_ids, count * num_samples, self.modalities)
+        ids = source.sample_ids
         moments = {position: _encode(autoencoder, images, batch_size) for position, images in given.items()}
 
         latents: dict[str, list[Tensor]] = {name: [] for name in wanted}
@@ -162,7 +164,7 @@ class CopGenPipeline(DiffusionPipeline):
                     callback(call, calls, clean)
 
             for chosen in batches:
-                noise = SampleNoise(source.seed, tuple(ids[i] for i in chosen), source.modalities)
+                noise = source.of(chosen.tolist())
                 drawn = sample_latents(
                     self.transformer,
                     generate=list(wanted.values()),
@@ -202,6 +204,13 @@ class CopGenPipeline(DiffusionPipeline):
         num_heads: int | None = None,
         modalities: Sequence[str] | None = None,
         prediction_type: str | None = None,
+        variant: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **unsupported: Any,
     ) -> Self:
         """Load a pipeline, in eval mode. Nothing that lies in the source is executed or imported.
 
@@ -212,13 +221,21 @@ class CopGenPipeline(DiffusionPipeline):
             torch_dtype: of the transformer's weights; None is float32. The autoencoder's stay in float32.
             transformer, vae, scheduler: parts to use instead of the source's.
             num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
+            variant: of the files of weights, such as "fp16"; they are of one, as `save_pretrained` writes them.
+            revision, cache_dir, token, local_files_only, force_download: of a hub id, as everywhere in diffusers.
+            unsupported: further options of diffusers, none of which applies here.
 
         Raises:
+            UsageError: an option that is not supported.
             CopgenError: there is no such source, or the hub cannot be reached and has not been before.
             BrokenInputError: a file is cut short, of another format, or needs more than weights; or a part is missing.
             MismatchError: tensors and configuration do not fit.
         """
-        parts = find_parts(os.fspath(pretrained_model_name_or_path), needs_vae=vae is None)
+        _refuse_options("from_pretrained", unsupported)
+        cache = None if cache_dir is None else os.fspath(cache_dir)
+        hub = HubOptions(revision, cache, token, local_files_only, force_download)
+        source = os.fspath(pretrained_model_name_or_path)
+        parts = find_parts(source, needs_vae=vae is None, variant=variant, hub=hub)
         net = transformer or parts.load_transformer(num_heads, modalities, prediction_type)
         if torch_dtype is not None:
             nn.Module.to(net, torch_dtype)  # the method of diffusers warns of modules to keep in float32; this has none
@@ -232,6 +249,9 @@ class CopGenPipeline(DiffusionPipeline):
         *,
         license: str = UNKNOWN_LICENSE,
         notes: str = "",
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
         push_to_hub: bool = False,
         **hub: Any,
     ) -> None:
@@ -242,13 +262,22 @@ class CopGenPipeline(DiffusionPipeline):
         Args:
             save_directory: the folder; what it holds besides is left alone.
             license, notes: for the card; see `render_card`.
+            safe_serialization: as in diffusers, but never False: what would need code to be read is not written.
+            variant, max_shard_size: of the files of weights, as in diffusers: "fp16" in their names; "5GB" at most.
             push_to_hub, hub: whether to publish it too, and the arguments of `push_to_hub`.
+
+        Raises:
+            UsageError: an option that is not supported.
         """
+        if not safe_serialization:
+            raise UsageError("Pickled weights are not written.", hint="Leave safe_serialization out.")
+        if not push_to_hub:
+            _refuse_options("save_pretrained", hub)
         target = Path(save_directory).expanduser().absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{uuid4().hex[:12]}.part")
         try:
-            super().save_pretrained(beside)
+            super().save_pretrained(beside, variant=variant, max_shard_size=max_shard_size)
             share_files(beside)
             (beside / "README.md").write_text(self.model_card(target.name, license=license, notes=notes), "utf-8")
             move_folder(beside, target, last="model_index.json", keep=["README.md"])
@@ -307,6 +336,12 @@ class CopGenPipeline(DiffusionPipeline):
         )
 
 
+def _refuse_options(method: str, options: Mapping[str, Any]) -> None:
+    """Raises UsageError rather than leave an option of diffusers without effect, or end in a bare TypeError."""
+    if options:
+        raise UsageError(f"{method} does not support {', '.join(options)}.", hint="Leave it out.")
+
+
 def _by_name(condition: Any) -> Mapping[Any, Pictures]:
     if not isinstance(condition, Mapping | None):
         raise UsageError(
@@ -344,11 +379,31 @@ def _ids(given: Sequence[str] | None, count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count) if given is None else given))
 
 
-def _seed(seed: int | None, generator: torch.Generator | None) -> int:
+def _noise(
+    seed: int | None,
+    generator: torch.Generator | Sequence[torch.Generator] | int | None,
+    sample_ids: Sequence[str] | None,
+    count: int,
+    modalities: Sequence[Modality],
+) -> SampleNoise:
+    """The noise of all samples: of one seed and an id each, or of a seed each."""
+    names = tuple(map(str, modalities))
+    if generator is None or isinstance(generator, torch.Generator | int):
+        return SampleNoise(_seed(seed, generator), _ids(sample_ids, count), names)
+    if len(generator) != count:
+        raise UsageError(f"{len(generator)} generators for {count} samples.", hint="Give one per condition and sample.")
+    seeds = tuple(_seed(seed, one) for one in generator)
+    return SampleNoise(seeds, ("0",) * count if sample_ids is None else _ids(sample_ids, count), names)
+
+
+def _seed(seed: int | None, generator: torch.Generator | int | None) -> int:
     if seed is not None and generator is not None:
         raise UsageError("Both seed and generator are given.", hint="Give one of them.")
+    if seed is None and isinstance(generator, int):
+        return operator.index(generator)
     if seed is not None:
         return operator.index(seed)
+    assert not isinstance(generator, int)
     device = generator.device if generator is not None else "cpu"
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
 

@@ -18,26 +18,22 @@ from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import model_folder
 from copgen_cli.model import (
     BUNDLED_NAME,
+    DEFAULT_HUB,
     DEFAULT_ID,
     PUBLISHED_ID,
-    WEIGHTS_NAME,
     CopGenTransformer,
+    HubOptions,
     bundled_folder,
     fetch_from_hub,
     load_transformer,
     make_scheduler,
     read_autoencoder,
+    weight_patterns,
 )
 
 INDEX_NAME = "model_index.json"
 
 _SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
-_ON_THE_HUB = (
-    INDEX_NAME,
-    _SCHEDULER_CONFIG,
-    *(f"{part}/{name}" for part in ("transformer", "vae") for name in ("config.json", WEIGHTS_NAME)),
-    "nnet_ema*.pth",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +44,8 @@ class Parts:
     vae: str | Path
     scheduler: Path | None
     """Its configuration; None means the one this package sets up."""
+    variant: str | None = None
+    hub: HubOptions = DEFAULT_HUB
 
     def load_transformer(
         self,
@@ -55,20 +53,38 @@ class Parts:
         modalities: Sequence[str] | None = None,
         prediction_type: str | None = None,
     ) -> CopGenTransformer:
-        return load_transformer(self.transformer, num_heads, modalities=modalities, prediction_type=prediction_type)
+        return load_transformer(
+            self.transformer,
+            num_heads,
+            modalities=modalities,
+            prediction_type=prediction_type,
+            variant=self.variant,
+            hub=self.hub,
+        )
 
     def load_vae(self) -> AutoencoderKL:
-        return read_autoencoder(self.vae)
+        return read_autoencoder(self.vae, self.variant, self.hub)
 
     def load_scheduler(self) -> SchedulerMixin:
         """Raises BrokenInputError where the configuration is not that of a scheduler of diffusers."""
         return make_scheduler() if self.scheduler is None else _read_scheduler(self.scheduler)
 
 
-def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
+def find_parts(
+    source: str | Path,
+    *,
+    needs_vae: bool = True,
+    variant: str | None = None,
+    hub: HubOptions = DEFAULT_HUB,
+) -> Parts:
     """The parts of the pipeline that a source stands for; a hub id's are fetched, and the folder of a run has one.
 
     A file of weights, and the published hub id, hold a transformer alone; the published autoencoder goes with it.
+
+    Args:
+        source: a folder, a hub id, a file of weights, or the name of the model in the package.
+        needs_vae: whether there has to be an autoencoder.
+        variant, hub: of the files; see `find_weights`.
 
     Raises:
         CopgenError: there is no such source, or the hub cannot be reached.
@@ -78,9 +94,9 @@ def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
     if str(source) == BUNDLED_NAME:
         path = bundled_folder()
     elif path.is_file() or str(source) == PUBLISHED_ID:
-        return Parts(source, DEFAULT_ID, None)
+        return Parts(source, DEFAULT_ID, None, hub=hub)
     elif not path.is_dir():
-        path = fetch_from_hub(str(source), _ON_THE_HUB)
+        path = fetch_from_hub(str(source), _names_on_the_hub(variant), hub)
     elif (model_folder(path) / INDEX_NAME).is_file() and not (path / INDEX_NAME).is_file():
         path = model_folder(path)  # of a run of training
     if needs_vae and not (path / "vae").is_dir():
@@ -89,7 +105,17 @@ def find_parts(source: str | Path, *, needs_vae: bool = True) -> Parts:
             hint="Give a whole pipeline's folder: `copgen train` writes one to model/, `copgen convert` with --vae.",
         )
     scheduler = path / _SCHEDULER_CONFIG
-    return Parts(path, path / "vae", scheduler if scheduler.is_file() else None)
+    return Parts(path, path / "vae", scheduler if scheduler.is_file() else None, variant, hub)
+
+
+def _names_on_the_hub(variant: str | None) -> list[str]:
+    names = ["config.json", *weight_patterns(variant)]
+    return [
+        INDEX_NAME,
+        _SCHEDULER_CONFIG,
+        *(f"{part}/{name}" for part in ("transformer", "vae") for name in names),
+        "nnet_ema*.pth",
+    ]
 
 
 def _read_scheduler(file: Path) -> SchedulerMixin:

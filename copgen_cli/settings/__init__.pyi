@@ -10,6 +10,7 @@ from .loading import (
 from .presets import Preset as Preset
 from .regions import known_regions as known_regions
 from .sections import (
+    PUBLIC_ENDPOINT as PUBLIC_ENDPOINT,
     AutoencoderSettings as AutoencoderSettings,
     EncodeSettings as EncodeSettings,
     PrepareSettings as PrepareSettings,

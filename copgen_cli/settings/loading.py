@@ -5,6 +5,7 @@ Command line > COPGEN_TRAIN__STEPS and the like > --config FILE or ./copgen.toml
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tomllib
@@ -206,8 +207,11 @@ def _file_layer(config: Path | None) -> Layer:
         if config is None:
             return Layer(str(file), {})
         raise UsageError(f"There is no settings file {config}.", hint="Check the path after --config, or leave it out.")
+    data = file.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:64]:
+        raise UsageError(f"{file} is text in UTF-16.", hint="Save it as UTF-8, which TOML asks for.")
     try:
-        return Layer(str(file), tomllib.loads(file.read_text(encoding="utf-8")))
+        return Layer(str(file), tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not valid TOML: {error}", hint="Mend that line; see https://toml.io.") from None
 

@@ -9,19 +9,30 @@ Epochs follow one another without a gap: the last batch of one may hold the firs
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from copgen_cli.errors import CopgenError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import PUBLISHED_LAW, TimestepLaw, draw_latents, draw_timesteps
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where processes that load data hand over what they have."""
+READ_AHEAD = 4
+"""Batches, of each of these processes."""
+SECONDS_FOR_A_BATCH = 600
+"""After which one of them is taken for lost."""
 
 
 class Moments(Protocol):
@@ -173,7 +184,15 @@ class Plan:
 def load_batches(
     samples: DrawnSamples, slots: Iterator[list[Slot]], *, workers: int, pin_memory: bool
 ) -> Iterator[TrainBatch]:
-    """The micro-batches of these slots, in their order, read ahead by `workers` processes."""
+    """The micro-batches of these slots, in their order, read ahead by `workers` processes.
+
+    Raises:
+        CopgenError: the processes can not hand over so much at a time.
+    """
+    if workers:
+        first = next(slots, None)
+        slots = chain(() if first is None else (first,), slots)
+        _require_shared_memory(samples, 0 if first is None else len(first), workers)
     loader = DataLoader(
         samples,
         batch_sampler=_Once(slots),
@@ -181,9 +200,25 @@ def load_batches(
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_leave_signals_to_the_parent,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=READ_AHEAD if workers else None,
+        timeout=SECONDS_FOR_A_BATCH if workers else 0,
     )
     return iter(loader)
+
+
+def _require_shared_memory(samples: DrawnSamples, micro_batch: int, workers: int) -> None:
+    """Raise where processes that read ahead would fill /dev/shm: PyTorch then kills them, or waits for ever."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    moments = samples.moments.__getitems__([0]).moments
+    needed = micro_batch * moments.nelement() * 4 * (READ_AHEAD + 1) * workers  # latents and noise: as many numbers
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise CopgenError(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {workers} processes that load data need "
+            f"{needed / 2**20:.0f} MiB there.",
+            hint="Give the container more, such as docker run --shm-size 8g; or load in one process: --workers 0",
+        )
 
 
 class _Once:

@@ -185,11 +185,11 @@ def _take(batches: Iterator[TrainBatch], count: int) -> Iterator[TrainBatch]:
         try:
             yield next(batches)
         except (ConnectionError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):
                 raise
             raise LostLoaderError(
-                "A process that loads data was killed.",
-                hint="Out of memory is a common cause: fewer --workers. The same command goes on.",
+                "A process that loads data was killed, or hands over nothing any more.",
+                hint="Too little memory or /dev/shm is a common cause: fewer --workers. The same command goes on.",
             ) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from copgen_cli.records import TrainReport
+from copgen_cli.records import TrainReport, without_nan
 from copgen_cli.stages import Claims, disk_full_is_an_error, write_atomically
 
 TENSORBOARD = "tensorboard"
@@ -66,7 +66,7 @@ class Metrics:
 
     def write(self, values: Mapping[str, Any]) -> None:
         with disk_full_is_an_error(self.file), self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+            stream.write(json.dumps(without_nan(values), allow_nan=False) + "\n")
         numbers = {key: value for key, value in values.items() if isinstance(value, float | int) and key != "step"}
         for tracker in self.trackers:
             tracker.log(numbers, step=values["step"])

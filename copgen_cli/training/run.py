@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from copgen_cli import console, launching
-from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, UsageError
+from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, NotFiniteError, UsageError
 from copgen_cli.latents import LatentStore
 from copgen_cli.layout import (
     checkpoints_folder,
@@ -367,6 +368,11 @@ def _finish(
 ) -> dict[str, Any]:
     """Write the model of the newest checkpoint, and say how the run ended."""
     state = prepared.state
+    if last is not None and not math.isfinite(last.loss):
+        raise NotFiniteError(
+            f"The run ended at step {state.step} without a finite loss: no model is written.",
+            hint="Lower --lr, and begin anew with --overwrite or go on from an earlier checkpoint with --resume.",
+        )
     checkpoint = step_folder(checkpoints_folder(folder), state.step)
     if last is None and prepared.resumption.folder is not None:
         checkpoint = prepared.resumption.folder  # of another run, where --resume named one with nothing left to do
