@@ -1,4 +1,4 @@
-"""Where each stage's files lie: the names of the published workflow, so that either tool reads the other's."""
+"""Where each stage's files lie: the names of the published workflow, which reads all of them but the store."""
 
 from __future__ import annotations
 

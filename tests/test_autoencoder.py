@@ -188,7 +188,7 @@ def test_pixels_are_refused_in_another_form(images):
 
 def test_an_autoencoder_that_is_not_there_is_named_with_what_to_do(tmp_path):
     for source in (tmp_path / "nowhere", "no such thing"):
-        with pytest.raises(CopgenError, match="no autoencoder") as caught:
+        with pytest.raises(CopgenError, match="no file or folder") as caught:
             load_autoencoder(source)
         assert "hub id" in caught.value.hint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -184,3 +185,26 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     with pytest.raises(BrokenInputError, match="run code"):
         convert(tmp_path / "trap.pth", tmp_path / "made")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_current_folder_can_be_converted_to_and_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert convert("copgen-sim", Path("."))
+    assert not convert("copgen-sim", Path("."))
+    assert convert("copgen-sim", Path("."), dtype=torch.bfloat16, overwrite=True)
+
+    assert Path.cwd().samefile(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["README.md", "copgen_convert.json", "model_index.json", "scheduler", "transformer", "vae"]
+    )
+
+
+def test_a_conversion_replaces_files_of_its_own_alone(tmp_path):
+    convert("copgen-sim", tmp_path / "made")
+    (tmp_path / "made/notes.txt").write_text("mine")
+
+    with pytest.raises(MismatchError, match=r"notes.txt was not written by copgen"):
+        convert("copgen-sim", tmp_path / "made", dtype=torch.bfloat16, overwrite=True)
+
+    assert (tmp_path / "made/notes.txt").read_text() == "mine"

@@ -298,7 +298,7 @@ def test_a_folder_without_an_autoencoder_is_refused_unless_one_is_given(pipe, tm
 def test_a_file_of_weights_gets_the_published_autoencoder(pipe, tmp_path, monkeypatch):
     torch.save(pipe.transformer.state_dict(), tmp_path / "nnet.pth")
     asked = []
-    monkeypatch.setattr("copgen_cli.pipeline.sources.read_autoencoder", lambda s: asked.append(s) or pipe.vae)
+    monkeypatch.setattr("copgen_cli.pipeline.sources.read_autoencoder", lambda s, *_: asked.append(s) or pipe.vae)
 
     loaded = CopGenPipeline.from_pretrained(tmp_path / "nnet.pth", num_heads=2)
 

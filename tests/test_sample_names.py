@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,21 @@ def test_an_input_is_a_modality_and_a_path_that_is_there(tmp_path):
         parse_inputs([f"s1_rct={file}"])
     with pytest.raises(UsageError, match="twice"):
         parse_inputs([f"dem={file}", f"dem={file}"])
+
+
+def test_a_file_whose_name_is_not_utf_8_is_set_aside_and_the_others_are_read(tmp_path):
+    save_picture(tmp_path / "a.png")
+    os.rename(save_picture(tmp_path / "b.png"), os.fsencode(tmp_path) + b"/caf\xe9.png")
+
+    source = open_pictures({Modality.DEM: tmp_path}, FRAME)
+
+    assert source.names == ["a"]
+    assert source.lacking == {"caf\ufffd": "the name of its file is not UTF-8: rename it"}
+
+
+def test_a_single_file_whose_name_is_not_utf_8_is_wrong_usage(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.png")
+    os.rename(save_picture(tmp_path / "a.png"), file)
+
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        open_pictures({Modality.DEM: file}, FRAME)

@@ -122,6 +122,9 @@ class _Numbered(Sequence[str]):
         return f"sample_{self._numbers[index]}"
 
 
+NOT_UTF_8 = "the name of its file is not UTF-8: rename it"
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """One file per modality and name."""
@@ -166,8 +169,11 @@ def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:
     Files alone make one record, whatever their names. In a folder that mixes modalities, names tell them apart.
 
     Raises:
-        UsageError: a folder has no pictures, or a name is there twice.
+        UsageError: a folder has no pictures, a name is there twice, or a path is no text in UTF-8.
     """
+    for path in inputs.values():
+        if not _is_text(str(path)):
+            raise UsageError(f"The name of {path} is not UTF-8.", hint="What is drawn tells its origin: rename it.")
     origin = {"input": {str(modality): path.as_posix() for modality, path in inputs.items()}}
     view = functools.partial(view_picture, frame)
     if all(path.is_file() for path in inputs.values()):
@@ -175,7 +181,13 @@ def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:
         return Files({m: {name: path} for m, path in inputs.items()}, view, origin, [name], {})
     listed = {modality: _list_pictures(path, modality) for modality, path in inputs.items()}
     names, lacking = match_names(listed)
-    return Files(listed, view, origin, names, lacking)
+    unnamed = {os.fsencode(name).decode(errors="replace"): NOT_UTF_8 for name in names if not _is_text(name)}
+    return Files(listed, view, origin, list(filter(_is_text, names)), lacking | unnamed)
+
+
+def _is_text(name: str) -> bool:
+    """False for names of files in another encoding than UTF-8, of which Python keeps the bytes."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def parse_inputs(texts: Sequence[str]) -> dict[Modality, Path]:

@@ -90,6 +90,8 @@ class StoreMetadata:
                 autoencoder=AutoencoderFacts.from_dict(values["autoencoder"]),
                 source=str(values["source"]),
             )
+        except MismatchError:
+            raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenInputError(
                 f"The metadata of {file} can not be read: {error}.",
