@@ -24,6 +24,7 @@ from copgen_cli.commands.models.train import train
 from copgen_cli.commands.models.train_autoencoder import train_autoencoder
 from copgen_cli.commands.pictures.evaluate import evaluate
 from copgen_cli.commands.pictures.quickstart import quickstart
+from copgen_cli.commands.pictures.render import render
 from copgen_cli.commands.pictures.sample import sample
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError, UsageError
 from copgen_cli.options import ConfigOption, GlobalOptions
@@ -46,6 +47,7 @@ COMMANDS = (  # in the order of the help
     train,
     sample,
     evaluate,
+    render,
     simulate,
     convert,
     train_autoencoder,

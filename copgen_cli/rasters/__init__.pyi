@@ -1,6 +1,11 @@
 from .georeferencing import encode_sidecar as encode_sidecar, read_georeferencing as read_georeferencing
 from .geotiff import encode_geotiff as encode_geotiff
 from .integrity import check_band as check_band, check_thumbnail as check_thumbnail
+from .measurements import (
+    place_of_picture as place_of_picture,
+    read_measurements as read_measurements,
+    render_picture as render_picture,
+)
 from .pictures import (
     decode_upright as decode_upright,
     encode_png as encode_png,

@@ -152,8 +152,7 @@ def _unidentified(file: Path, error: UnidentifiedImageError) -> BrokenInputError
 def _measurements(file: Path, what: str) -> MeasurementsError:
     return MeasurementsError(
         f"{file} is a raster of measurements, not a thumbnail: {what}, not 8-bit grey or colour.",
-        hint="Render it first to the picture that `copgen download` fetches: see true_colour, false_colour and "
-        "hillshade of copgen_cli.modalities.",
+        hint=f"Render it first: copgen render --input MODALITY={file} --output PICTURE.png",
     )
 
 
