@@ -42,7 +42,7 @@ from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling.batches import choose_batch_size
-from copgen_cli.sampling.generation import Painter, Picture, Task
+from copgen_cli.sampling.generation import Picture, PictureGenerator, Task
 from copgen_cli.sampling.models import LoadedModel, load_model
 from copgen_cli.sampling.roles import check_known, choose_roles
 from copgen_cli.settings.sections import SampleSettings
@@ -60,15 +60,15 @@ class AllHeads(CopGenTransformer):
         return super().forward(latents, timesteps)
 
 
-class PublishedPainter(Painter):
+class PublishedPainter(PictureGenerator):
     """Draws as the published script does."""
 
-    def paint(self, tasks: Sequence[Task], on_step: object = None) -> list[dict[Modality, Picture]]:
-        painted = super().paint(tasks)
+    def generate(self, tasks: Sequence[Task], on_step: object = None) -> list[dict[Modality, Picture]]:
+        generated = super().generate(tasks)
         for modality in self.modalities:  # also what was given and what nobody asked for
             if modality not in self.request.generated:
                 self.decoder.decode(self._latents_of(modality, tasks))
-        return painted
+        return generated
 
     def _latents_of(self, modality: Modality, tasks: Sequence[Task]) -> Tensor:
         config = self.net.config
@@ -83,7 +83,7 @@ class Manner:
     """One way of drawing, and what it came to."""
 
     name: str
-    painter: Painter
+    generator: PictureGenerator
     batch_size: int
     autocast: torch.dtype | None = None
     seconds: float = 0.0
@@ -94,9 +94,9 @@ class Manner:
             batch = tasks[first : first + self.batch_size]
             started = clock()
             with torch.autocast(device.type, self.autocast) if self.autocast else nullcontext():
-                painted = self.painter.paint(batch)
+                generated = self.generator.generate(batch)
             self.seconds += clock() - started
-            self.pictures |= {task.record: pictures for task, pictures in zip(batch, painted, strict=True)}
+            self.pictures |= {task.record: pictures for task, pictures in zip(batch, generated, strict=True)}
 
 
 def published(name: str, model: LoadedModel, request: SampleRequest, autocast: torch.dtype | None) -> Manner:
@@ -104,16 +104,16 @@ def published(name: str, model: LoadedModel, request: SampleRequest, autocast: t
     net.__class__ = AllHeads
     attend_in_float32(net)
     wanted = replace(request, steps=PUBLISHED_STEPS, solver=Solver.REFERENCE, guidance_scale=0.0)
-    painter = PublishedPainter(net, model.modalities, model.autoencoder, model.autoencoder, wanted, Ignored.PUBLISHED)
-    return Manner(name, painter, PUBLISHED_BATCH, autocast)
+    generator = PublishedPainter(net, model.modalities, model.autoencoder, model.autoencoder, wanted, Ignored.PUBLISHED)
+    return Manner(name, generator, PUBLISHED_BATCH, autocast)
 
 
 def ours(name: str, model: LoadedModel, request: SampleRequest) -> Manner:
     device = model.autoencoder.device
     guided = bool(request.guidance_scale and request.conditions)
     size = choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
-    painter = Painter(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
-    return Manner(name, painter, size)
+    generator = PictureGenerator(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+    return Manner(name, generator, size)
 
 
 def quality(
@@ -123,7 +123,7 @@ def quality(
     names = sorted(truth)
     weights = draw_weights(names, names, resamples=RESAMPLES, seed=0)
     told = {}
-    for modality in manner.painter.request.generated:
+    for modality in manner.generator.request.generated:
         true = np.stack([truth[name][modality] for name in names])
         made = np.stack([manner.pictures[name][modality] for name in names])
         likeness = np.array([psnr(a, b) for a, b in zip(true, made, strict=True)])
@@ -148,13 +148,13 @@ def read_records(
     folder = choose_data(data, Workspace(data, "")).folder
     everything = list(model.modalities)
     source = open_data(folder, everything, (), Frame(side, side), model.autoencoder)
-    painter = Painter(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+    generator = PictureGenerator(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
     tasks, truth = [], {}
     for name in choose_places(list(source.names), limit, seed=0):
         record: Record = source.read(name)
-        moments = {m: painter.moments_of(record.conditions[m]) for m in request.conditions}
+        moments = {m: generator.moments_of(record.conditions[m]) for m in request.conditions}
         tasks.append(Task(f"{name}_v1", name, moments))
-        truth[name] = {m: painter.picture_of(record.conditions[m]) for m in request.generated}
+        truth[name] = {m: generator.picture_of(record.conditions[m]) for m in request.generated}
     return tasks, truth
 
 
@@ -212,7 +212,7 @@ def report(
     manners: Sequence[Manner], truth: Mapping[str, Mapping[Modality, Picture]], features: AutoencoderFeatures
 ) -> None:
     """One row per manner: seconds per sample, how many times as fast as the first, and its quality."""
-    generated = manners[0].painter.request.generated
+    generated = manners[0].generator.request.generated
     heads = "".join(f"{f'PSNR {m}':>26}{f'AE-FD {m}':>28}" for m in generated)
     print(f"{'manner':24}{'s/sample':>10}{'times':>8}{heads}")
     for manner in manners:

@@ -41,16 +41,6 @@ MOST_FILES = 12
 LOOSE = {"__init__", "__main__", "app", "console", "options", "quickstart", "launching", "layout", "records", "errors"}
 """Modules at the top of the package."""
 MEDIAN_LINES, MOST_LINES = 12, 60
-STILL_LONG = {
-    "commands/pictures/evaluate.py:evaluate",
-    "commands/pictures/sample.py:sample",
-    "model/sampler.py:sample_latents",
-    "pipeline/conversion.py:convert",
-    "pipeline/pipeline.py:__call__",
-    "simulation/archive.py:write_archive",
-    "training/setup.py:prepare_run",
-}
-"""Functions that await being split; the list gets shorter, never longer."""
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 
@@ -150,7 +140,7 @@ def test_functions_are_short():
     }
 
     assert statistics.median(lengths.values()) < MEDIAN_LINES
-    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES and name not in STILL_LONG} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 def test_the_body_of_a_command_is_short():
@@ -161,7 +151,7 @@ def test_the_body_of_a_command_is_short():
         if (lines := function.body[-1].end_lineno - function.body[0].lineno + 1) > MOST_LINES
     }
 
-    assert long.keys() <= STILL_LONG
+    assert long == {}
 
 
 def test_the_network_can_be_used_without_command_line_settings_files_and_archive():

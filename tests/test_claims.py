@@ -10,12 +10,12 @@ import pytest
 from sample_commands import call_copgen, one_thread, save_picture, small_model
 
 from copgen_cli.errors import MismatchError
-from copgen_cli.stages import Outcome, Result, StageRun, Status, Unit
+from copgen_cli.stages import Outcome, Result, StageRun, Status, WorkItem
 
 
 def write_one(output: Path, *, overwrite: bool = False, beside: tuple[str, ...] = ()) -> None:
     with StageRun("shout", output, settings={}, overwrite=overwrite, beside=beside) as run:
-        units = [Unit("a", "a"), Unit("b", "b")]
+        units = [WorkItem("a", "a"), WorkItem("b", "b")]
         work = lambda item: Result(files=(run.place.write(f"{item}.txt", item.encode()),))  # noqa: E731
         for _ in run.run(run.pending(units), work):
             pass

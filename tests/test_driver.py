@@ -24,7 +24,7 @@ from copgen_cli.stages.driver import StageRun
 from copgen_cli.stages.executors import Executor, Inline, Processes, Threads, WorkerLostError
 from copgen_cli.stages.manifest import Outcome, Status, read_outcomes
 from copgen_cli.stages.private_folder import PrivateFolder
-from copgen_cli.stages.work_items import Result, Unit
+from copgen_cli.stages.work_items import Result, WorkItem
 
 EXECUTORS: list[Executor] = [Inline(), Threads(3), Processes(2)]
 
@@ -43,13 +43,13 @@ def die(word: str, place: Place) -> Result:
     raise AssertionError("a dead process raises nothing")
 
 
-def units_of(*words: str) -> list[Unit[str]]:
-    return [Unit(word, word) for word in words]
+def work_items_of(*words: str) -> list[WorkItem[str]]:
+    return [WorkItem(word, word) for word in words]
 
 
 def shout_all(output: Path, *words: str, executor: Executor | None = None, **options):
     with StageRun("shout", output, settings={"loud": True}, **options) as run:
-        todo = run.pending(units_of(*words))
+        todo = run.pending(work_items_of(*words))
         outcomes = list(run.run(todo, functools.partial(shout, place=run.place), executor=executor))
         return outcomes, run.finish()
 
@@ -113,14 +113,14 @@ def test_a_lost_or_changed_file_is_made_again_the_latter_when_asked_to_verify(tm
     (tmp_path / "words/two.txt").write_text("TWA")
 
     with StageRun("shout", tmp_path, settings={"loud": True}, dry_run=True) as run:
-        assert [unit.key for unit in run.pending(units_of("one", "two"))] == ["one"]
-        assert [unit.key for unit in run.pending(units_of("one", "two"), verify=True)] == ["one", "two"]
+        assert [unit.key for unit in run.pending(work_items_of("one", "two"))] == ["one"]
+        assert [unit.key for unit in run.pending(work_items_of("one", "two"), verify=True)] == ["one", "two"]
 
 
 def test_a_unit_whose_input_changed_is_done_again(tmp_path):
     for fingerprint, expected in (("a", ["one"]), ("a", []), ("b", ["one"])):
         with StageRun("shout", tmp_path, settings={}) as run:
-            todo = run.pending([Unit("one", "one", fingerprint)])
+            todo = run.pending([WorkItem("one", "one", fingerprint)])
             assert [o.key for o in run.run(todo, functools.partial(shout, place=run.place))] == expected
             run.finish()
 
@@ -129,7 +129,7 @@ def test_what_a_stopped_run_finished_is_not_done_again_and_the_tree_ends_the_sam
     words = [f"word{i}" for i in range(6)]
     shout_all(tmp_path / "undisturbed", *words)
     with StageRun("shout", tmp_path / "stopped", settings={"loud": True}) as run:
-        results = run.run(run.pending(units_of(*words)), functools.partial(shout, place=run.place))
+        results = run.run(run.pending(work_items_of(*words)), functools.partial(shout, place=run.place))
         assert {next(results).key, next(results).key} == {"word0", "word1"}
 
     journal = tmp_path / "stopped/.copgen/shout.journal"
@@ -149,7 +149,7 @@ def test_other_settings_are_refused_until_told_to_overwrite_which_leaves_no_stal
     assert "--overwrite" in caught.value.hint
 
     with StageRun("shout", tmp_path, settings={"loud": False}, overwrite=True) as run:
-        todo = run.pending(units_of("two", "three"))
+        todo = run.pending(work_items_of("two", "three"))
         assert [outcome.key for outcome in run.run(todo, functools.partial(shout, place=run.place))] == ["two", "three"]
         run.finish()
     assert sorted(os.listdir(tmp_path / "words")) == ["three.txt", "two.txt"]
@@ -158,22 +158,22 @@ def test_other_settings_are_refused_until_told_to_overwrite_which_leaves_no_stal
 def test_overwriting_can_be_interrupted_and_continued(tmp_path):
     shout_all(tmp_path, "one", "two", "three")
     with StageRun("shout", tmp_path, settings={"loud": False}, overwrite=True) as run:
-        next(run.run(run.pending(units_of("one", "two")), functools.partial(shout, place=run.place)))
+        next(run.run(run.pending(work_items_of("one", "two")), functools.partial(shout, place=run.place)))
 
     with StageRun("shout", tmp_path, settings={"loud": False}) as run:  # without saying overwrite again
-        assert [unit.key for unit in run.pending(units_of("one", "two"))] == ["two"]
+        assert [unit.key for unit in run.pending(work_items_of("one", "two"))] == ["two"]
 
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_a_unit_that_fails_later_keeps_its_files_where_the_key_says_all_that_matters(tmp_path, fixed):
     shout_all(tmp_path, "one", "two", fixed=fixed)
     with StageRun("shout", tmp_path, settings={"loud": True}, fixed=fixed) as run:
-        assert len(run.pending([Unit("one", "one", "changed"), *units_of("two")])) == 1
+        assert len(run.pending([WorkItem("one", "one", "changed"), *work_items_of("two")])) == 1
         run.record(Outcome("one", Status.FAILED, reason="no more to be had"))
         assert len(run.finish().failed) == 1
     assert (tmp_path / "words/one.txt").exists() is not fixed
     with StageRun("shout", tmp_path, settings={"loud": True}, fixed=fixed, dry_run=True) as run:
-        assert len(run.pending(units_of("one"))) == 1
+        assert len(run.pending(work_items_of("one"))) == 1
 
 
 def test_units_no_longer_asked_for_go_when_the_stage_prunes(tmp_path):
@@ -192,7 +192,7 @@ def test_a_stage_that_prunes_does_not_replace_all_of_a_folder_unasked(tmp_path, 
         StageRun("shout", tmp_path, settings={"loud": True}, prune=True, dry_run=dry_run) as run,
         pytest.raises(MismatchError, match="such as one, and of none") as refused,
     ):
-        run.pending(units_of("three"))
+        run.pending(work_items_of("three"))
 
     assert "--overwrite" in refused.value.hint
     assert tree(tmp_path) == before
@@ -244,7 +244,7 @@ def test_a_lock_that_can_not_be_had_is_no_lock(tmp_path, monkeypatch):
 def test_a_dry_run_writes_nothing_and_needs_no_lock(tmp_path):
     output = tmp_path / "output"
     with StageRun("shout", output, settings={}, dry_run=True) as run:
-        assert len(run.pending(units_of("one"))) == 1
+        assert len(run.pending(work_items_of("one"))) == 1
         run.finish()
     assert not output.exists()
 
@@ -270,7 +270,7 @@ def test_a_bug_ends_the_run_with_its_own_exception(tmp_path):
         raise ZeroDivisionError
 
     with StageRun("shout", tmp_path, settings={}) as run, pytest.raises(ZeroDivisionError):
-        list(run.run(run.pending(units_of("one")), bug, executor=Threads(2)))
+        list(run.run(run.pending(work_items_of("one")), bug, executor=Threads(2)))
 
 
 def test_broken_input_is_tried_again_as_often_as_asked(tmp_path):
@@ -283,13 +283,13 @@ def test_broken_input_is_tried_again_as_often_as_asked(tmp_path):
         return Result()
 
     with StageRun("shout", tmp_path, settings={}) as run:
-        outcome = next(run.run(run.pending(units_of("one")), fails_twice, retries=2))
+        outcome = next(run.run(run.pending(work_items_of("one")), fails_twice, retries=2))
     assert (outcome.status, len(tried)) == (Status.DONE, 3)
 
 
 def test_a_killed_worker_process_is_a_clear_error(tmp_path):
     with StageRun("shout", tmp_path, settings={}) as run, pytest.raises(WorkerLostError, match="want of memory"):
-        list(run.run(run.pending(units_of("one")), functools.partial(die, place=run.place), executor=Processes(2)))
+        list(run.run(run.pending(work_items_of("one")), functools.partial(die, place=run.place), executor=Processes(2)))
 
 
 def test_an_executor_takes_only_a_few_items_ahead_of_its_workers():
@@ -309,7 +309,7 @@ def test_results_come_in_the_order_of_the_items_when_asked(tmp_path):
     words = [f"w{i}" for i in range(20)]
     with StageRun("shout", tmp_path, settings={}) as run:
         work = functools.partial(shout, place=run.place)
-        outcomes = run.run(run.pending(units_of(*words)), work, executor=Threads(4), ordered=True)
+        outcomes = run.run(run.pending(work_items_of(*words)), work, executor=Threads(4), ordered=True)
         assert [outcome.key for outcome in outcomes] == words
 
 
@@ -319,7 +319,7 @@ def test_a_stage_that_does_its_own_mapping_records_its_units(tmp_path):
         run.record(Outcome("one", Status.DONE, (file,)))
         assert run.finish().done == 1
     with StageRun("shout", tmp_path, settings={}, dry_run=True) as run:
-        assert run.pending(units_of("one")) == []
+        assert run.pending(work_items_of("one")) == []
 
 
 @pytest.mark.parametrize("path", ["../up", "/etc/passwd", "a/../../b", "a\x00b", "a\\b", "", "a\nb"])
@@ -347,7 +347,7 @@ def test_too_little_room_is_noticed_before_the_work(tmp_path):
 def test_files_of_one_unit_at_a_time_come_into_place_with_its_line_in_the_journal(tmp_path, executor):
     with StageRun("shout", tmp_path, settings={}) as run, run.journal.file.open("ab") as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)  # as a worker does that is about to note its unit
-        work, todo = functools.partial(shout, place=run.place), run.pending(units_of("one", "two", "three"))
+        work, todo = functools.partial(shout, place=run.place), run.pending(work_items_of("one", "two", "three"))
         runner = threading.Thread(target=lambda: list(run.run(todo, work, executor=executor)))
         runner.start()
         try:
@@ -369,7 +369,7 @@ def test_of_a_unit_that_fails_nothing_comes_into_place(tmp_path):
         raise BrokenInputError("the other half is missing", hint="Fetch it.")
 
     with StageRun("halve", tmp_path, settings={}) as run:
-        list(run.run(run.pending(units_of("one")), functools.partial(half, place=run.place), retries=1))
+        list(run.run(run.pending(work_items_of("one")), functools.partial(half, place=run.place), retries=1))
         assert not list(run.place.temporary.iterdir())
         run.finish()
     assert sorted(os.listdir(tmp_path)) == ["copgen_halve.json", "copgen_halve.jsonl"]
@@ -380,7 +380,7 @@ SLOW_STAGE = """
     from pathlib import Path
     from copgen_cli.stages.driver import StageRun
     from copgen_cli.stages.executors import Processes, Threads
-    from copgen_cli.stages.work_items import Result, Unit
+    from copgen_cli.stages.work_items import Result, WorkItem
 
     def slow(i, place):
         file = place.write(f"{i}.txt", str(i).encode() * 1000)
@@ -389,7 +389,7 @@ SLOW_STAGE = """
 
     if __name__ == "__main__":
         with StageRun("slow", Path(sys.argv[1]), settings={}) as run:
-            todo = run.pending([Unit(f"{i:03}", i) for i in range(60)])
+            todo = run.pending([WorkItem(f"{i:03}", i) for i in range(60)])
             pool = {"threads": Threads, "processes": Processes}[sys.argv[2]](2)
             for outcome in run.run(todo, functools.partial(slow, place=run.place), executor=pool):
                 print(outcome.key, flush=True)
@@ -420,10 +420,12 @@ def test_killed_over_and_over_a_run_still_ends_with_the_undisturbed_tree(tmp_pat
 
 def test_files_of_a_run_that_was_given_up_do_not_stay_when_it_is_overwritten(tmp_path):
     with StageRun("shout", tmp_path, settings={"loud": True}) as run:
-        next(run.run(run.pending(units_of("one", "two")), functools.partial(shout, place=run.place)))  # and is stopped
+        next(
+            run.run(run.pending(work_items_of("one", "two")), functools.partial(shout, place=run.place))
+        )  # and is stopped
 
     with StageRun("shout", tmp_path, settings={"loud": False}, overwrite=True) as run:
-        list(run.run(run.pending(units_of("two")), functools.partial(shout, place=run.place)))
+        list(run.run(run.pending(work_items_of("two")), functools.partial(shout, place=run.place)))
         run.finish()
     assert os.listdir(tmp_path / "words") == ["two.txt"]
 
@@ -434,7 +436,7 @@ def test_a_unit_made_anew_under_another_name_leaves_no_old_file(tmp_path):
 
     for to, overwrite in (("train/cell", False), ("test/cell", True)):
         with StageRun("deal", tmp_path, settings={}, overwrite=overwrite) as run:
-            list(run.run(run.pending([Unit("cell", to)]), functools.partial(write, place=run.place)))
+            list(run.run(run.pending([WorkItem("cell", to)]), functools.partial(write, place=run.place)))
             run.finish()
     assert not (tmp_path / "train").exists()
     assert (tmp_path / "test/cell").exists()

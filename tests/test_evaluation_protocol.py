@@ -15,13 +15,13 @@ from tiny_models import tiny_autoencoder, tiny_pipeline
 
 from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, UsageError
 from copgen_cli.evaluation import protocol
-from copgen_cli.evaluation.examples import Album
+from copgen_cli.evaluation.examples import ExamplePictures
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair
 from copgen_cli.evaluation.pictures import PictureSet
 from copgen_cli.evaluation.report import Report, as_json, as_text, tables
 from copgen_cli.evaluation.run import assess_folders, assess_model
-from copgen_cli.evaluation.scores import Judge, Score, within
+from copgen_cli.evaluation.scores import Score, Scorer, within
 from copgen_cli.layout import Workspace, patch_file
 from copgen_cli.metrics.catalogue import Metric
 from copgen_cli.metrics.confidence import Estimate
@@ -29,7 +29,7 @@ from copgen_cli.metrics.features import AutoencoderFeatures, InceptionFeatures, 
 from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed
 from copgen_cli.records import Ignored, Solver
-from copgen_cli.sampling.generation import Painter, Task
+from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.models import load_model
 from copgen_cli.settings.loading import load_settings
 
@@ -176,9 +176,9 @@ def test_a_cycle_translates_the_picture_that_the_translation_before_made(model, 
 
     def translate(given, made, moments, number):
         request = plan.request(Pair((given,), (made,)))
-        painter = Painter(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+        generator = PictureGenerator(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
         tasks = [Task(f"{n}_t{number}", n, {given: m}) for n, m in zip(truth.names, moments, strict=True)]
-        return np.stack([painted[made] for painted in painter.paint(tasks)])
+        return np.stack([generated[made] for generated in generator.generate(tasks)])
 
     there = translate(S1, DEM, truth.moments[S1], 1)
     back = translate(DEM, S1, protocol.encode(model.autoencoder, there), 2)
@@ -302,9 +302,9 @@ def numbers(scores) -> dict[str, float]:
 def test_a_perfect_translation_has_the_best_of_every_number():
     pictures = perfect_set(np.random.default_rng(0))
     network = AutoencoderFeatures(ImageAutoencoder(tiny_autoencoder()))
-    judge = Judge(frozenset(Metric), features=network, training={"s2_l2a": 255 - pictures.truth}, resamples=20)
+    scorer = Scorer(frozenset(Metric), features=network, training={"s2_l2a": 255 - pictures.truth}, resamples=20)
 
-    found = numbers(judge.scores(pictures))
+    found = numbers(scorer.scores(pictures))
 
     assert found["psnr"] == 100
     assert found["ssim"] == pytest.approx(1)
@@ -323,20 +323,20 @@ def test_samples_that_copy_training_pictures_are_told():
     copied = PictureSet(
         "s2_l2a", (S1,), pictures.names, pictures.truth, pictures.names, np.roll(255 - pictures.samples, 1, axis=0)
     )
-    judge = Judge(frozenset({Metric.COPYING}), training={"s2_l2a": 255 - pictures.truth}, resamples=20)
+    scorer = Scorer(frozenset({Metric.COPYING}), training={"s2_l2a": 255 - pictures.truth}, resamples=20)
 
-    assert numbers(judge.scores(copied))["copying"] == 0
-    assert judge.closest_copy(copied).ratio == 0
-    assert numbers(judge.scores(pictures))["copying"] == 1
+    assert numbers(scorer.scores(copied))["copying"] == 0
+    assert scorer.closest_copy(copied).ratio == 0
+    assert numbers(scorer.scores(pictures))["copying"] == 1
 
 
 def test_sets_whose_names_do_not_match_have_no_numbers_of_pairs():
     pictures = perfect_set(np.random.default_rng(0))
     others = tuple(f"sample_{i}" for i in range(6))
     unmatched = PictureSet("s2_l2a", (), pictures.truth_names, pictures.truth, others, pictures.samples)
-    judge = Judge(frozenset({Metric.PSNR, Metric.WASSERSTEIN, Metric.RETRIEVAL, Metric.COVERAGE}), resamples=20)
+    scorer = Scorer(frozenset({Metric.PSNR, Metric.WASSERSTEIN, Metric.RETRIEVAL, Metric.COVERAGE}), resamples=20)
 
-    assert set(numbers(judge.scores(unmatched))) == {
+    assert set(numbers(scorer.scores(unmatched))) == {
         "wasserstein", "wasserstein_red", "wasserstein_green", "wasserstein_blue"
     }  # fmt: skip
 
@@ -438,7 +438,7 @@ def test_all_places_of_two_folders_are_judged_unless_a_limit_is_named(tmp_path):
 
 
 def assess_two(tmp_path, truths, samples, **asked):
-    """Judge pictures by name, all on the tiny model's features."""
+    """Scorer pictures by name, all on the tiny model's features."""
     for folder, pictures in (("real", truths), ("made", samples)):
         for name, pixels in pictures.items():
             save_picture(tmp_path / folder / f"{name}.png", pixels)
@@ -504,10 +504,10 @@ def test_a_metric_that_is_asked_for_and_gives_no_number_is_told(tmp_path, model_
 @pytest.mark.filterwarnings("error")
 def test_novelty_is_unknown_where_the_truths_are_training_pictures_themselves():
     pictures = perfect_set(np.random.default_rng(0))
-    judge = Judge(frozenset({Metric.COPYING}), training={"s2_l2a": pictures.truth}, resamples=20)
+    scorer = Scorer(frozenset({Metric.COPYING}), training={"s2_l2a": pictures.truth}, resamples=20)
 
-    assert judge.scores(pictures) == []
-    assert judge.closest_copy(pictures) is None
+    assert scorer.scores(pictures) == []
+    assert scorer.closest_copy(pictures) is None
 
 
 def test_cycles_without_a_pair_of_single_modalities_are_told(ask):
@@ -602,7 +602,7 @@ def test_rows_of_one_target_stand_together_in_the_order_of_modalities():
 
 
 def test_the_page_escapes_what_it_is_given():
-    page = as_html(make_report(Score("?", "dem", "psnr", Estimate(1.0, 0.5, 1.5, 2))), Album())
+    page = as_html(make_report(Score("?", "dem", "psnr", Estimate(1.0, 0.5, 1.5, 2))), ExamplePictures())
 
     assert "&lt;toy&gt;" in page
     assert "<toy>" not in page

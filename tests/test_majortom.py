@@ -22,7 +22,7 @@ from copgen_cli.archive.index import WorldIndex
 from copgen_cli.archive.opening import FolderArchive, FolderFile
 from copgen_cli.archive.parquet_pages import PageError, unpacked_size
 from copgen_cli.archive.parquet_ranges import LARGEST_CHUNK, PartReader, merge_ranges
-from copgen_cli.archive.products import Bands, Order, Shelf, fetch_product, interleave, part_path, plan_orders
+from copgen_cli.archive.products import Bands, OpenParts, Order, fetch_product, interleave, part_path, plan_orders
 from copgen_cli.archive.remote import Traffic
 from copgen_cli.archive.selection import NoCommonCellsError, compact_times, select, take_rows
 from copgen_cli.errors import BrokenInputError, UnknownNameError
@@ -32,7 +32,7 @@ from copgen_cli.records import Product
 from copgen_cli.settings.loading import load_settings
 from copgen_cli.settings.sections import RegionSettings
 from copgen_cli.stages.atomic import Place
-from copgen_cli.stages.work_items import Unit
+from copgen_cli.stages.work_items import WorkItem
 
 NO_BANDS = Bands.parse("none")
 
@@ -457,8 +457,8 @@ def order_of(archive: Archive, row: Row, *, bands: str = "none", part_row: int =
 
 def fetch(archive: Archive, order: Order, output: Path):
     (output / "tmp").mkdir(parents=True, exist_ok=True)
-    shelf = Shelf(FolderArchive(archive.root), [order])
-    return fetch_product(order, shelf=shelf, place=Place(output, output / "tmp"))
+    parts = OpenParts(FolderArchive(archive.root), [order])
+    return fetch_product(order, parts=parts, place=Place(output, output / "tmp"))
 
 
 def one_row_archive(root: Path, row: Row, **values) -> Archive:
@@ -480,8 +480,8 @@ def test_a_thumbnail_is_written_byte_for_byte_and_bands_beside_it(tmp_path):
 
 
 def test_several_parts_are_read_side_by_side_and_never_more_than_that(archive):
-    def order(part: str, row: int) -> Unit[Order]:
-        return Unit(f"{part}{row}", replace(order_of(archive, archive.rows[0], part_row=row), path=part))
+    def order(part: str, row: int) -> WorkItem[Order]:
+        return WorkItem(f"{part}{row}", replace(order_of(archive, archive.rows[0], part_row=row), path=part))
 
     units = [order(part, row) for part in "abc" for row in range(3 if part == "a" else 2)]
     assert [unit.key for unit in interleave(units, 2)] == ["a0", "b0", "a1", "b1", "a2", "c0", "c1"]
@@ -545,7 +545,7 @@ def test_what_is_there_already_is_not_fetched_again(tmp_path):
     first = fetch(archive, order_of(archive, row), tmp_path / "out")
     order = replace(order_of(archive, row, bands="vh"), kept=first.files)
     source = FolderArchive(archive.root)
-    result = fetch_product(order, shelf=Shelf(source, [order]), place=Place(tmp_path / "out", tmp_path / "out/tmp"))
+    result = fetch_product(order, parts=OpenParts(source, [order]), place=Place(tmp_path / "out", tmp_path / "out/tmp"))
 
     assert [Path(file.path).name for file in result.files] == ["thumbnail.png", "vh.tif"]
     assert source.traffic.bytes < 40_000 + 5_000

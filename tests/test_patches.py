@@ -17,10 +17,10 @@ from copgen_cli.errors import BrokenInputError, MissingInputError
 from copgen_cli.layout import subset_index
 from copgen_cli.modalities.builtin import Modality, Split
 from copgen_cli.patches.cutting import Window, cut, shift, windows
-from copgen_cli.patches.georeferencing import footprint_of
+from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.patches.scenes import choose, is_plain_name, read_subset
 from copgen_cli.patches.table import patch_table
-from copgen_cli.records import Footprint, Product, Scene
+from copgen_cli.records import Georeferencing, Product, Scene
 
 CELL = CELLS[0]
 GOLDEN = {Modality.DEM: "DEM", Modality.S1RTC: "S1RTC", Modality.S2L2A: "S2L2A"}
@@ -129,7 +129,7 @@ def test_a_tile_of_the_newer_grid_is_cut_from_its_middle_and_lies_around_the_sam
 
     np.testing.assert_array_equal(patches[0].pixels[Modality.S2L2A], optical[16:272, 16:272])
     np.testing.assert_array_equal(patches[0].pixels[Modality.DEM][..., 0], enlarged[16:272, 16:272])
-    usual = shift(footprint_of(product()), windows(False)[0])
+    usual = shift(georeferencing_of(product()), windows(False)[0])
     assert patches[0].footprint.transform == pytest.approx(usual.transform)
 
 
@@ -138,7 +138,7 @@ def test_a_patch_of_an_odd_picture_lies_half_a_pixel_off(tmp_path):
 
     patch = cut(scene_of(tmp_path, {Modality.S1RTC: picture_bytes(pixels)}), Split.TRAIN, center_crop=True)[0]
 
-    usual = shift(footprint_of(product()), windows(True)[0]).transform
+    usual = shift(georeferencing_of(product()), windows(True)[0]).transform
     top, left = round((1069 - 256) / 2), round((1067 - 256) / 2)
     assert patch.footprint.transform[2] - usual[2] == pytest.approx(10 * (left - (1067 - 256) / 2))
     assert usual[5] - patch.footprint.transform[5] == pytest.approx(10 * (top - (1069 - 256) / 2))
@@ -177,7 +177,7 @@ def test_the_corner_of_a_picture_is_right_in_every_zone_and_on_both_hemispheres(
             lon = zone * 6 - 183 + 2.9  # near the zone's edge, where projections err most
             cell = Cell(row, int(lon * columns_of_row(row) // 360))
             place = footprint(cell)
-            there = footprint_of(product(cell=cell.name))
+            there = georeferencing_of(product(cell=cell.name))
             assert there.crs == f"EPSG:{place.epsg}"
             worst = max(worst, abs(there.transform[2] - place.west), abs(there.transform[5] - place.north))
     assert worst < 0.5 * 10  # half a pixel
@@ -185,7 +185,7 @@ def test_the_corner_of_a_picture_is_right_in_every_zone_and_on_both_hemispheres(
 
 def test_a_published_row_lies_where_the_archive_says():
     # Core-S2L2A, cell 454U_120R: its centre as printed from the public metadata
-    there = footprint_of(product(cell="454U_120R", centre_lat=40.82386055223662, centre_lon=14.29270867998482))
+    there = georeferencing_of(product(cell="454U_120R", centre_lat=40.82386055223662, centre_lon=14.29270867998482))
     place = footprint(parse_cell("454U_120R"))
 
     assert there.crs == "EPSG:32633"
@@ -195,7 +195,7 @@ def test_a_published_row_lies_where_the_archive_says():
 
 def test_a_picture_in_a_neighbouring_zone_is_placed_in_its_own_projection():
     lat, lon = 42.0, 12.2  # zone 33, near its edge to 32
-    there = footprint_of(product(crs="EPSG:32632", centre_lat=lat, centre_lon=lon))
+    there = georeferencing_of(product(crs="EPSG:32632", centre_lat=lat, centre_lon=lon))
     a, _, x, _, e, y = there.transform
 
     back = from_utm(np.array(x + 534 * a), np.array(y + 534 * e), zone=32, south=False)
@@ -204,7 +204,7 @@ def test_a_picture_in_a_neighbouring_zone_is_placed_in_its_own_projection():
 
 
 def test_patches_tile_the_picture_on_the_ground():
-    whole = footprint_of(product())
+    whole = georeferencing_of(product())
     _, _, x, _, _, y = whole.transform
 
     corners = {w.position: shift(whole, w).transform for w in windows(False)}
@@ -212,20 +212,20 @@ def test_patches_tile_the_picture_on_the_ground():
     assert corners[0] == (10, 0, x + 220, 0, -10, y - 220)
     assert corners[7] == (10, 0, x + 220 + 3 * 2560, 0, -10, y - 220 - 2560)
     assert shift(whole, *windows(True)).transform == (10, 0, x + 4060, 0, -10, y - 4060)
-    sheared = Footprint("EPSG:32633", (10, 1, 5, 2, -10, 7))
+    sheared = Georeferencing("EPSG:32633", (10, 1, 5, 2, -10, 7))
     assert shift(sheared, Window(0, top=3, left=4)).transform == (10, 1, 5 + 40 + 3, 2, -10, 7 + 8 - 30)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32661", "EPSG:32600", "", "EPSG:", "EPSG:326x3"])
 def test_a_projection_that_is_not_utm_is_refused(crs):
     with pytest.raises(BrokenInputError, match="not UTM"):
-        footprint_of(product(crs=crs))
+        georeferencing_of(product(crs=crs))
 
 
 @pytest.mark.parametrize("centre", [{"centre_lat": 91.0}, {"centre_lon": float("nan")}])
 def test_a_centre_nowhere_on_earth_is_refused(centre):
     with pytest.raises(BrokenInputError, match="nowhere"):
-        footprint_of(product(**centre))
+        georeferencing_of(product(**centre))
 
 
 def test_the_table_places_every_patch(tmp_path):

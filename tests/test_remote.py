@@ -14,7 +14,7 @@ from copgen_cli.archive.connections import Connections
 from copgen_cli.archive.http import HttpArchive
 from copgen_cli.archive.opening import open_archive
 from copgen_cli.archive.remote import AccessDeniedError, NotThereError, UnreachableError
-from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
+from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, RetryPolicy, quota_left_for, stated_wait
 from copgen_cli.errors import BrokenInputError, DiskFullError, UnavailableError, UsageError
 
 PATH = "/datasets/Org/Name/resolve/main/file.bin"
@@ -65,9 +65,9 @@ def archive(hub, tmp_path, time):
 def archive_of(hub: TinyHub, tmp_path: Path, time: FakeTime, **options) -> HttpArchive:
     spool = tmp_path / "spool"
     spool.mkdir(exist_ok=True)
-    patience = Patience(seed=0, clock=time.clock, sleep=time.sleep)
+    retry_policy = RetryPolicy(seed=0, clock=time.clock, sleep=time.sleep)
     options = {"retries": 4, "timeout": 5.0} | options
-    return HttpArchive(Connections(hub.endpoint, patience=patience, **options), spool=spool)
+    return HttpArchive(Connections(hub.endpoint, retry_policy=retry_policy, **options), spool=spool)
 
 
 # -- ranges and redirects ----------------------------------------------------------------------------------------------
@@ -222,11 +222,11 @@ def test_nobody_asks_again_before_the_time_that_a_429_states(archive, hub, time,
 
 
 def test_the_wait_of_a_429_is_for_all_threads_and_for_that_host_alone(time):
-    patience = Patience(clock=time.clock, sleep=time.sleep)
-    patience.hold("https://busy:443", 30)
-    patience.await_turn("https://other:443")
+    retry_policy = RetryPolicy(clock=time.clock, sleep=time.sleep)
+    retry_policy.hold("https://busy:443", 30)
+    retry_policy.await_turn("https://other:443")
     assert time.now == 0
-    patience.await_turn("https://busy:443")
+    retry_policy.await_turn("https://busy:443")
     assert time.now >= 30
 
 

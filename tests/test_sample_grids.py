@@ -10,7 +10,7 @@ from copgen_cli.inputs.conditions import Record, View
 from copgen_cli.inputs.pictures import Frame
 from copgen_cli.modalities.builtin import Modality, Role
 from copgen_cli.outputs.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
-from copgen_cli.outputs.pages import Painted, draw_page, records_per_page
+from copgen_cli.outputs.pages import GeneratedRecord, draw_page, records_per_page
 from copgen_cli.outputs.provenance import InputFile
 from copgen_cli.outputs.spread import mean_picture, std_picture
 from copgen_cli.records import SampleRequest
@@ -95,7 +95,7 @@ def request(n_samples: int, *, conditions: int = 1, generated: int = 2) -> Sampl
     return SampleRequest(roles=roles, n_samples=n_samples)
 
 
-def painted(name: str, asked: SampleRequest, *, truth: bool = True) -> Painted:
+def generated(name: str, asked: SampleRequest, *, truth: bool = True) -> GeneratedRecord:
     """Samples, conditions and truth whose colours tell them apart."""
     samples = {
         f"{name}_v{k + 1}": {m: plain(10 * (k + 1) + m.order) for m in asked.generated} for k in range(asked.n_samples)
@@ -103,13 +103,13 @@ def painted(name: str, asked: SampleRequest, *, truth: bool = True) -> Painted:
     views = {m: View(plain(200), None, InputFile("", "")) for m in Modality}
     record = Record(name, {m: views[m] for m in asked.conditions}, {m: views[m] for m in asked.generated if truth})
     given = {m: plain(240 + m.order) for m in asked.conditions}
-    return Painted(record, samples, given, {m: plain(230 + m.order) for m in asked.generated if truth})
+    return GeneratedRecord(record, samples, given, {m: plain(230 + m.order) for m in asked.generated if truth})
 
 
 def test_a_page_shows_conditions_samples_and_truth_side_by_side_where_there_is_room():
     asked = request(2)
 
-    page = draw_page([painted("a", asked), painted("b", asked)], asked, FRAME, spread=False, footer="")
+    page = draw_page([generated("a", asked), generated("b", asked)], asked, FRAME, spread=False, footer="")
 
     for level in (240, 11, 12, 21, 22, 231, 232):
         corners = places_of(page, plain(level))
@@ -123,7 +123,7 @@ def test_a_page_shows_conditions_samples_and_truth_side_by_side_where_there_is_r
 def test_modalities_go_below_one_another_where_there_is_not():
     asked = request(8)
 
-    page = draw_page([painted("a", asked)], asked, FRAME, spread=False, footer="")
+    page = draw_page([generated("a", asked)], asked, FRAME, spread=False, footer="")
 
     (upper,), (lower,) = places_of(page, plain(11)), places_of(page, plain(12))
     assert upper[0] == lower[0]
@@ -133,7 +133,7 @@ def test_modalities_go_below_one_another_where_there_is_not():
 
 def test_more_samples_than_a_line_holds_go_on_in_the_next():
     asked = request(WIDEST + 1, generated=1)
-    shown = painted("a", asked)
+    shown = generated("a", asked)
 
     page = draw_page([shown], asked, FRAME, spread=False, footer="")
 
@@ -144,7 +144,7 @@ def test_more_samples_than_a_line_holds_go_on_in_the_next():
 
 def test_spread_adds_mean_and_deviation():
     asked = request(2, generated=1)
-    shown = painted("a", asked, truth=False)
+    shown = generated("a", asked, truth=False)
 
     page = draw_page([shown], asked, FRAME, spread=True, footer="")
 
@@ -162,6 +162,6 @@ def test_a_padded_picture_is_shown_without_its_padding():
     frame = Frame(SIDE, SIDE - 20)
     asked = request(1, generated=1)
 
-    page = draw_page([painted("a", asked)], asked, frame, spread=False, footer="")
+    page = draw_page([generated("a", asked)], asked, frame, spread=False, footer="")
 
     assert len(places_of(page, plain(11, side=SIDE - 20))) == 1

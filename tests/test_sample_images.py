@@ -17,7 +17,7 @@ from copgen_cli.inputs.pictures import Frame, advice_on_scale, read_picture, rea
 from copgen_cli.modalities.builtin import Modality
 from copgen_cli.model.pictures import as_bytes
 from copgen_cli.rasters import decode_upright
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 
 FRAME = Frame(side=64, resolution=64)
 
@@ -230,9 +230,9 @@ def test_a_resolution_that_reflection_can_not_fill_is_refused():
 
 
 def test_the_part_that_is_picture_lies_further_in_than_the_square():
-    whole = Footprint("EPSG:32633", (10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0))
+    whole = Georeferencing("EPSG:32633", (10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0))
 
-    assert Frame(64, 44).place_of_cut(whole).transform == (10.0, 0.0, 1100.0, 0.0, -10.0, 4900.0)
+    assert Frame(64, 44).georeferencing_of_cut(whole).transform == (10.0, 0.0, 1100.0, 0.0, -10.0, 4900.0)
 
 
 def png_of_16_bit_colour(width: int, height: int) -> bytes:

@@ -18,11 +18,11 @@ from sample_commands import call_copgen, one_thread, save_folder, save_picture, 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.inputs.pictures import Frame, read_picture, read_place
 from copgen_cli.modalities.builtin import Modality
-from copgen_cli.outputs.georeferencing import read_places
+from copgen_cli.outputs.georeferencing import read_georeferencing_table
 from copgen_cli.rasters import encode_sidecar
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 
-PLACE = Footprint("EPSG:32633", (10.0, 0.0, 300_000.25, 0.0, -10.0, 4_600_000.5))
+PLACE = Georeferencing("EPSG:32633", (10.0, 0.0, 300_000.25, 0.0, -10.0, 4_600_000.5))
 
 
 def write_table(file: Path) -> Path:
@@ -41,11 +41,13 @@ def write_table(file: Path) -> Path:
 
 
 def test_a_patch_lies_where_its_modality_does_or_else_where_the_table_says(tmp_path):
-    places = read_places(write_table(tmp_path / "test_metadata.parquet"))
+    places = read_georeferencing_table(write_table(tmp_path / "test_metadata.parquet"))
 
     assert places.of("a_1", Modality.DEM) == PLACE
     assert places.of("a_0", Modality.S2L2A) == PLACE
-    assert places.of("a_0", Modality.DEM) == Footprint("EPSG:32632", (10.0, 0.0, 700_000.0, 0.0, -10.0, 4_500_000.0))
+    assert places.of("a_0", Modality.DEM) == Georeferencing(
+        "EPSG:32632", (10.0, 0.0, 700_000.0, 0.0, -10.0, 4_500_000.0)
+    )
     assert places.of("b_0", Modality.DEM) is None
 
 
@@ -53,10 +55,10 @@ def test_without_a_table_nothing_is_known_and_a_damaged_one_is_an_error(tmp_path
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 nothing")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
 
-    assert read_places(tmp_path / "absent.parquet").of("a_0", Modality.DEM) is None
+    assert read_georeferencing_table(tmp_path / "absent.parquet").of("a_0", Modality.DEM) is None
     for name in ("damaged", "other"):
         with pytest.raises(BrokenInputError, match=name):
-            read_places(tmp_path / f"{name}.parquet")
+            read_georeferencing_table(tmp_path / f"{name}.parquet")
 
 
 def test_the_sidecar_holds_crs_and_transform_in_the_order_of_gdal():
@@ -86,7 +88,7 @@ def test_generated_patches_carry_their_place(tmp_path, monkeypatch, capsys):
     assert {path.name for path in Path("o/dem").iterdir()} == {"a_0_v1.png", "a_0_v1.png.aux.xml", "x_9_v1.png"}
 
 
-def write_geotiff(file: Path, pixels: np.ndarray, place: Footprint = PLACE) -> Path:
+def write_geotiff(file: Path, pixels: np.ndarray, place: Georeferencing = PLACE) -> Path:
     with rasterio.open(
         file, "w", driver="GTiff", width=pixels.shape[1], height=pixels.shape[0], count=3, dtype=pixels.dtype,
         crs=place.crs, transform=rasterio.Affine(*place.transform), photometric="RGB",
@@ -128,7 +130,7 @@ def test_every_form_of_georeferencing_is_read(tmp_path, form):
 
     place = read_place(picture, Frame(64, 64))
 
-    assert place == Footprint("" if form == "world" else PLACE.crs, PLACE.transform)
+    assert place == Georeferencing("" if form == "world" else PLACE.crs, PLACE.transform)
 
 
 def test_a_picture_without_a_place_has_none_and_says_nothing(tmp_path, recwarn):
@@ -140,7 +142,7 @@ def test_the_padded_square_of_a_small_picture_lies_around_it(tmp_path):
     frame = Frame(side=64, resolution=48)
     picture = write_geotiff(tmp_path / "a.tif", np.zeros((48, 48, 3), np.uint8))
 
-    assert frame.place_of_cut(read_place(picture, frame)) == PLACE
+    assert frame.georeferencing_of_cut(read_place(picture, frame)) == PLACE
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -159,7 +161,7 @@ def test_a_pixel_of_a_turned_geotiff_stays_where_it_is_on_the_ground(tmp_path, o
     place = read_place(tmp_path / "turned.tif", Frame(64, 64))
 
     ((row, column),) = np.argwhere(shown[..., 0] == 255)
-    assert rasterio.Affine(*place.transform) * (column + 0.5, row + 0.5) == pytest.approx(truth)
+    assert rasterio.transform.xy(rasterio.Affine(*place.transform), row, column) == pytest.approx(truth)
 
 
 def test_a_picture_of_a_prepared_split_lies_where_the_table_says_though_named_alone(tmp_path, monkeypatch, capsys):

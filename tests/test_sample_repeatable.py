@@ -19,8 +19,8 @@ from copgen_cli.latents.store_format import AutoencoderFacts
 from copgen_cli.modalities.builtin import Modality
 from copgen_cli.sampling.generation import Task
 from copgen_cli.sampling.plan import plan_job
-from copgen_cli.sampling.request import Wishes
-from copgen_cli.sampling.run import Job, Step, draw, start_run, units_of
+from copgen_cli.sampling.request import RequestOptions
+from copgen_cli.sampling.run import Job, Step, draw, start_run, work_items_of
 from copgen_cli.settings.loading import load_settings
 from copgen_cli.stages.manifest import Outcome
 from copgen_cli.stages.process_group import World
@@ -47,8 +47,8 @@ def plan(model, radar, tmp_path, monkeypatch):
 
     def make(folder: Path = radar, **sample) -> Job:
         chosen = {"model": str(model), "steps": 3, "n_samples": 3, "save_as": "pngs", "seed": 3} | sample
-        wishes = Wishes(generate="dem,s2_l2a", inputs=(f"s1_rtc={folder}",))
-        return plan_job(load_settings(sample=chosen), wishes, CPU).job
+        options = RequestOptions(generate="dem,s2_l2a", inputs=(f"s1_rtc={folder}",))
+        return plan_job(load_settings(sample=chosen), options, CPU).job
 
     return make
 
@@ -67,7 +67,7 @@ def sample(model, radar, tmp_path, monkeypatch, capsys):
 def tasks_of(job: Job) -> list[Task]:
     records = [job.source.read(name) for name in job.names]
     return [
-        Task(f"{record.name}_v{k}", record.name, {m: job.painter.moments_of(v) for m, v in record.conditions.items()})
+        Task(f"{record.name}_v{k}", record.name, {m: job.generator.moments_of(v) for m, v in record.conditions.items()})
         for record in records
         for k in (1, 2, 3)
     ]
@@ -78,7 +78,7 @@ def drawn(job: Job, tasks: list[Task], size: int) -> dict[str, dict[Modality, to
     latents = {}
     for first in range(0, len(tasks), size):
         batch = tasks[first : first + size]
-        for modality, values in job.painter.draw(batch).items():
+        for modality, values in job.generator.draw(batch).items():
             for task, value in zip(batch, values, strict=True):
                 latents.setdefault(task.sample, {})[modality] = value
     return latents
@@ -142,11 +142,11 @@ def test_the_command_draws_what_the_pipeline_draws(plan, model, radar):
 
     out = CopGenPipeline.from_pretrained(model)(
         generate=["dem", "s2_l2a"], condition={"s1_rtc": pixels_of(radar / "a.png").copy()}, num_samples=2,
-        num_inference_steps=3, solver=job.painter.request.solver, seed=3, sample_ids=["a_v1", "a_v2"],
+        num_inference_steps=3, solver=job.generator.request.solver, seed=3, sample_ids=["a_v1", "a_v2"],
         output_type="latent",
     )  # fmt: skip
 
-    mine = job.painter.draw(tasks)
+    mine = job.generator.draw(tasks)
     for modality in (Modality.DEM, Modality.S2L2A):
         torch.testing.assert_close(mine[modality], out.latents[modality], atol=1e-5, rtol=0)
 
@@ -186,7 +186,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(plan, tmp_pat
 
     def run(folder: Path, steps: int | None) -> None:
         with start_run(job, folder) as started:
-            units = units_of(job)
+            units = work_items_of(job)
             for count, told in enumerate(draw(job, started, units, started.pending(units), World(CPU))):
                 assert isinstance(told, Step | Outcome)
                 if steps is not None and count >= steps:

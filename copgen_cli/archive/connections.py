@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from copgen_cli import __version__
 from copgen_cli.archive.remote import Traffic, UnreachableError
-from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, Patience, quota_left_for, stated_wait
+from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, RetryPolicy, quota_left_for, stated_wait
 from copgen_cli.errors import BrokenInputError, UnavailableError, UsageError
 
 T = TypeVar("T")
@@ -81,13 +81,13 @@ class Connections:
         connections: int = 8,
         retries: int = 8,
         timeout: float = 30.0,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self.traffic = Traffic()
         self.endpoint = endpoint.rstrip("/")
         self._retries = retries
         self._timeouts = (min(CONNECT_TIMEOUT, timeout), timeout)
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._reached: set[str] = set()
         self._given_up = 0  # requests in a row; a hint, so no lock
         self._most_given_up = 2 * connections
@@ -140,13 +140,13 @@ class Connections:
                     ) from again
                 self.traffic.add(repeated=1)
                 if not again.at_once or failures > 1:
-                    self._patience.back_off(failures, again.stated)
+                    self._retry_policy.back_off(failures, again.stated)
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """One request without following redirects; what fails in it for the moment becomes an `AgainError`."""
         origin = origin_of(url)
-        self._patience.await_turn(origin)
+        self._retry_policy.await_turn(origin)
         self.traffic.add(requests=1)
         try:
             with self._ask(url, headers) as response:
@@ -177,12 +177,12 @@ class Connections:
             _drain(response)
         if response.status_code == 429:
             wait = stated_wait(response.headers)
-            self._patience.hold(origin, min(wait, LONGEST_STATED_WAIT))
+            self._retry_policy.hold(origin, min(wait, LONGEST_STATED_WAIT))
             raise AgainError("429 Too Many Requests", stated=wait)
         if response.status_code in PASSING:
             raise AgainError(f"{response.status_code} {response.reason}", stated=stated_wait(response.headers))
         if wait := quota_left_for(response.headers):
-            self._patience.hold(origin, min(wait, LONGEST_STATED_WAIT))
+            self._retry_policy.hold(origin, min(wait, LONGEST_STATED_WAIT))
 
 
 def origin_of(url: str) -> str:

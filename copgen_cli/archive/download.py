@@ -15,16 +15,16 @@ from copgen_cli.archive.index import WorldIndex, refresh_index
 from copgen_cli.archive.opening import open_archive, stored_token
 from copgen_cli.archive.products import (
     Bands,
+    OpenParts,
     Order,
     Plan,
-    Shelf,
     fetch_product,
     interleave,
     is_fetched,
     plan_orders,
     write_indices,
 )
-from copgen_cli.archive.selection import Funnel, Selection, select
+from copgen_cli.archive.selection import Selection, SelectionCounts, select
 from copgen_cli.errors import UsageError
 from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, in_index_order
@@ -37,7 +37,7 @@ from copgen_cli.stages import (
     Status,
     Summary,
     Threads,
-    Unit,
+    WorkItem,
     local_executor,
     read_header,
     require_free_space,
@@ -76,7 +76,7 @@ class Download:
         self.sources: tuple[Modality, ...] = in_index_order(settings.download.sources)
         if not self.sources:
             raise UsageError("No source is named.", hint="Give --sources, such as dem,s1_rtc,s2_l1c,s2_l2a.")
-        self.funnels: tuple[Funnel, ...] = ()
+        self.counts: tuple[SelectionCounts, ...] = ()
         self._settings, self._verify, self._dry_run = settings, verify, dry_run
         self._bands = Bands.parse(settings.download.bands)
         self._region = settings.region_settings()
@@ -94,7 +94,7 @@ class Download:
         self._indices: dict[Modality, WorldIndex] = {}
         self._selection: Selection | None = None
         self._plan = Plan((), {}, {})
-        self._todo: list[Unit[Order]] = []
+        self._todo: list[WorkItem[Order]] = []
 
     def __enter__(self) -> Download:
         with ExitStack() as stack:
@@ -137,7 +137,7 @@ class Download:
         indices = {modality: self._indices[modality] for modality in self.sources}
         self._run.made_from({modality.facts.source: index.revision for modality, index in indices.items()})
         self._selection = select({modality: index.file for modality, index in indices.items()}, self._region)
-        self.funnels = self._selection.funnels
+        self.counts = self._selection.counts
         self._plan = plan_orders(indices, self._selection, self._bands)
         pending = self._run.pending(self._plan.units, verify=self._verify, is_done=is_fetched)
         self._todo = [replace(unit, item=self._without_what_is_there(unit)) for unit in pending]
@@ -151,13 +151,13 @@ class Download:
             refusal = Outcome(key, Status.FAILED, reason=reason)
             self._run.record(refusal)
             yield refusal
-        shelf = Shelf(self._archive, [unit.item for unit in self._todo])
+        parts = OpenParts(self._archive, [unit.item for unit in self._todo])
         paths = {unit.key: unit.item.path for unit in self._todo}
-        work = functools.partial(fetch_product, shelf=shelf, place=self._run.place)
+        work = functools.partial(fetch_product, parts=parts, place=self._run.place)
         workers = self._settings.download.workers
         executor = local_executor(workers, processes=False)
         for outcome in self._run.run(interleave(self._todo, workers), work, executor=executor, retries=TRIES_OF_BROKEN):
-            shelf.done(paths[outcome.key])
+            parts.done(paths[outcome.key])
             yield outcome
 
     def finish(self) -> Summary:
@@ -209,7 +209,7 @@ class Download:
         self._indices[modality] = refresh_index(self._archive, modality, kept, self._index_place)
         return self._indices[modality]
 
-    def _without_what_is_there(self, unit: Unit[Order]) -> Order:
+    def _without_what_is_there(self, unit: WorkItem[Order]) -> Order:
         known = self._run.recorded(unit.key)
         files = known.files if known is not None else ()
         intact = tuple(file for file in files if self._run.is_intact(file, verify=self._verify))

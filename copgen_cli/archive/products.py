@@ -31,7 +31,7 @@ from copgen_cli.layout import NO_PRODUCT, product_path, subset_index
 from copgen_cli.modalities import Modality
 from copgen_cli.rasters import check_band, check_thumbnail
 from copgen_cli.records import Product
-from copgen_cli.stages import Outcome, Place, Result, Unit, WrittenFile
+from copgen_cli.stages import Outcome, Place, Result, WorkItem, WrittenFile
 
 THUMBNAIL = "thumbnail"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -83,7 +83,7 @@ class Order:
 class Plan:
     """The products of a region, and the rows of the index that can not be used."""
 
-    units: tuple[Unit[Order], ...]
+    units: tuple[WorkItem[Order], ...]
     refused: Mapping[str, str]
     """Name to reason."""
     tables: Mapping[Modality, pa.Table]
@@ -92,7 +92,7 @@ class Plan:
 
 def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, bands: Bands) -> Plan:
     """Turn the chosen rows into orders, those of one part together."""
-    units: list[Unit[Order]] = []
+    units: list[WorkItem[Order]] = []
     refused: dict[str, str] = {}
     tables = {}
     for modality, table in take_selected({m: index.file for m, index in indices.items()}, selection).items():
@@ -105,7 +105,7 @@ def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, ba
                 refused[f"{modality.facts.source}/{cell}"] = str(error)
             else:
                 good.append(number)
-                units.append(Unit(folder_of(product), order))
+                units.append(WorkItem(folder_of(product), order))
         tables[modality] = table.take(pa.array(np.array(good, dtype=np.int64)))
     units.sort(key=lambda unit: (unit.item.product.modality.order, unit.item.path, unit.item.product.part_row))
     return Plan(tuple(units), refused, tables)
@@ -140,7 +140,7 @@ def write_indices(subset: Path, tables: Mapping[Modality, pa.Table], place: Plac
                 pq.write_table(table, beside)
 
 
-def is_fetched(unit: Unit[Order], known: Outcome) -> bool:
+def is_fetched(unit: WorkItem[Order], known: Outcome) -> bool:
     """Whether what is recorded of a product is all that is wanted of it now."""
     if unit.item.bands.everything:
         return bool(known.facts.get("all_bands"))
@@ -148,7 +148,7 @@ def is_fetched(unit: Unit[Order], known: Outcome) -> bool:
     return {THUMBNAIL, *unit.item.bands.of(unit.item.product.modality)} <= there
 
 
-def interleave(units: Sequence[Unit[Order]], parts: int) -> list[Unit[Order]]:
+def interleave(units: Sequence[WorkItem[Order]], parts: int) -> list[WorkItem[Order]]:
     """An order in which so many parts are read side by side: while the tail of one is on its way, others are used."""
     by_part = [list(group) for _, group in itertools.groupby(units, key=lambda unit: unit.item.path)]
     return [
@@ -160,7 +160,7 @@ def interleave(units: Sequence[Unit[Order]], parts: int) -> list[Unit[Order]]:
     ]
 
 
-class Shelf:
+class OpenParts:
     """Parts under way: each opened once, by whichever thread needs it first, and let go after its last product."""
 
     def __init__(self, archive: Archive, orders: Sequence[Order]) -> None:
@@ -193,7 +193,7 @@ class Shelf:
             reader.close()
 
 
-def fetch_product(order: Order, *, shelf: Shelf, place: Place) -> Result:
+def fetch_product(order: Order, *, parts: OpenParts, place: Place) -> Result:
     """Fetch what is missing of one product, check it and write it.
 
     Raises:
@@ -202,7 +202,7 @@ def fetch_product(order: Order, *, shelf: Shelf, place: Place) -> Result:
     """
     product, folder = order.product, folder_of(order.product)
     kept = {Path(file.path).stem: file for file in order.kept}
-    with shelf.part(order.path) as part:
+    with parts.part(order.path) as part:
         columns = _wanted_columns(order, part)
         missing = [column for column in columns if column not in kept]
         identity = [column for column in ("product_id", "grid_cell") if column in part.columns]

@@ -19,7 +19,7 @@ _NUMBER = re.compile(r";\s*(\w+)=\s*(\d+(?:\.\d+)?)\s*(?=;|$)")
 _RATE_LIMIT = re.compile(r'"(?P<name>[^"]*)"(?P<parameters>(?:\s*;\s*\w+=[^;,]*)*)')
 
 
-class Patience:
+class RetryPolicy:
     """Exponential back-off with jitter, and the moments before which a server does not want to be asked.
 
     Args:

@@ -53,7 +53,7 @@ class NoCommonCellsError(CopgenError):
 
 
 @dataclass(frozen=True, slots=True)
-class Funnel:
+class SelectionCounts:
     """How many rows of one source are left after each filter."""
 
     modality: Modality
@@ -80,7 +80,7 @@ class Selection:
     """South to north, then west to east."""
     rows: Mapping[Modality, np.ndarray]
     """(len(cells),) int64: the row of each cell in the index of a source."""
-    funnels: tuple[Funnel, ...]
+    counts: tuple[SelectionCounts, ...]
     common: int
     """Cells before the draw."""
 
@@ -96,7 +96,7 @@ def select(tables: Mapping[Modality, Path], region: RegionSettings) -> Selection
         BrokenInputError: a table lacks a column or is not readable.
     """
     found = _side_by_side(lambda modality: _cells_of_source(tables[modality], modality, region), tables)
-    funnels = tuple(funnel for _, _, funnel in found.values())
+    counts = tuple(funnel for _, _, funnel in found.values())
     common = None
     for cells, _, _ in found.values():
         common = cells if common is None else common[np.isin(common, cells, assume_unique=True, kind="sort")]
@@ -104,14 +104,14 @@ def select(tables: Mapping[Modality, Path], region: RegionSettings) -> Selection
         raise NoCommonCellsError(
             "No cell passes all filters in all sources.",
             hint="\n  ".join(
-                (*map(str, funnels), "Widen the box, the dates or the cloud range, or name fewer --sources.")
+                (*map(str, counts), "Widen the box, the dates or the cloud range, or name fewer --sources.")
             ),
         )
     chosen = _draw(common, region)
     return Selection(
         cells=tuple(_names(chosen)),
         rows={modality: rows[np.searchsorted(cells, chosen)] for modality, (cells, rows, _) in found.items()},
-        funnels=funnels,
+        counts=counts,
         common=len(common),
     )
 
@@ -202,7 +202,9 @@ def _side_by_side(work: Callable[[Modality], T], sources: Iterable[Modality]) ->
         return dict(zip(sources, pool.map(work, sources), strict=True))
 
 
-def _cells_of_source(table: Path, modality: Modality, region: RegionSettings) -> tuple[np.ndarray, np.ndarray, Funnel]:
+def _cells_of_source(
+    table: Path, modality: Modality, region: RegionSettings
+) -> tuple[np.ndarray, np.ndarray, SelectionCounts]:
     """Cells that pass a source's filters as sorted integers, the row of each, and how many each filter left."""
     try:
         with pq.ParquetFile(table) as file:
@@ -227,7 +229,7 @@ def _cells_of_source(table: Path, modality: Modality, region: RegionSettings) ->
     cells, rows = _one_row_per_cell(table, pieces)
     in_dates = int(left[1]) if modality.facts.has_product else None
     clear = int(left[2]) if modality.facts.has_clouds else None
-    return cells, rows, Funnel(modality, total, int(left[0]), in_dates, clear, int(left[3]), len(cells))
+    return cells, rows, SelectionCounts(modality, total, int(left[0]), in_dates, clear, int(left[3]), len(cells))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,8 @@
 from .pairs import GROUPS as GROUPS
 from .report import as_json as as_json, as_text as as_text
-from .run import assess_folders as assess_folders, assess_model as assess_model, claim_report as claim_report
+from .run import (
+    Assessment as Assessment,
+    assess_folders as assess_folders,
+    assess_model as assess_model,
+    claim_report as claim_report,
+)

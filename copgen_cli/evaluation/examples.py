@@ -39,7 +39,7 @@ class CopyExample:
 
 
 @dataclass(slots=True)
-class Album:
+class ExamplePictures:
     """Pictures by target, in the order that they came."""
 
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)

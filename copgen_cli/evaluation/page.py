@@ -6,7 +6,7 @@ import math
 from html import escape
 
 from copgen_cli import __version__
-from copgen_cli.evaluation.examples import Album, Column, CopyExample
+from copgen_cli.evaluation.examples import Column, CopyExample, ExamplePictures
 from copgen_cli.evaluation.report import Report, Table, digits_of, order_of, tables
 from copgen_cli.metrics import LEVEL, QUANTITIES, Better, Estimate
 from copgen_cli.modalities import Modality
@@ -14,7 +14,7 @@ from copgen_cli.modalities import Modality
 _ARROW = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: ""}
 
 
-def as_html(report: Report, album: Album) -> str:
+def as_html(report: Report, examples: ExamplePictures) -> str:
     """The whole page."""
     parts = [
         f"<h1>{escape(_title(report))}</h1>",
@@ -23,8 +23,8 @@ def as_html(report: Report, album: Album) -> str:
         _facts(report),
         *(f'<p class="note">{escape(note)}</p>' for note in report.notes),
         *(_table(table) for table in tables(report)),
-        *(_pictures(target, album) for target in sorted(album.columns, key=order_of)),
-        _copies(album),
+        *(_pictures(target, examples) for target in sorted(examples.columns, key=order_of)),
+        _copies(examples),
         _meanings(report),
     ]
     return _PAGE.format(title=escape(_title(report)), style=_STYLE, body="\n".join(filter(None, parts)))
@@ -70,12 +70,12 @@ def _cell(estimate: Estimate | None) -> str:
     return f'<td title="{estimate.n} values">{estimate.value:.{digits}f}{interval}</td>'
 
 
-def _pictures(target: str, album: Album) -> str:
-    columns = album.columns[target]
+def _pictures(target: str, examples: ExamplePictures) -> str:
+    columns = examples.columns[target]
     headings = "".join(f"<th>{escape(column.title)}</th>" for column in columns)
     rows = "".join(
         f"<tr><th>{escape(place)}</th>{''.join(_picture_cell(column, i) for column in columns)}</tr>"
-        for i, place in enumerate(album.places[target])
+        for i, place in enumerate(examples.places[target])
     )
     return (
         f"<h2>{escape(_name_of_target(target))}</h2>"
@@ -89,12 +89,12 @@ def _picture_cell(column: Column, row: int) -> str:
     return f"<td>{''.join(_image(url, column.title) for url in pictures)}</td>"
 
 
-def _copies(album: Album) -> str:
-    if not album.copies:
+def _copies(examples: ExamplePictures) -> str:
+    if not examples.copies:
         return ""
     figures = "".join(
         _copy(target, example)
-        for target, examples in album.copies.items()
+        for target, examples in examples.copies.items()
         for example in [min(examples, key=lambda example: example.ratio)]
     )
     return (

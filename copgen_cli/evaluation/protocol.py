@@ -19,7 +19,7 @@ from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality, Role, Split
 from copgen_cli.model import ImageAutoencoder, draw_latents, sample_noise, to_uint8
 from copgen_cli.records import Ignored, SampleRequest, Solver
-from copgen_cli.sampling import LoadedModel, Painter, Task
+from copgen_cli.sampling import LoadedModel, PictureGenerator, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Batch:
 def paint_pairs(model: LoadedModel, truth: Truth, plan: Plan) -> Iterator[Batch]:
     """Draw every pair of the plan, in batches; a sample depends on its place, number and seed alone."""
     for pair in plan.pairs:
-        painter = _painter(model, plan, pair)
+        generator = _generator_of(model, plan, pair)
         tasks = [
             (i, Task(f"{name}_v{k + 1}", name, {m: truth.moments[m][i] for m in pair.conditions}))
             for i, name in enumerate(truth.names)
@@ -174,8 +174,8 @@ def paint_pairs(model: LoadedModel, truth: Truth, plan: Plan) -> Iterator[Batch]
         ]
         for start in range(0, len(tasks), plan.batch_size):
             batch = tasks[start : start + plan.batch_size]
-            painted = painter.paint([task for _, task in batch])
-            yield Batch(pair, tuple(i for i, _ in batch), tuple(painted))
+            generated = generator.generate([task for _, task in batch])
+            yield Batch(pair, tuple(i for i, _ in batch), tuple(generated))
 
 
 def gather(batches: Iterable[Batch], truth: Truth, plan: Plan) -> Iterator[PictureSet]:
@@ -209,12 +209,12 @@ def paint_cycles(model: LoadedModel, truth: Truth, plan: Plan) -> Iterator[Pictu
         pictures = truth.pictures[start]
         for number in range(1, plan.translations + 1):
             step = pair if number % 2 else Pair(pair.targets, pair.conditions)
-            painted: list[np.ndarray] = []
+            generated: list[np.ndarray] = []
             for batch in _translate(model, truth.names, plan, step, pictures, number):
-                painted += batch
-                if len(painted) < len(pictures):
+                generated += batch
+                if len(generated) < len(pictures):
                     yield None
-            pictures = np.stack(painted)
+            pictures = np.stack(generated)
             yield None if number % 2 else _returned(truth, start, via, pictures, number)
 
 
@@ -223,8 +223,10 @@ def cycle_batches(plan: Plan) -> int:
     return len(plan.cycles) * plan.translations * -(-len(plan.names) // plan.batch_size)
 
 
-def _painter(model: LoadedModel, plan: Plan, pair: Pair) -> Painter:
-    return Painter(model.net, model.modalities, model.autoencoder, model.autoencoder, plan.request(pair), plan.ignored)
+def _generator_of(model: LoadedModel, plan: Plan, pair: Pair) -> PictureGenerator:
+    return PictureGenerator(
+        model.net, model.modalities, model.autoencoder, model.autoencoder, plan.request(pair), plan.ignored
+    )
 
 
 def _translate(
@@ -232,12 +234,12 @@ def _translate(
 ) -> Iterator[list[np.ndarray]]:
     """One sample of the pair's target from each picture, in batches."""
     (given,), (made,) = pair.conditions, pair.targets
-    painter = _painter(model, plan, pair)
+    generator = _generator_of(model, plan, pair)
     for first in range(0, len(names), plan.batch_size):
         chosen = slice(first, first + plan.batch_size)
         moments = encode(model.autoencoder, pictures[chosen])
         tasks = [Task(f"{n}_t{number}", n, {given: m}) for n, m in zip(names[chosen], moments, strict=True)]
-        yield [painted[made] for painted in painter.paint(tasks)]
+        yield [generated[made] for generated in generator.generate(tasks)]
 
 
 def _returned(truth: Truth, start: Modality, via: Modality, pictures: Pictures, number: int) -> PictureSet:

@@ -13,12 +13,12 @@ import numpy as np
 
 from copgen_cli.errors import CopgenError, UsageError
 from copgen_cli.evaluation import protocol
-from copgen_cli.evaluation.examples import Album
+from copgen_cli.evaluation.examples import ExamplePictures
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair, modalities_of, parse_pairs
 from copgen_cli.evaluation.pictures import Pictures, PictureSet, choose_places, read_folders, read_training
 from copgen_cli.evaluation.report import Report, as_json, is_report
-from copgen_cli.evaluation.scores import Judge, Score, mean_estimate, within
+from copgen_cli.evaluation.scores import Score, Scorer, mean_estimate, within
 from copgen_cli.metrics import (
     DEFAULT_METRICS,
     LEAST_SIDE,
@@ -65,29 +65,29 @@ class Watch(Protocol):
 class Assessment:
     """What comes together while sets of pictures pass by."""
 
-    judge: Judge
+    scorer: Scorer
     facts: dict[str, Any]
     notes: list[str]
     told: frozenset[Metric]
     """Metrics that a note names where they give no number."""
     unknown: dict[Metric, dict[str, None]] = field(default_factory=dict)
     """Metrics without a number, and of which targets."""
-    album: Album = field(default_factory=Album)
+    examples: ExamplePictures = field(default_factory=ExamplePictures)
     scores: list[Score] = field(default_factory=list)
 
     def add(self, pictures: PictureSet) -> None:
-        scores = self.judge.scores(pictures)
+        scores = self.scorer.scores(pictures)
         for metric in sorted(self.told - NEED_MODEL - {QUANTITIES[score.key].metric for score in scores}):
             self.unknown.setdefault(metric, {})[pictures.target] = None
         self.scores += scores
-        self.album.add(pictures)
-        copy = self.judge.closest_copy(pictures)
+        self.examples.add(pictures)
+        copy = self.scorer.closest_copy(pictures)
         if copy is not None:
-            self.album.add_copy(pictures.target, pictures.condition, copy)
+            self.examples.add_copy(pictures.target, pictures.condition, copy)
 
     @property
     def report(self) -> Report:
-        network = self.judge.features
+        network = self.scorer.features
         titles = {"frechet": network.frechet_name, "kernel": network.kernel_name} if network else {}
         unknown = [f"No {m} of {', '.join(targets)}: it needs {NEEDS[m]}." for m, targets in self.unknown.items()]
         return Report(self.facts, tuple(self.scores), titles, (*self.notes, *unknown))
@@ -101,7 +101,7 @@ class Assessment:
         page, numbers = folder / REPORT_FILE, folder / NUMBERS_FILE
         claims = claim_report(folder)
         write_atomically(numbers, (json.dumps(as_json(self.report), indent=2) + "\n").encode(), claims)
-        write_atomically(page, as_html(self.report, self.album).encode(errors="replace"), claims)
+        write_atomically(page, as_html(self.report, self.examples).encode(errors="replace"), claims)
         return {"report": page, "numbers": numbers}
 
 
@@ -121,7 +121,7 @@ def claim_report(folder: Path) -> Claims:
 
 
 def assess_folders(settings: Settings, real: Path, generated: Path, training: Path | None, watch: Watch) -> Assessment:
-    """Judge the pictures of one folder by those of another.
+    """Scorer the pictures of one folder by those of another.
 
     Args:
         settings: what is asked for.
@@ -140,7 +140,7 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
     side = min(min(s.truth.shape[1:3]) for s in sets)
     metrics = _leave_out_small(metrics, side, network, notes, explicit=bool(asked.metrics))
     sizes = {s.target: (s.truth.shape[1], s.truth.shape[2]) for s in sets}
-    judge = Judge(
+    scorer = Scorer(
         metrics,
         features=network,
         perceptual=_choose_perceptual(metrics, device),
@@ -155,7 +155,7 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
         "samples_of_each": _alike(s.samples.shape[1] for s in sets),
         "features": network.name if network else None,
     }
-    assessment = Assessment(judge, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
+    assessment = Assessment(scorer, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
     for pictures in watch(sets, total=len(sets), label="Judging", unit="sets"):
         assessment.add(pictures)
     return assessment
@@ -196,7 +196,7 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     if Metric.COPYING in metrics and not known:
         metrics -= {Metric.COPYING}
         notes.append("Copies are not looked for: --training does not name the pictures that the model was trained on.")
-    judge = Judge(
+    scorer = Scorer(
         metrics,
         features=network,
         perceptual=_choose_perceptual(metrics, device),
@@ -205,7 +205,7 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
         seed=sample.seed,
     )
     facts = _facts(settings, model, plan, network, trained_on if known else None)
-    assessment = Assessment(judge, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
+    assessment = Assessment(scorer, facts, notes, _told(metrics, explicit=bool(asked.metrics)))
     truth = _read_truth(settings, model, modalities, names, watch)
     if Metric.RECONSTRUCTION in metrics:
         _assess_autoencoder(assessment, model, truth, watch)
@@ -281,30 +281,30 @@ def _read_truth(
 
 
 def _assess_autoencoder(assessment: Assessment, model: LoadedModel, truth: protocol.Truth, watch: Watch) -> None:
-    judge = assessment.judge
+    scorer = assessment.scorer
     for modality, real in watch(
         truth.pictures.items(), total=len(truth.pictures), label="Reconstructing", unit="modalities"
     ):
-        decoded, draws = protocol.reconstruct(model.autoencoder, truth.moments[modality], truth.names, judge.seed)
+        decoded, draws = protocol.reconstruct(model.autoencoder, truth.moments[modality], truth.names, scorer.seed)
         values = {
             "reconstruction": np.array([psnr(t, d) for t, d in zip(real, decoded, strict=True)]),
             "autoencoder_noise": np.array([diversity(pair) for pair in draws]),
         }
         for key, value in values.items():
-            estimate = mean_estimate(value, truth.names, resamples=judge.resamples, seed=judge.seed)
+            estimate = mean_estimate(value, truth.names, resamples=scorer.resamples, seed=scorer.seed)
             assessment.scores.append(Score("", str(modality), key, within(estimate, key)))
-        assessment.album.add_reconstruction(str(modality), real, truth.names, decoded)
+        assessment.examples.add_reconstruction(str(modality), real, truth.names, decoded)
 
 
 def _assess_cycles(
     assessment: Assessment, model: LoadedModel, truth: protocol.Truth, plan: protocol.Plan, watch: Watch
 ) -> None:
-    judge = replace(assessment.judge, metrics=frozenset({Metric.PSNR, Metric.FRECHET}), perceptual=None)
+    scorer = replace(assessment.scorer, metrics=frozenset({Metric.PSNR, Metric.FRECHET}), perceptual=None)
     steps = protocol.paint_cycles(model, truth, plan)
     for pictures in watch(steps, total=protocol.cycle_batches(plan), label="Going round", unit="batches"):
         if pictures is not None:
-            assessment.scores += judge.scores(pictures)
-            assessment.album.add(pictures)
+            assessment.scores += scorer.scores(pictures)
+            assessment.examples.add(pictures)
 
 
 def _choose_metrics(text: str | None, *, has_model: bool, has_training: bool) -> tuple[frozenset[Metric], list[str]]:

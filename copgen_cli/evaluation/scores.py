@@ -64,7 +64,7 @@ class Copy:
 
 
 @dataclass(slots=True, eq=False)
-class Judge:
+class Scorer:
     """What judging needs, and what it remembers of the truths from one set to the next."""
 
     metrics: frozenset[Metric]

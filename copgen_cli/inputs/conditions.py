@@ -19,7 +19,7 @@ from copgen_cli.errors import UsageError
 from copgen_cli.inputs.names import modality_in, place_of
 from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture, read_place
 from copgen_cli.modalities import Modality, as_modality
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 from copgen_cli.stages import hash_file
 
 
@@ -41,7 +41,7 @@ class View:
     moments: np.ndarray | None
     """(2 C, h, w): mean and log-variance under the model's autoencoder."""
     file: InputFile
-    place: Footprint | None = None
+    place: Georeferencing | None = None
     """Where the square lies on the ground, if its file says so."""
 
 
@@ -55,7 +55,7 @@ class Record:
     """Of modalities that are generated, where the data has them."""
 
     @property
-    def place(self) -> Footprint | None:
+    def place(self) -> Georeferencing | None:
         """Where the first condition lies that says so."""
         return next((view.place for view in self.conditions.values() if view.place is not None), None)
 

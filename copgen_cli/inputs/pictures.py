@@ -15,7 +15,7 @@ from PIL import Image
 from copgen_cli.errors import BrokenInputError, MeasurementsError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.rasters import read_colour, read_georeferencing
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 
 Picture = np.ndarray
 """(S, S, 3) uint8."""
@@ -53,13 +53,13 @@ class Frame:
         before = (self.side - self.resolution) // 2
         return pixels[before : before + self.resolution, before : before + self.resolution]
 
-    def place_of_square(self, place: Footprint, size: tuple[int, int]) -> Footprint:
+    def georeferencing_of_square(self, place: Georeferencing, size: tuple[int, int]) -> Georeferencing:
         """Where the whole square lies, given where a picture of that width and height does."""
         before = (self.side - self.resolution) // 2
         left, top = (round((length - self.resolution) / 2) for length in size)
         return _shifted(place, left - before, top - before)
 
-    def place_of_cut(self, place: Footprint) -> Footprint:
+    def georeferencing_of_cut(self, place: Georeferencing) -> Georeferencing:
         """Where the part that is picture lies, given where the whole square does."""
         before = (self.side - self.resolution) // 2
         return _shifted(place, before, before)
@@ -88,10 +88,10 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
     return frame.fit(pixels)
 
 
-def read_place(path: Path, frame: Frame) -> Footprint | None:
+def read_place(path: Path, frame: Frame) -> Georeferencing | None:
     """Where the square that `read_picture` takes lies on the ground; None if the file does not say."""
     known = read_georeferencing(path)
-    return None if known is None else frame.place_of_square(*known)
+    return None if known is None else frame.georeferencing_of_square(*known)
 
 
 def advice_on_scale(path: Path, modality: Modality) -> str | None:
@@ -133,9 +133,9 @@ def read_rgb(path: Path) -> np.ndarray:
         ) from error
 
 
-def _shifted(place: Footprint, columns: int, rows: int) -> Footprint:
+def _shifted(place: Georeferencing, columns: int, rows: int) -> Georeferencing:
     a, b, c, d, e, f = place.transform
-    return Footprint(place.crs, (a, b, c + a * columns + b * rows, d, e, f + d * columns + e * rows))
+    return Georeferencing(place.crs, (a, b, c + a * columns + b * rows, d, e, f + d * columns + e * rows))
 
 
 def _central_square(pixels: np.ndarray, side: int) -> np.ndarray:

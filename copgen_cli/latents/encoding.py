@@ -32,7 +32,7 @@ from copgen_cli.stages import (
     Place,
     StageRun,
     Status,
-    Unit,
+    WorkItem,
     World,
     join_world,
     noticing_a_lost_process,
@@ -186,13 +186,13 @@ def patch_key(split: Split, name: str) -> str:
     return f"{split}/{name}"
 
 
-def units_of(tree: PatchTree) -> list[Unit[None]]:
+def work_items_of(tree: PatchTree) -> list[WorkItem[None]]:
     """One unit per patch; its fingerprint tells a PNG that was cut anew."""
     units = []
     for split in tree.names:
         for name in tree.all(split):
             sizes = (tree.file(split, modality, name).stat().st_size for modality in tree.has(split, name))
-            units.append(Unit(patch_key(split, name), None, fingerprint=" ".join(map(str, sizes))))
+            units.append(WorkItem(patch_key(split, name), None, fingerprint=" ".join(map(str, sizes))))
     return units
 
 
@@ -223,7 +223,7 @@ def encode_share(
 
 
 def encode_to_files(
-    run: StageRun, tree: PatchTree, encoder: Encoder, world: World, *, todo: Sequence[Unit[None]], batch_size: int
+    run: StageRun, tree: PatchTree, encoder: Encoder, world: World, *, todo: Sequence[WorkItem[None]], batch_size: int
 ) -> Iterator[int]:
     """Encode what is pending into npy files: the part of the main process. Yields numbers of patches."""
     wanted = {unit.key: unit.fingerprint for unit in todo}

@@ -28,7 +28,7 @@ from copgen_cli.stages import (
     Status,
     Summary,
     Threads,
-    Unit,
+    WorkItem,
     WrittenFile,
     require_free_space,
     units_file,
@@ -138,8 +138,8 @@ class SplitPlan:
         return store_bytes(len(self.names), self.record_bytes)
 
     @property
-    def unit(self) -> Unit[SplitPlan]:
-        return Unit(self.split, self, fingerprint=self.source)
+    def unit(self) -> WorkItem[SplitPlan]:
+        return WorkItem(self.split, self, fingerprint=self.source)
 
     def describe(self, count: int) -> StoreMetadata:
         shape = (len(self.modalities), *self.shape)
@@ -210,7 +210,7 @@ def pack(
         inputs={"input_type": input_type},
         overwrite=overwrite,
         prune=True,
-        strangers=foreign_databases,
+        unrecorded=foreign_databases,
         otherwise="`copgen pack --input-type lmdb` reads databases of the published workflow.",
         dry_run=dry_run,
     ) as run:

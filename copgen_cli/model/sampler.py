@@ -5,6 +5,7 @@ B batch, M modalities, G of them generated, C latent channels, H and W latent pi
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -134,36 +135,47 @@ def sample_latents(
     batch, shape = _batch_shape(net, generate, condition, noise, noise_source, batch_size)
     if noise_source is None:
         noise_source = _from_generator(generator, batch, net.config.num_modalities)
-
-    def draw(purpose: str, modality: int) -> Tensor:
-        return noise_source.draw(purpose, modality, shape).to(net.device)
-
+    draw = functools.partial(_draw_on_device, noise_source, shape, net.device)
     start = {i: draw("start", i) for i in generate} if noise is None else dict(zip(generate, noise, strict=True))
     ordered = sorted(generate)
     x = torch.stack([start[i].to(net.device, _state_dtype(start[i])) for i in ordered])
-    guided = guidance_scale != 0 and bool(condition)
+    guidance = guidance_scale if condition and guidance_scale != 0 else None
+    held, redrawn = _hold(net, ordered, condition, draw, Ignored(ignored), guided=guidance is not None)
+    options = {"interpolate_positions": True} if interpolate_positions else {}
+    predict = _Network(net, ordered, held, redrawn, draw, guidance, options, steps, callback)
+    return dict(zip(ordered, _require_finite(integrate(x, steps, predict)), strict=True))
+
+
+def _draw_on_device(
+    source: SampleNoise, shape: tuple[int, int, int], device: torch.device, purpose: str, modality: int
+) -> Tensor:
+    return source.draw(purpose, modality, shape).to(device)
+
+
+def _hold(
+    net: CopGenTransformer,
+    generate: Sequence[int],
+    condition: Mapping[int, Tensor],
+    draw: Callable[[str, int], Tensor],
+    ignored: Ignored,
+    *,
+    guided: bool,
+) -> tuple[dict[int, _Held], list[int]]:
+    """What every modality that is not generated is held at, and those that get fresh noise in every call instead."""
     held = {i: _Held.condition(z.to(net.device), draw("guidance", i) if guided else None) for i, z in condition.items()}
-    others = [i for i in range(net.config.num_modalities) if i not in start and i not in condition]
-    if Ignored(ignored) is Ignored.MARGINALISE:
-        held |= {i: _Held.repeat(draw("ignored", i), NOISE, 2 if guided else 1) for i in others}
-    predict = _Network(
-        net=net,
-        generate=ordered,
-        held=held,
-        redrawn=[i for i in others if i not in held],
-        draw=draw,
-        guidance_scale=guidance_scale if guided else None,
-        options={"interpolate_positions": True} if interpolate_positions else {},
-        steps=steps,
-        callback=callback,
-    )
-    final = integrate(x, steps, predict)
-    if not final.isfinite().all():
+    others = [i for i in range(net.config.num_modalities) if i not in generate and i not in condition]
+    if ignored is not Ignored.MARGINALISE:
+        return held, others
+    return held | {i: _Held.repeat(draw("ignored", i), NOISE, 2 if guided else 1) for i in others}, []
+
+
+def _require_finite(latents: Tensor) -> Tensor:
+    if not latents.isfinite().all():
         raise NotFiniteError(
             "The network made latents that are no finite numbers.",
             hint="Its weights may be too large for the arithmetic: try float32, or an earlier checkpoint.",
         )
-    return dict(zip(ordered, final, strict=True))
+    return latents
 
 
 @dataclass(frozen=True, slots=True)

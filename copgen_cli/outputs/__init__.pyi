@@ -5,9 +5,12 @@ from .files import (
     page_path as page_path,
     sample_ids as sample_ids,
 )
-from .georeferencing import Places as Places, read_places as read_places
+from .georeferencing import (
+    GeoreferencingTable as GeoreferencingTable,
+    read_georeferencing_table as read_georeferencing_table,
+)
 from .grids import Block as Block, Line as Line, draw_grid as draw_grid
-from .pages import Painted as Painted, records_per_page as records_per_page
+from .pages import GeneratedRecord as GeneratedRecord, records_per_page as records_per_page
 from .provenance import (
     FORMAT as FORMAT,
     Provenance as Provenance,

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from copgen_cli.inputs import Frame, InputFile
 from copgen_cli.modalities import Modality
-from copgen_cli.outputs.pages import Painted, draw_page
+from copgen_cli.outputs.pages import GeneratedRecord, draw_page
 from copgen_cli.outputs.provenance import Provenance, Recipe, samples_together
 from copgen_cli.outputs.spread import mean_picture, std_picture
 from copgen_cli.rasters import encode_png
@@ -55,29 +55,29 @@ def page_path(number: int) -> str:
 
 
 def draw_pictures(
-    painted: Painted, recipe: Recipe, frame: Frame, batches: Sequence[Sequence[str | None]], *, spread: bool
+    generated: GeneratedRecord, recipe: Recipe, frame: Frame, batches: Sequence[Sequence[str | None]], *, spread: bool
 ) -> Iterator[Drawing]:
     """The pictures of one record: every sample, then mean and deviation where asked for."""
-    name, inputs = painted.record.name, _inputs_of([painted])
+    name, inputs = generated.record.name, _inputs_of([generated])
 
     def drawing(kind: str, modality: Modality, file: str, pixels: np.ndarray, sample: str | None) -> Drawing:
-        shown = {sample} if sample else set(painted.samples)
+        shown = {sample} if sample else set(generated.samples)
         provenance = Provenance(
             recipe, kind, (name,), modality, sample, inputs, samples_together(batches, shown), spread=False
         )
         return Drawing(picture_path(modality, file), Image.fromarray(frame.cut_back(pixels)), provenance)
 
     for modality in recipe.request.generated:
-        for sample, pictures in painted.samples.items():
+        for sample, pictures in generated.samples.items():
             yield drawing("sample", modality, sample, pictures[modality], sample)
         if spread:
-            yield drawing("mean", modality, f"{name}_mean", mean_picture(painted.of(modality)), None)
-            yield drawing("std", modality, f"{name}_std", std_picture(painted.of(modality)), None)
+            yield drawing("mean", modality, f"{name}_mean", mean_picture(generated.of(modality)), None)
+            yield drawing("std", modality, f"{name}_std", std_picture(generated.of(modality)), None)
 
 
 def draw_grid_page(
     number: int,
-    painted: Sequence[Painted],
+    generated: Sequence[GeneratedRecord],
     recipe: Recipe,
     frame: Frame,
     batches: Sequence[Sequence[str | None]],
@@ -85,22 +85,22 @@ def draw_grid_page(
     spread: bool,
 ) -> Drawing:
     """One page of a grid."""
-    shown = {sample for one in painted for sample in one.samples}
+    shown = {sample for one in generated for sample in one.samples}
     provenance = Provenance(
         recipe,
         "grid",
-        tuple(one.record.name for one in painted),
+        tuple(one.record.name for one in generated),
         None,
         None,
-        _inputs_of(painted),
+        _inputs_of(generated),
         samples_together(batches, shown),
         spread=spread,
     )
-    image = draw_page(painted, recipe.request, frame, spread=spread, footer=recipe.describe())
+    image = draw_page(generated, recipe.request, frame, spread=spread, footer=recipe.describe())
     return Drawing(page_path(number), image, provenance)
 
 
-def _inputs_of(painted: Sequence[Painted]) -> Mapping[str, Mapping[Modality, InputFile]]:
+def _inputs_of(generated: Sequence[GeneratedRecord]) -> Mapping[str, Mapping[Modality, InputFile]]:
     return {
-        one.record.name: {modality: view.file for modality, view in one.record.conditions.items()} for one in painted
+        one.record.name: {modality: view.file for modality, view in one.record.conditions.items()} for one in generated
     }

@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import Modality
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class GeoreferencingTable:
     """The footprints of a split's patches, looked up by name."""
 
     columns: Mapping[str, list[object]] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, patch: str, modality: Modality) -> Footprint | None:
+    def of(self, patch: str, modality: Modality) -> Georeferencing | None:
         """The footprint of a patch in the modality's own grid, or in the table's where it has none; None if unknown."""
         row = self.rows.get(patch)
         if row is None:
@@ -31,17 +31,17 @@ class Places:
         a, b, d, e = (self.columns[name][row] for name in "abde")
         if not isinstance(crs, str) or not all(isinstance(value, float) for value in (a, b, c, d, e, f)):
             return None
-        return Footprint(crs, (a, b, c, d, e, f))  # type: ignore[arg-type]
+        return Georeferencing(crs, (a, b, c, d, e, f))  # type: ignore[arg-type]
 
 
-def read_places(table: Path) -> Places:
+def read_georeferencing_table(table: Path) -> GeoreferencingTable:
     """The places of a split's table; none where there is no table.
 
     Raises:
         BrokenInputError: the table is damaged, or not one of patches.
     """
     if not table.is_file():
-        return Places()
+        return GeoreferencingTable()
     try:
         there = set(pq.read_schema(table).names)
         wanted = ["patch", "crs", *"abcdef", *(f"{m}_{name}" for m in Modality for name in ("crs", "c", "f"))]
@@ -51,4 +51,4 @@ def read_places(table: Path) -> Places:
         raise BrokenInputError(
             f"{table} is not a table of patches: {error}.", hint="Run `copgen prepare` again."
         ) from error
-    return Places(columns, rows)
+    return GeoreferencingTable(columns, rows)

@@ -15,7 +15,7 @@ from copgen_cli.records import SampleRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Painted:
+class GeneratedRecord:
     """One record with all its samples."""
 
     record: Record
@@ -39,14 +39,14 @@ def records_per_page(request: SampleRequest, *, spread: bool) -> int:
 
 
 def draw_page(
-    painted: Sequence[Painted], request: SampleRequest, frame: Frame, *, spread: bool, footer: str
+    generated: Sequence[GeneratedRecord], request: SampleRequest, frame: Frame, *, spread: bool, footer: str
 ) -> Image.Image:
     """The records below each other. Modalities stand side by side where there is room, else below each other too."""
-    truths = [modality for modality in request.generated if any(modality in one.truth for one in painted)]
+    truths = [modality for modality in request.generated if any(modality in one.truth for one in generated)]
     if _across(request, spread=spread) <= WIDEST:
-        blocks, lines = _side_by_side(painted, request, frame, truths, spread)
+        blocks, lines = _side_by_side(generated, request, frame, truths, spread)
     else:
-        blocks, lines = _stacked(painted, request, frame, truths, spread)
+        blocks, lines = _stacked(generated, request, frame, truths, spread)
     return draw_grid(blocks, lines, side=frame.resolution, footer=footer)
 
 
@@ -56,14 +56,14 @@ def _across(request: SampleRequest, *, spread: bool) -> int:
 
 
 def _side_by_side(
-    painted: Sequence[Painted], request: SampleRequest, frame: Frame, truths: Sequence[Modality], spread: bool
+    generated: Sequence[GeneratedRecord], request: SampleRequest, frame: Frame, truths: Sequence[Modality], spread: bool
 ) -> tuple[list[Block], list[Line]]:
-    blocks = _condition_blocks(painted, request)
+    blocks = _condition_blocks(generated, request)
     for modality in request.generated:
-        captions = [*_sample_captions(request), *_spread_captions(spread), *_truth_caption(painted, modality, truths)]
+        captions = [*_sample_captions(request), *_spread_captions(spread), *_truth_caption(generated, modality, truths)]
         blocks.append(Block(modality.facts.title, tuple(captions)))
     lines = []
-    for one in painted:
+    for one in generated:
         cells = [one.conditions.get(modality) for modality in request.conditions]
         for modality in request.generated:
             cells += [*one.of(modality), *_spread_of(one, modality, spread)]
@@ -73,15 +73,15 @@ def _side_by_side(
 
 
 def _stacked(
-    painted: Sequence[Painted], request: SampleRequest, frame: Frame, truths: Sequence[Modality], spread: bool
+    generated: Sequence[GeneratedRecord], request: SampleRequest, frame: Frame, truths: Sequence[Modality], spread: bool
 ) -> tuple[list[Block], list[Line]]:
     """A line per modality and dozen of samples; conditions, spread and truth stand in the first of them."""
     width = min(request.n_samples, WIDEST)
     captions = list(_sample_captions(request)) if request.n_samples <= WIDEST else [""] * width
     captions += [*_spread_captions(spread), *(["truth"] if truths else [])]
-    blocks = [*_condition_blocks(painted, request), Block("Generated", tuple(captions))]
+    blocks = [*_condition_blocks(generated, request), Block("Generated", tuple(captions))]
     lines = []
-    for one in painted:
+    for one in generated:
         for modality in request.generated:
             pictures = one.of(modality)
             for first in range(0, len(pictures), width):
@@ -97,9 +97,9 @@ def _stacked(
     return blocks, lines
 
 
-def _condition_blocks(painted: Sequence[Painted], request: SampleRequest) -> list[Block]:
+def _condition_blocks(generated: Sequence[GeneratedRecord], request: SampleRequest) -> list[Block]:
     def is_decoded(modality: Modality) -> bool:
-        return all(one.record.conditions[modality].pixels is None for one in painted)
+        return all(one.record.conditions[modality].pixels is None for one in generated)
 
     return [
         Block(modality.facts.title, ("condition (decoded)" if is_decoded(modality) else "condition",))
@@ -117,14 +117,14 @@ def _spread_captions(spread: bool) -> list[str]:
     return ["mean", f"deviation x {STD_GAIN}"] if spread else []
 
 
-def _truth_caption(painted: Sequence[Painted], modality: Modality, truths: Sequence[Modality]) -> list[str]:
+def _truth_caption(generated: Sequence[GeneratedRecord], modality: Modality, truths: Sequence[Modality]) -> list[str]:
     if modality not in truths:
         return []
-    views = [one.record.truth[modality] for one in painted if modality in one.record.truth]
+    views = [one.record.truth[modality] for one in generated if modality in one.record.truth]
     return ["truth (decoded)" if all(view.pixels is None for view in views) else "truth"]
 
 
-def _spread_of(one: Painted, modality: Modality, spread: bool) -> list[Picture | None]:
+def _spread_of(one: GeneratedRecord, modality: Modality, spread: bool) -> list[Picture | None]:
     return [mean_picture(one.of(modality)), std_picture(one.of(modality))] if spread else []
 
 

@@ -17,9 +17,9 @@ from PIL import Image
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
-from copgen_cli.patches.georeferencing import TILE, footprint_of
+from copgen_cli.patches.georeferencing import TILE, georeferencing_of
 from copgen_cli.rasters import encode_png, read_colour, read_grey
-from copgen_cli.records import Footprint, Patch, Scene
+from copgen_cli.records import Georeferencing, Patch, Scene
 from copgen_cli.stages import Place, Result
 
 PATCH = 256
@@ -77,7 +77,7 @@ def cut(scene: Scene, split: Split, *, center_crop: bool = False) -> list[Patch]
 def _cut(scene: Scene, images: Mapping[Modality, np.ndarray], split: Split, center_crop: bool) -> list[Patch]:
     squares = {m: windows(center_crop, size_of(image)) for m, image in images.items()}
     first, product = next(iter(scene.products.items()))
-    whole = footprint_of(product, size_of(images[first]))
+    whole = georeferencing_of(product, size_of(images[first]))
     return [
         Patch(
             cell=scene.cell,
@@ -112,7 +112,7 @@ def size_of(pixels: np.ndarray) -> Size:
     return pixels.shape[1], pixels.shape[0]
 
 
-def shift(whole: Footprint, window: Window) -> Footprint:
+def shift(whole: Georeferencing, window: Window) -> Georeferencing:
     """The footprint of a window of a thumbnail."""
     a, b, c, d, e, f = whole.transform
     x, y = a * window.left + b * window.top + c, d * window.left + e * window.top + f

@@ -6,7 +6,7 @@ import numpy as np
 
 from copgen_cli.archive import to_utm
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.records import Footprint, Product
+from copgen_cli.records import Georeferencing, Product
 
 PIXEL_METRES = 10.0
 """Ground size of a pixel once every modality is brought to the size of the optical ones."""
@@ -17,7 +17,7 @@ TILE = 1068
 _FIRST_NORTH, _FIRST_SOUTH = 32601, 32701  # EPSG codes of UTM zone 1
 
 
-def footprint_of(product: Product, size: tuple[int, int] = (TILE, TILE)) -> Footprint:
+def georeferencing_of(product: Product, size: tuple[int, int] = (TILE, TILE)) -> Georeferencing:
     """Where a thumbnail lies: around the centre that the index gives, in the image's projection.
 
     Args:
@@ -36,7 +36,7 @@ def footprint_of(product: Product, size: tuple[int, int] = (TILE, TILE)) -> Foot
         )
     east, north = to_utm(np.array(product.centre_lat), np.array(product.centre_lon), zone=zone, south=south)
     west, top = (float(east) - PIXEL_METRES * size[0] / 2, float(north) + PIXEL_METRES * size[1] / 2)
-    return Footprint(product.crs, (PIXEL_METRES, 0.0, west, 0.0, -PIXEL_METRES, top))
+    return Georeferencing(product.crs, (PIXEL_METRES, 0.0, west, 0.0, -PIXEL_METRES, top))
 
 
 def utm_of(crs: str) -> tuple[int, bool]:

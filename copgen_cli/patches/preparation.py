@@ -16,12 +16,12 @@ from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
 from copgen_cli.patches.table import Sizes, patch_table
 from copgen_cli.records import Scene
-from copgen_cli.stages import Outcome, Place, StageRun, Status, Unit, local_executor, require_free_space
+from copgen_cli.stages import Outcome, Place, StageRun, Status, WorkItem, local_executor, require_free_space
 
 if TYPE_CHECKING:
     from copgen_cli.settings import PrepareSettings
 
-Cut = Unit[tuple[Scene, Split]]
+Cut = WorkItem[tuple[Scene, Split]]
 
 TYPICAL_BYTES = 80_000
 """Of the PNG of one patch."""
@@ -81,7 +81,7 @@ def plan_patches(subset_folder: Path, settings: PrepareSettings) -> Plan:
         if split is None:
             left_out.append(scene.cell)
         else:
-            units.append(Unit(scene.cell, (scene, split), fingerprint=fingerprint(scene)))
+            units.append(WorkItem(scene.cell, (scene, split), fingerprint=fingerprint(scene)))
     return Plan(subset, rule, settings.center_crop, tuple(units), tuple(left_out))
 
 

@@ -14,7 +14,7 @@ from copgen_cli.archive import parse_cell
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
 from copgen_cli.layout import NO_PRODUCT, product_folder, subset_index
 from copgen_cli.modalities import Modality
-from copgen_cli.patches.georeferencing import footprint_of
+from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.records import Product, Scene
 
 _COLUMNS = ("grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row")
@@ -107,7 +107,7 @@ def _problem(products: Iterable[Product]) -> str | None:
             return f"{product.modality} has the product id {product.product_id!r}, which can not name a folder"
         try:
             parse_cell(product.cell)
-            footprint_of(product)
+            georeferencing_of(product)
         except (UsageError, BrokenInputError) as error:
             return f"{product.modality}: {error}"
     return None

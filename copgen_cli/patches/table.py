@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from copgen_cli.archive import from_utm
 from copgen_cli.modalities import Modality
 from copgen_cli.patches.cutting import PATCH, PER_SIDE, Size, shift, windows
-from copgen_cli.patches.georeferencing import TILE, footprint_of, utm_of
-from copgen_cli.records import Footprint, Product, Scene, patch_name
+from copgen_cli.patches.georeferencing import TILE, georeferencing_of, utm_of
+from copgen_cli.records import Georeferencing, Product, Scene, patch_name
 
 Sizes = Mapping[Modality, Size]
 
@@ -58,12 +58,12 @@ def _rows(scene: Scene, sizes: Sizes, center_crop: bool) -> list[dict[str, Any]]
     return [_row(scene, {m: its[i] for m, its in places.items()}, k) for i, k in enumerate(positions)]
 
 
-def _places(product: Product, size: Size, center_crop: bool) -> list[Footprint]:
-    whole = footprint_of(product, size)
+def _places(product: Product, size: Size, center_crop: bool) -> list[Georeferencing]:
+    whole = georeferencing_of(product, size)
     return [shift(whole, window) for window in windows(center_crop, size)]
 
 
-def _row(scene: Scene, places: Mapping[Modality, Footprint], k: int | None) -> dict[str, Any]:
+def _row(scene: Scene, places: Mapping[Modality, Georeferencing], k: int | None) -> dict[str, Any]:
     first = next(iter(places.values()))
     lon, lat = _centre(first)
     row: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _row(scene: Scene, places: Mapping[Modality, Footprint], k: int | None) -> d
     return row
 
 
-def _centre(place: Footprint) -> tuple[float, float]:
+def _centre(place: Georeferencing) -> tuple[float, float]:
     """Longitude and latitude of the middle of a patch."""
     a, b, c, d, e, f = place.transform
     zone, south = utm_of(place.crs)

@@ -118,12 +118,17 @@ def convert(
             net.save_pretrained(beside)
         else:
             CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(beside)
-        share_files(beside)
-        written = sorted(file.relative_to(beside).as_posix() for file in beside.rglob("*") if file.is_file())
-        wanted = replace(wanted, files=(MANIFEST_NAME, *written))
-        (beside / MANIFEST_NAME).write_text(json.dumps(asdict(wanted), indent=2) + "\n", encoding="utf-8")
-        _replace(target, beside, wanted)
+        _replace(target, beside, _write_manifest(beside, wanted))
     return True
+
+
+def _write_manifest(folder: Path, conversion: Conversion) -> Conversion:
+    """Put the manifest into a folder, naming what lies there; the conversion with these names."""
+    share_files(folder)
+    written = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    named = replace(conversion, files=(MANIFEST_NAME, *written))
+    (folder / MANIFEST_NAME).write_text(json.dumps(asdict(named), indent=2) + "\n", encoding="utf-8")
+    return named
 
 
 def _autoencoder_of(parts: Parts) -> Path | None:

@@ -136,27 +136,43 @@ class CopGenPipeline(DiffusionPipeline):
                 drawn, or a modality is both given and drawn.
             UnknownNameError: the model has no such modality, or there is no such solver or output type.
         """
-        if output_type not in get_args(Output):
-            raise UnknownNameError("output type", str(output_type), known=get_args(Output))
-        if ignored not in list(Ignored):
-            raise UnknownNameError("way with ignored modalities", str(ignored), known=list(Ignored))
+        _check_names(output_type, ignored)
         wanted = self._positions([generate] if isinstance(generate, str) else generate)
         pictures: dict[str, Pictures] = {str(name): value for name, value in _by_name(condition).items()}
         _check_call(wanted, pictures, steps=num_inference_steps, batch_size=batch_size)
-        autoencoder, side = self.autoencoder, self.image_size
-        given = {
-            position: as_bytes(pictures[name], name=name, side=side)
-            for name, position in self._positions(pictures).items()
-        }
-        count = _common_count(given, self.modalities)
-        source = _noise(seed, generator, sample_ids, count * num_samples, self.modalities)
-        ids = source.sample_ids
-        moments = {position: _encode(autoencoder, images, batch_size) for position, images in given.items()}
+        given = self._as_bytes(pictures)
+        samples = num_samples * _common_count(given, self.modalities)
+        noise = _noise(seed, generator, sample_ids, samples, self.modalities)
+        moments = {position: _encode(self.autoencoder, images, batch_size) for position, images in given.items()}
+        chosen = self.scheduler if solver == "scheduler" else solver
+        options = {"solver": chosen, "guidance_scale": guidance_scale, "ignored": Ignored(ignored)}
+        steps, size = num_inference_steps, batch_size or samples
+        latents, images = self._draw(wanted, moments, noise, size, steps, options, callback, output_type != "latent")
+        return _output(latents, images, output_type)
 
+    def _as_bytes(self, pictures: Mapping[str, Pictures]) -> dict[int, Tensor]:
+        """Position to (B, 3, H, W) uint8 of what is given."""
+        side = self.image_size
+        positions = self._positions(pictures)
+        return {position: as_bytes(pictures[name], name=name, side=side) for name, position in positions.items()}
+
+    def _draw(
+        self,
+        wanted: Mapping[str, int],
+        moments: Mapping[int, Tensor],
+        noise: SampleNoise,
+        batch_size: int,
+        steps: int,
+        options: Mapping[str, Any],
+        callback: OnStep | None,
+        decoded: bool,
+    ) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
+        """Latents of all samples, by modality, and their pictures batch by batch, if they are `decoded`."""
+        autoencoder, count = self.autoencoder, len(noise.sample_ids)
         latents: dict[str, list[Tensor]] = {name: [] for name in wanted}
         images: dict[str, list[Tensor]] = {name: [] for name in wanted}
-        batches = torch.arange(len(ids)).split(batch_size or len(ids))
-        with self.progress_bar(total=num_inference_steps * len(batches)) as bar:
+        batches = torch.arange(count).split(batch_size)
+        with self.progress_bar(total=steps * len(batches)) as bar:
 
             def tell(call: int, calls: int, clean: dict[int, Tensor]) -> None:
                 bar.update()
@@ -164,26 +180,24 @@ class CopGenPipeline(DiffusionPipeline):
                     callback(call, calls, clean)
 
             for chosen in batches:
-                noise = source.of(chosen.tolist())
+                own = noise.of(chosen.tolist())
                 drawn = sample_latents(
                     self.transformer,
                     generate=list(wanted.values()),
                     condition={
-                        position: _draw(autoencoder, noise, position, values[chosen // num_samples])
+                        position: _draw(autoencoder, own, position, values[chosen * len(values) // count])
                         for position, values in moments.items()
                     },
-                    steps=num_inference_steps,
-                    solver=self.scheduler if solver == "scheduler" else solver,
-                    guidance_scale=guidance_scale,
-                    noise_source=noise,
-                    ignored=Ignored(ignored),
+                    steps=steps,
+                    noise_source=own,
                     callback=tell,
+                    **options,
                 )
                 for name, position in wanted.items():
                     latents[name].append(drawn[position])
-                    if output_type != "latent":
+                    if decoded:
                         images[name].append(autoencoder.decode(drawn[position]))
-        return _output({name: torch.cat(parts) for name, parts in latents.items()}, images, output_type)
+        return {name: torch.cat(parts) for name, parts in latents.items()}, images
 
     def _positions(self, names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
         known = [str(modality) for modality in self.modalities]
@@ -348,6 +362,13 @@ def _by_name(condition: Any) -> Mapping[Any, Pictures]:
             f"The condition is a {type(condition).__name__}.", hint='Name its modality: condition={"s1_rtc": picture}.'
         )
     return condition or {}
+
+
+def _check_names(output_type: str, ignored: str) -> None:
+    if output_type not in get_args(Output):
+        raise UnknownNameError("output type", str(output_type), known=get_args(Output))
+    if ignored not in list(Ignored):
+        raise UnknownNameError("way with ignored modalities", str(ignored), known=list(Ignored))
 
 
 def _check_call(

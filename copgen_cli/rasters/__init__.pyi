@@ -2,7 +2,7 @@ from .georeferencing import encode_sidecar as encode_sidecar, read_georeferencin
 from .geotiff import encode_geotiff as encode_geotiff
 from .integrity import check_band as check_band, check_thumbnail as check_thumbnail
 from .measurements import (
-    place_of_picture as place_of_picture,
+    georeferencing_of_picture as georeferencing_of_picture,
     read_measurements as read_measurements,
     render_picture as render_picture,
 )

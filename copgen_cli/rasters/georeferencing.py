@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from PIL import Image
 
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 
 _DRIVERS = {"TIFF": "GTiff", "PNG": "PNG", "JPEG": "JPEG", "WEBP": "WEBP"}
 """GDAL's readers, of the formats that Pillow tells from the bytes; no other is let loose on a file."""
@@ -39,7 +39,7 @@ def orientation_of(picture: Image.Image) -> int:
     return value if value in _STORED_BY_SHOWN else 1
 
 
-def read_georeferencing(file: Path) -> tuple[Footprint, tuple[int, int]] | None:
+def read_georeferencing(file: Path) -> tuple[Georeferencing, tuple[int, int]] | None:
     """CRS and affine map of a picture, and its width and height, all once it is turned upright; None where the file
     says nothing of its place.
 
@@ -63,10 +63,10 @@ def read_georeferencing(file: Path) -> tuple[Footprint, tuple[int, int]] | None:
     if not known or not all(map(math.isfinite, transform)):
         return None
     upright = (width, height) if orientation < 5 else (height, width)
-    return Footprint(crs, _turned(transform, orientation, width, height)), upright
+    return Georeferencing(crs, _turned(transform, orientation, width, height)), upright
 
 
-def encode_sidecar(place: Footprint) -> bytes:
+def encode_sidecar(place: Georeferencing) -> bytes:
     """The sidecar `<picture>.aux.xml` by which GDAL, QGIS and rasterio put a PNG on the map."""
     a, b, c, d, e, f = place.transform
     crs = f"  <SRS>{escape(place.crs)}</SRS>\n" if place.crs else ""

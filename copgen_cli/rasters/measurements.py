@@ -18,7 +18,7 @@ from PIL import Image
 
 from copgen_cli.errors import BrokenInputError, MismatchError, UsageError
 from copgen_cli.modalities import Modality, false_colour, hillshade, true_colour
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -50,7 +50,7 @@ class Measurements:
     """(B, H, W) float32, as they are in the file."""
     missing: np.ndarray
     """(H, W) bool: a band has no value there."""
-    place: Footprint | None
+    place: Georeferencing | None
     pixel_size: float | None
     """Metres; None where the raster does not say."""
 
@@ -91,7 +91,7 @@ def read_measurements(path: Path, modality: Modality, bands: Sequence[int] = ())
                 f"{path} can not be read as a GeoTIFF: {error}", hint="gdalinfo shows what GDAL makes of it."
             ) from error
         first = opened[0]
-        place = Footprint(first.crs.to_string(), tuple(first.transform)[:6]) if first.crs else None
+        place = Georeferencing(first.crs.to_string(), tuple(first.transform)[:6]) if first.crs else None
         values = np.stack([layer.filled(np.nan) for layer in layers])
         return Measurements(values, ~np.isfinite(values).all(axis=0), place, _pixel_size(first))
 
@@ -126,13 +126,13 @@ def render_picture(measured: Measurements, modality: Modality) -> np.ndarray:
     return true_colour(np.clip(values, 0, None) / np.float32(scale), missing if missing.any() else None)
 
 
-def place_of_picture(measured: Measurements, picture: np.ndarray) -> Footprint | None:
+def georeferencing_of_picture(measured: Measurements, picture: np.ndarray) -> Georeferencing | None:
     """Where a picture lies that was rendered of these measurements, enlarged or not."""
     if measured.place is None:
         return None
     a, b, c, d, e, f = measured.place.transform
     rows, columns = (whole / part for whole, part in zip(measured.missing.shape, picture.shape, strict=False))
-    return Footprint(measured.place.crs, (a * columns, b * rows, c, d * columns, e * rows, f))
+    return Georeferencing(measured.place.crs, (a * columns, b * rows, c, d * columns, e * rows, f))
 
 
 def _render_elevation(measured: Measurements) -> np.ndarray:

@@ -44,7 +44,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Painter:
+class PictureGenerator:
     """A model ready to answer one request."""
 
     net: CopGenTransformer
@@ -60,7 +60,7 @@ class Painter:
         """S: of the model's pictures, in pixels."""
         return int(self.net.config.sample_size) * self.autoencoder.reduction
 
-    def paint(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> list[dict[Modality, Picture]]:
+    def generate(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> list[dict[Modality, Picture]]:
         """One picture per task and generated modality; each depends on its own task alone."""
         latents = self.draw(tasks, on_step)
         decoded = {modality: _to_pictures(self.decoder.decode(latent)) for modality, latent in latents.items()}

@@ -23,12 +23,12 @@ from copgen_cli.inputs import (
 )
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, choose_dtype, load_preview_decoder
-from copgen_cli.outputs import Places, Recipe, read_places
+from copgen_cli.outputs import GeoreferencingTable, Recipe, read_georeferencing_table
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
-from copgen_cli.sampling.generation import Decoder, Painter
+from copgen_cli.sampling.generation import Decoder, PictureGenerator
 from copgen_cli.sampling.models import LoadedModel, choose_model, load_model
-from copgen_cli.sampling.request import Wishes, check_wishes
+from copgen_cli.sampling.request import RequestOptions, check_request
 from copgen_cli.sampling.roles import check_known
 from copgen_cli.sampling.run import Job, SaveAs
 from copgen_cli.settings import Settings
@@ -46,19 +46,19 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
+def plan_job(settings: Settings, options: RequestOptions, device: torch.device) -> Plan:
     """Choose, check and load all that a job needs.
 
     Raises:
-        UsageError: the wishes contradict one another, or ask for what the model or the data does not know.
+        UsageError: the options contradict one another, or ask for what the model or the data does not know.
         MissingInputError: an earlier command has not been run.
     """
-    request, inputs = check_wishes(settings, wishes)
+    request, inputs = check_request(settings, options)
     asked = settings.sample
     notes: list[str] = []
     data: Path | None = None
     if request.conditions and not inputs:
-        choice = choose_data(wishes.data, settings.workspace)
+        choice = choose_data(options.data, settings.workspace)
         data = choice.folder
         notes += [choice.note] if choice.note else []
     notes += [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
@@ -66,7 +66,7 @@ def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
     loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
     check_known(request.roles, loaded.modalities, model.source)
-    frame = _frame_of(loaded, wishes.resolution)
+    frame = _frame_of(loaded, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()
     source = open_source(inputs, data, request, truths, frame, loaded.autoencoder)
     job = make_job(
@@ -76,11 +76,11 @@ def plan_job(settings: Settings, wishes: Wishes, device: torch.device) -> Plan:
         frame,
         save_as=SaveAs(asked.save_as),
         batch_size=asked.batch_size,
-        wishes=wishes,
+        options=options,
         limit=asked.limit,
         places=_places_of(inputs, data),
     )
-    return Plan(job, default_output(settings, wishes, request), tuple(notes))
+    return Plan(job, default_output(settings, options, request), tuple(notes))
 
 
 def open_source(
@@ -107,38 +107,40 @@ def make_job(
     *,
     save_as: SaveAs,
     batch_size: int | None,
-    wishes: Wishes,
+    options: RequestOptions,
     limit: int | None = None,
-    places: Places | None = None,
+    places: GeoreferencingTable | None = None,
 ) -> Job:
     """Put a job together; without a batch size, one is chosen by the memory of the device."""
     device = model.autoencoder.device
     guided = request.guidance_scale != 0 and bool(request.conditions)
     chosen = batch_size or choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
-    decoder = _preview_decoder(wishes.preview, model) if wishes.preview else model.autoencoder
+    decoder = _preview_decoder(options.preview, model) if options.preview else model.autoencoder
     recipe = Recipe(
         model=model.source,
         model_sha256=model.sha256,
         request=request,
         source=source.describe(),
         resolution=frame.resolution,
-        ignored=wishes.ignored,
-        decoder=wishes.preview or "autoencoder",
+        ignored=options.ignored,
+        decoder=options.preview or "autoencoder",
         dtype=str(model.net.dtype).removeprefix("torch."),
         device=device.type,
-        compiled=wishes.compiled,
+        compiled=options.compiled,
         threads=torch.get_num_threads() if device.type == "cpu" else 1,
     )
-    if wishes.compiled:
+    if options.compiled:
         model.net.compile()
-    painter = Painter(model.net, model.modalities, model.autoencoder, decoder, request, wishes.ignored)
+    generator = PictureGenerator(model.net, model.modalities, model.autoencoder, decoder, request, options.ignored)
     names = source.names[:limit] if limit is not None else source.names
-    return Job(painter, source, names, recipe, frame, save_as, chosen, wishes.spread, places or Places())
+    return Job(
+        generator, source, names, recipe, frame, save_as, chosen, options.spread, places or GeoreferencingTable()
+    )
 
 
-def default_output(settings: Settings, wishes: Wishes, request: SampleRequest) -> Path:
+def default_output(settings: Settings, options: RequestOptions, request: SampleRequest) -> Path:
     """`outputs/<where from>/<conditions>-to-<generated>`."""
-    place = "input" if wishes.inputs else wishes.data.name if wishes.data else settings.region
+    place = "input" if options.inputs else options.data.name if options.data else settings.region
     given = "+".join(request.conditions) or "nothing"
     return OUTPUTS / place / f"{given}-to-{'+'.join(request.generated)}"
 
@@ -160,12 +162,16 @@ def _preview_decoder(name: str, model: LoadedModel) -> Decoder:
     return load_preview_decoder(PREVIEW_ID, device=model.autoencoder.device)
 
 
-def _places_of(inputs: Mapping[Modality, Path], data: Path | None) -> Places:
+def _places_of(inputs: Mapping[Modality, Path], data: Path | None) -> GeoreferencingTable:
     """By the table of the split that is read, also where pictures in it are named one by one."""
     folders = [path if path.is_dir() else path.parent for path in inputs.values()]
     splits = [folder.absolute().parent for folder in folders] if inputs else [data] if data else []
     tables = [table_of(split) for split in splits if data or split.name in set(Split)]
-    return read_places(next((table for table in tables if table.is_file()), tables[0])) if tables else Places()
+    return (
+        read_georeferencing_table(next((table for table in tables if table.is_file()), tables[0]))
+        if tables
+        else GeoreferencingTable()
+    )
 
 
 def _advice_on(path: Path, modality: Modality) -> str | None:

@@ -15,11 +15,19 @@ from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.inputs import Frame, Picture, Record, Source, parse_inputs
 from copgen_cli.modalities import Modality
 from copgen_cli.model import choose_device, choose_dtype
-from copgen_cli.outputs import Drawing, Painted, Provenance, draw_grid_page, draw_pictures, read_provenance, sample_ids
-from copgen_cli.sampling.generation import Painter, Task
+from copgen_cli.outputs import (
+    Drawing,
+    GeneratedRecord,
+    Provenance,
+    draw_grid_page,
+    draw_pictures,
+    read_provenance,
+    sample_ids,
+)
+from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.models import load_model
 from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
-from copgen_cli.sampling.request import Wishes
+from copgen_cli.sampling.request import RequestOptions
 from copgen_cli.sampling.run import Job, SaveAs, assemble
 from copgen_cli.stages import foreign_file, write_atomically
 
@@ -69,8 +77,8 @@ def repeat_picture(
     if job.recipe.device == "cpu":
         torch.set_num_threads(provenance.recipe.threads)
     records = [_read(job.source, name, provenance) for name in provenance.records]
-    painted = _paint(job, provenance, records)
-    drawing = _draw(job, provenance, painted)
+    generated = _generate(job, provenance, records)
+    drawing = _draw(job, provenance, generated)
     write_atomically(target, drawing.as_png())
     differing, most = _compare(picture, drawing.image)
     return Repeated(target, differing, most, provenance.recipe.device)
@@ -97,13 +105,13 @@ def _job_of(provenance: Provenance, *, model: str | None, inputs: Sequence[str],
     folder = data or (Path(recipe.source["data"]) if "data" in recipe.source and not given else None)
     truths = recipe.request.generated if provenance.kind == "grid" else ()
     source = open_source(given, folder, recipe.request, truths, frame, loaded.autoencoder)
-    wishes = Wishes(
+    options = RequestOptions(
         ignored=recipe.ignored,
         preview=None if recipe.decoder == "autoencoder" else recipe.decoder,
         compiled=recipe.compiled,
     )
     save_as = SaveAs.GRID if provenance.kind == "grid" else SaveAs.PNGS
-    job = make_job(loaded, source, recipe.request, frame, save_as=save_as, batch_size=1, wishes=wishes)
+    job = make_job(loaded, source, recipe.request, frame, save_as=save_as, batch_size=1, options=options)
     return replace(job, recipe=replace(recipe, device=chosen.type), spread=provenance.spread)
 
 
@@ -126,34 +134,34 @@ def _read(source: Source, name: str, provenance: Provenance) -> Record:
     return replace(record, name=name)
 
 
-def _paint(job: Job, provenance: Provenance, records: Sequence[Record]) -> list[Painted]:
-    painter, request = job.painter, provenance.recipe.request
+def _generate(job: Job, provenance: Provenance, records: Sequence[Record]) -> list[GeneratedRecord]:
+    generator, request = job.generator, provenance.recipe.request
     tasks: dict[str, Task] = {}
     for record in records:
-        moments = {modality: painter.moments_of(view) for modality, view in record.conditions.items()}
+        moments = {modality: generator.moments_of(view) for modality, view in record.conditions.items()}
         for sample in sample_ids(record.name, request):
             tasks[sample] = Task(sample, record.name, moments)
     pictures: dict[str, Mapping[Modality, Picture]] = {}
     for batch in provenance.batches:
-        pictures |= _paint_batch(painter, batch, tasks)
+        pictures |= _generate_batch(generator, batch, tasks)
     return [assemble(job, record, pictures) for record in records]
 
 
-def _paint_batch(
-    painter: Painter, batch: Sequence[str | None], tasks: Mapping[str, Task]
+def _generate_batch(
+    generator: PictureGenerator, batch: Sequence[str | None], tasks: Mapping[str, Task]
 ) -> dict[str, Mapping[Modality, Picture]]:
     """The known samples of a batch, at their places in it; a known one stands in for each of the others."""
     stand_in = next(sample for sample in batch if sample is not None)
-    painted = painter.paint([tasks[sample or stand_in] for sample in batch])
-    return {sample: pictures for sample, pictures in zip(batch, painted, strict=True) if sample is not None}
+    generated = generator.generate([tasks[sample or stand_in] for sample in batch])
+    return {sample: pictures for sample, pictures in zip(batch, generated, strict=True) if sample is not None}
 
 
-def _draw(job: Job, provenance: Provenance, painted: Sequence[Painted]) -> Drawing:
+def _draw(job: Job, provenance: Provenance, generated: Sequence[GeneratedRecord]) -> Drawing:
     batches = provenance.batches
     if provenance.kind == "grid":
-        return draw_grid_page(1, painted, job.recipe, job.frame, batches, spread=provenance.spread)
+        return draw_grid_page(1, generated, job.recipe, job.frame, batches, spread=provenance.spread)
     spread = provenance.kind != "sample"
-    for drawing in draw_pictures(painted[0], job.recipe, job.frame, batches, spread=spread):
+    for drawing in draw_pictures(generated[0], job.recipe, job.frame, batches, spread=spread):
         made = drawing.provenance
         if (made.kind, made.modality, made.sample) == (provenance.kind, provenance.modality, provenance.sample):
             return drawing

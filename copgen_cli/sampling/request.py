@@ -14,7 +14,7 @@ from copgen_cli.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RequestOptions:
     """What one call asks for besides the settings."""
 
     condition: str | None = None
@@ -29,27 +29,27 @@ class Wishes:
     compiled: bool = False
 
 
-def check_wishes(settings: Settings, wishes: Wishes) -> tuple[SampleRequest, dict[Modality, Path]]:
-    """The request that settings and wishes amount to, and the pictures that are named, as far as they go together.
+def check_request(settings: Settings, options: RequestOptions) -> tuple[SampleRequest, dict[Modality, Path]]:
+    """The request that settings and options amount to, and the pictures that are named, as far as they go together.
 
     Raises:
-        UsageError: the wishes contradict one another, or a path is not there.
+        UsageError: the options contradict one another, or a path is not there.
     """
     asked = settings.sample
-    inputs = parse_inputs(wishes.inputs)
-    if inputs and wishes.data:
+    inputs = parse_inputs(options.inputs)
+    if inputs and options.data:
         raise UsageError("--input and --data are both given.", hint="Conditions come from one of them; drop the other.")
-    if wishes.data and not (wishes.condition or "").strip(" ,"):
+    if options.data and not (options.condition or "").strip(" ,"):
         raise UsageError("--data without a --condition gives nothing.", hint="Name what it gives, or drop --data.")
     request = SampleRequest(
-        roles=choose_roles(wishes.condition, wishes.generate, inputs),
+        roles=choose_roles(options.condition, options.generate, inputs),
         n_samples=asked.n_samples,
         steps=asked.steps,
         solver=asked.solver,
         guidance_scale=asked.guidance_scale,
         seed=asked.seed,
     )
-    _check_spread(request, spread=wishes.spread)
+    _check_spread(request, spread=options.spread)
     return request, inputs
 
 

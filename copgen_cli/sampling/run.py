@@ -24,8 +24,8 @@ from copgen_cli.inputs import Frame, Picture, Record, Source
 from copgen_cli.modalities import Modality
 from copgen_cli.outputs import (
     Drawing,
-    Painted,
-    Places,
+    GeneratedRecord,
+    GeoreferencingTable,
     Recipe,
     draw_grid_page,
     draw_pictures,
@@ -34,9 +34,9 @@ from copgen_cli.outputs import (
     sample_ids,
 )
 from copgen_cli.rasters import encode_sidecar
-from copgen_cli.records import Footprint
+from copgen_cli.records import Georeferencing
 from copgen_cli.sampling.batches import in_batches
-from copgen_cli.sampling.generation import Painter, Task
+from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.progress import Tell, tell_while
 from copgen_cli.stages import (
     Journal,
@@ -45,7 +45,7 @@ from copgen_cli.stages import (
     StageRun,
     Status,
     Threads,
-    Unit,
+    WorkItem,
     World,
     noticing_a_lost_process,
     read_header,
@@ -64,7 +64,7 @@ class SaveAs(StrEnum):
 class Job:
     """All that one run needs."""
 
-    painter: Painter
+    generator: PictureGenerator
     source: Source
     names: Sequence[str]
     """Of the source's records, those to use."""
@@ -73,7 +73,7 @@ class Job:
     save_as: SaveAs
     batch_size: int
     spread: bool = False
-    places: Places = field(default_factory=Places)
+    places: GeoreferencingTable = field(default_factory=GeoreferencingTable)
     """Where records lie on the ground, as far as that is known."""
 
     @property
@@ -104,7 +104,7 @@ class Finished:
     """A group whose samples are drawn and not yet written."""
 
     group: Group
-    painted: tuple[Painted, ...]
+    generated: tuple[GeneratedRecord, ...]
     batches: tuple[tuple[str, ...], ...]
     broken: Mapping[str, ItemError] = field(default_factory=dict)
     """Records that could not be read, and why."""
@@ -118,9 +118,9 @@ class Broken:
     error: ItemError
 
 
-def units_of(job: Job) -> list[Unit[Group]]:
+def work_items_of(job: Job) -> list[WorkItem[Group]]:
     """The groups in order, each with a fingerprint of what it shows."""
-    return [Unit(group.key, group, _fingerprint(job, group.names)) for group in _groups(job)]
+    return [WorkItem(group.key, group, _fingerprint(job, group.names)) for group in _groups(job)]
 
 
 def start_run(job: Job, output: Path, *, overwrite: bool = False, dry_run: bool = False) -> StageRun:
@@ -149,7 +149,7 @@ def start_run(job: Job, output: Path, *, overwrite: bool = False, dry_run: bool 
     return run
 
 
-def steps_of(job: Job, pending: Sequence[Unit[Group]]) -> int:
+def steps_of(job: Job, pending: Sequence[WorkItem[Group]]) -> int:
     """How many steps all samples of these units take, with one item more for each unit that gets written."""
     request = job.recipe.request
     samples = sum(len(sample_ids(name, request)) for unit in pending for name in unit.item.names)
@@ -173,7 +173,7 @@ class Share:
 
 
 def draw(
-    job: Job, run: StageRun, units: Sequence[Unit[Group]], pending: Sequence[Unit[Group]], world: World
+    job: Job, run: StageRun, units: Sequence[WorkItem[Group]], pending: Sequence[WorkItem[Group]], world: World
 ) -> Iterator[Step | Outcome]:
     """Draw and write the pending ones of all units; with several processes, the part of the main one.
 
@@ -266,8 +266,8 @@ def _finished_groups(
     records = Threads(READERS).map(read, names, ordered=True)
     for chunk in chunks:
         size = sum(len(group.names) for group in chunk)
-        paint = functools.partial(_paint, job.painter, world.size, tell)
-        yield from _paint_chunk(job, chunk, list(islice(records, size)), pending, paint)
+        generate = functools.partial(_generate, job.generator, world.size, tell)
+        yield from _generate_chunk(job, chunk, list(islice(records, size)), pending, generate)
 
 
 def _chunks(job: Job, groups: Iterable[Group]) -> Iterator[list[Group]]:
@@ -291,14 +291,14 @@ def _read(source: Source, name: str) -> Record | Broken:
         return Broken(name, error)
 
 
-def _paint_chunk(
+def _generate_chunk(
     job: Job,
     chunk: Sequence[Group],
     read: Sequence[Record | Broken],
     pending: Container[str],
-    paint: Callable[[Sequence[Task]], list[dict[Modality, Picture]]],
+    generate: Callable[[Sequence[Task]], list[dict[Modality, Picture]]],
 ) -> Iterator[Finished]:
-    painter, request = job.painter, job.recipe.request
+    generator, request = job.generator, job.recipe.request
     records: dict[str, Record] = {}
     broken: dict[str, ItemError] = {}
     tasks: list[Task] = []
@@ -307,7 +307,7 @@ def _paint_chunk(
             broken[item.name] = item.error
             continue
         try:
-            moments = {modality: painter.moments_of(view) for modality, view in item.conditions.items()}
+            moments = {modality: generator.moments_of(view) for modality, view in item.conditions.items()}
         except ItemError as error:
             broken[item.name] = error
             continue
@@ -318,9 +318,9 @@ def _paint_chunk(
     needed = [task for batch in batches if any(task.record in wanted for task in batch) for task in batch]
     pictures: dict[str, Mapping[Modality, Any]] = {}
     together: list[tuple[str, ...]] = []
-    for batch, painted in in_batches(needed, job.batch_size, paint):
+    for batch, generated in in_batches(needed, job.batch_size, generate):
         together.append(tuple(task.sample for task in batch))
-        pictures |= {task.sample: picture for task, picture in zip(batch, painted, strict=True)}
+        pictures |= {task.sample: picture for task, picture in zip(batch, generated, strict=True)}
     for group in chunk:
         if group.key in pending:
             yield Finished(
@@ -331,38 +331,38 @@ def _paint_chunk(
             )
 
 
-def _paint(
-    painter: Painter, processes: int, tell: Tell[Step | Outcome], tasks: Sequence[Task]
+def _generate(
+    generator: PictureGenerator, processes: int, tell: Tell[Step | Outcome], tasks: Sequence[Task]
 ) -> list[dict[Modality, Picture]]:
     def on_step(call: int, calls: int, clean: object) -> None:
         for _ in range(len(tasks) * processes):  # the others are about as far
             tell(Step())
 
-    return painter.paint(tasks, on_step)
+    return generator.generate(tasks, on_step)
 
 
-def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, Any]]) -> Painted:
+def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, Any]]) -> GeneratedRecord:
     """The record with those of its samples that are there, and for a grid what is shown beside them."""
     known = [sample for sample in sample_ids(record.name, job.recipe.request) if sample in pictures]
     samples = {sample: pictures[sample] for sample in known}
     if job.save_as is SaveAs.PNGS:
-        return Painted(record, samples)
-    shown = {modality: job.painter.picture_of(view) for modality, view in record.conditions.items()}
-    truth = {modality: job.painter.picture_of(view) for modality, view in record.truth.items()}
-    return Painted(record, samples, shown, truth)
+        return GeneratedRecord(record, samples)
+    shown = {modality: job.generator.picture_of(view) for modality, view in record.conditions.items()}
+    truth = {modality: job.generator.picture_of(view) for modality, view in record.truth.items()}
+    return GeneratedRecord(record, samples, shown, truth)
 
 
 def _write(job: Job, place: Place, finished: Finished) -> list[Outcome]:
     """Put the files of one group in place."""
     outcomes = [_failure(name, error) for name, error in finished.broken.items()]
-    if not finished.painted:
+    if not finished.generated:
         return outcomes
     try:
         files = tuple(place.write(path, data) for path, data in _files_of(job, finished))
     except BrokenInputError as error:  # a record's name that leaves the folder
         return [*outcomes, _failure(finished.group.key, error)]
-    shown = [one.record.name for one in finished.painted]
-    facts = {"records": {one.record.name: _facts_of(job, one) for one in finished.painted}}
+    shown = [one.record.name for one in finished.generated]
+    facts = {"records": {one.record.name: _facts_of(job, one) for one in finished.generated}}
     done = Outcome(finished.group.key, Status.DONE, files, facts=facts, fingerprint=_fingerprint(job, shown))
     return [*outcomes, done]
 
@@ -373,7 +373,7 @@ def _failure(key: str, error: ItemError) -> Outcome:
 
 def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
     """Paths and contents: the pictures, and beside each whose place is known, a sidecar that puts it on the map."""
-    records = {one.record.name: one.record for one in finished.painted}
+    records = {one.record.name: one.record for one in finished.generated}
     for drawing in _drawings(job, finished):
         yield drawing.path, drawing.as_png()
         modality = drawing.provenance.modality
@@ -382,13 +382,13 @@ def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
             yield f"{drawing.path}.aux.xml", encode_sidecar(place)
 
 
-def _place_of(job: Job, record: Record, modality: Modality) -> Footprint | None:
+def _place_of(job: Job, record: Record, modality: Modality) -> Georeferencing | None:
     """Where what is generated of a record lies: by the table of its data, else by the files it is made from."""
     place = job.places.of(record.name, modality) or record.place
-    return None if place is None else job.frame.place_of_cut(place)
+    return None if place is None else job.frame.georeferencing_of_cut(place)
 
 
-def _facts_of(job: Job, one: Painted) -> dict[str, Any]:
+def _facts_of(job: Job, one: GeneratedRecord) -> dict[str, Any]:
     """What `samples.json` says of a record."""
     places = {modality: _place_of(job, one.record, modality) for modality in job.recipe.request.generated}
     return {
@@ -401,8 +401,8 @@ def _facts_of(job: Job, one: Painted) -> dict[str, Any]:
 def _drawings(job: Job, finished: Finished) -> Iterator[Drawing]:
     if job.save_as is SaveAs.GRID:
         yield draw_grid_page(
-            finished.group.number, finished.painted, job.recipe, job.frame, finished.batches, spread=job.spread
+            finished.group.number, finished.generated, job.recipe, job.frame, finished.batches, spread=job.spread
         )
         return
-    for one in finished.painted:
+    for one in finished.generated:
         yield from draw_pictures(one, job.recipe, job.frame, finished.batches, spread=job.spread)

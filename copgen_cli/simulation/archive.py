@@ -23,7 +23,7 @@ from copgen_cli.archive import footprint, parse_cell
 from copgen_cli.modalities import Modality
 from copgen_cli.simulation.products import REAL_GAPS, Gaps, Row, rows_of_cell
 from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days, highest_sun
-from copgen_cli.stages import Place, Result, StageRun, Status, Unit, WrittenFile, local_executor, units_file
+from copgen_cli.stages import Place, Result, StageRun, Status, WorkItem, WrittenFile, local_executor, units_file
 
 CELLS_PER_PART = 8
 STAGE = "simulate"
@@ -97,11 +97,44 @@ def write_archive(
         MismatchError: the folder holds an archive of other settings, or one that was not simulated.
         UsageError: a name is no cell, or the sun does not rise there on those days.
     """
+    ordered = _in_order(cells, days)
+    batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
+    units = [WorkItem(f"{number:05}", (number, batch)) for number, batch in enumerate(batches, start=1)]
+    cells_of = {unit.key: unit.item[1] for unit in units}
+    with StageRun(
+        STAGE,
+        root,
+        settings=_settings(seed, size, gaps, bands, days),
+        inputs={"cells": ordered, "cells_per_part": cells_per_part},
+        overwrite=overwrite,
+        prune=True,
+        beside=[_metadata_path(source) for source in METADATA_COLUMNS],
+        unrecorded=_unrecorded_tables,
+        dry_run=dry_run,
+    ) as run:
+        todo = run.pending(units)
+        for key in sorted(cells_of.keys() - {unit.key for unit in todo}):
+            yield from cells_of[key]
+        if dry_run:
+            return
+        work = functools.partial(write_part, seed=seed, size=size, gaps=gaps, bands=bands, days=days, place=run.place)
+        executor = local_executor(min(workers, len(todo) or 1), processes=True)
+        for outcome in run.run(todo, work, executor=executor):
+            yield from cells_of[outcome.key]
+        _write_tables(run, [unit.key for unit in units])
+        run.finish()
+
+
+def _in_order(cells: Iterable[str], days: Days) -> list[str]:
+    """Names of cells as the archive orders them; raises where the sun does not rise, before anything is written."""
     named = sorted({parse_cell(cell) for cell in cells})
     for cell in named:
-        highest_sun(footprint(cell).centre_lat, days)  # raises here, before anything is written
-    ordered = [cell.name for cell in named]
-    batches = [ordered[first : first + cells_per_part] for first in range(0, len(ordered), cells_per_part)]
+        highest_sun(footprint(cell).centre_lat, days)
+    return [cell.name for cell in named]
+
+
+def _settings(seed: int, size: int, gaps: Gaps | None, bands: bool, days: Days) -> dict[str, Any]:
+    """What decides the archive's content, for its manifest."""
     settings: dict[str, Any] = {
         "world": WORLD_VERSION,
         "seed": seed,
@@ -109,38 +142,15 @@ def write_archive(
         "gaps": asdict(gaps) if gaps else None,
         "bands": bands,
     }
-    if days != ALL_DAYS:
-        settings["days"] = [days.first.date().isoformat(), days.count]
-    inputs = {"cells": ordered, "cells_per_part": cells_per_part}
-    units = [Unit(f"{number:05}", (number, batch)) for number, batch in enumerate(batches, start=1)]
-    cells_of = {unit.key: unit.item[1] for unit in units}
-    with StageRun(
-        STAGE,
-        root,
-        settings=settings,
-        inputs=inputs,
-        overwrite=overwrite,
-        prune=True,
-        beside=[_metadata_path(source) for source in METADATA_COLUMNS],
-        strangers=_unrecorded_tables,
-        dry_run=dry_run,
-    ) as run:
-        todo = run.pending(units)
-        waiting = {unit.key for unit in todo}
-        for unit in units:
-            if unit.key not in waiting:
-                yield from cells_of[unit.key]
-        if dry_run:
-            return
-        work = functools.partial(write_part, seed=seed, size=size, gaps=gaps, bands=bands, days=days, place=run.place)
-        executor = local_executor(min(workers, len(todo) or 1), processes=True)
-        for outcome in run.run(todo, work, executor=executor):
-            yield from cells_of[outcome.key]
-        done = [run.recorded(unit.key) for unit in units]
-        rows = [row for outcome in done if outcome and outcome.status is Status.DONE for row in outcome.facts["rows"]]
-        for source in METADATA_COLUMNS:
-            _write_metadata(run.place, source, [about for name, about in rows if name == source])
-        run.finish()
+    return settings if days == ALL_DAYS else settings | {"days": [days.first.date().isoformat(), days.count]}
+
+
+def _write_tables(run: StageRun, keys: Sequence[str]) -> None:
+    """The index of each source, of all parts that are there."""
+    done = [run.recorded(key) for key in keys]
+    rows = [row for outcome in done if outcome and outcome.status is Status.DONE for row in outcome.facts["rows"]]
+    for source in METADATA_COLUMNS:
+        _write_metadata(run.place, source, [about for name, about in rows if name == source])
 
 
 def _unrecorded_tables(root: Path) -> Iterable[Path]:

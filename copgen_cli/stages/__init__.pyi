@@ -52,4 +52,4 @@ from .process_group import (
     join_world as join_world,
     noticing_a_lost_process as noticing_a_lost_process,
 )
-from .work_items import Result as Result, Summary as Summary, Unit as Unit
+from .work_items import Result as Result, Summary as Summary, WorkItem as WorkItem

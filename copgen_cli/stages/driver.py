@@ -3,7 +3,7 @@
 A stage is a plain function from one item to a `Result`; it writes through a `Place`. A command reads like this:
 
     with StageRun("prepare", output, settings={"seed": 42}) as run:
-        units = [Unit(cell, scene) for cell, scene in scenes]              # stable keys
+        units = [WorkItem(cell, scene) for cell, scene in scenes]              # stable keys
         todo = run.pending(units)                                          # what an earlier run did not finish
         work = functools.partial(cut_and_save, place=run.place)            # scene -> Result; importable, picklable
         for outcome in console.track(run.run(todo, work, executor=Processes(8)), total=len(todo), label="Cutting"):
@@ -51,7 +51,7 @@ from copgen_cli.stages.manifest import (
     write_manifest,
 )
 from copgen_cli.stages.private_folder import PrivateFolder
-from copgen_cli.stages.work_items import Result, Summary, Unit
+from copgen_cli.stages.work_items import Result, Summary, WorkItem
 
 I = TypeVar("I")  # noqa: E741
 
@@ -72,7 +72,7 @@ class StageRun:
         prune: in the end remove the files of units that this run was not asked for.
         keep: units that this run was not asked for stay on record with their files.
         beside: names of files that the stage writes beside those of its units, such as a table.
-        strangers: finds files below the output that are of the stage's kind and not on record, and would be taken for
+        unrecorded: finds files below the output that are of the stage's kind and not on record, and would be taken for
             its own by whoever reads the output; a new run does not go there.
         otherwise: what else can be done about these, for the message.
         dry_run: only look; takes no lock and writes nothing.
@@ -94,7 +94,7 @@ class StageRun:
         prune: bool = False,
         keep: bool = False,
         beside: Iterable[str] = (),
-        strangers: Callable[[Path], Iterable[Path]] = lambda _: (),
+        unrecorded: Callable[[Path], Iterable[Path]] = lambda _: (),
         otherwise: str = "",
         dry_run: bool = False,
     ) -> None:
@@ -102,7 +102,7 @@ class StageRun:
         self.output = output
         self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
         self._keeps = keep or not (fixed or prune)  # a key that says all may be wanted again
-        self._strangers, self._otherwise = strangers, otherwise
+        self._unrecorded, self._otherwise = unrecorded, otherwise
         self._private = PrivateFolder(output, stage)
         self._journal = Journal(self._private.folder / f"{stage}.journal")
         self._claims = Claims(output)
@@ -151,11 +151,11 @@ class StageRun:
 
     def pending(
         self,
-        units: Iterable[Unit[I]],
+        units: Iterable[WorkItem[I]],
         *,
         verify: bool = False,
-        is_done: Callable[[Unit[I], Outcome], bool] | None = None,
-    ) -> list[Unit[I]]:
+        is_done: Callable[[WorkItem[I], Outcome], bool] | None = None,
+    ) -> list[WorkItem[I]]:
         """The units that are not done: unknown, failed or skipped before, with another input, or with a file missing
         or of another size.
 
@@ -203,7 +203,7 @@ class StageRun:
 
     def run(
         self,
-        units: Sequence[Unit[I]],
+        units: Sequence[WorkItem[I]],
         work: Callable[[I], Result],
         *,
         executor: Executor | None = None,
@@ -304,7 +304,7 @@ class StageRun:
 
     def _read_records(self) -> None:
         self._claims.look_anew()
-        self._meet_strangers()
+        self._refuse_unrecorded()
         finished = None if self._overwrite else read_header(self.output, self.header.stage)
         started = None if self._overwrite else self._journal.read_start(self.header.stage)
         self._afresh = self._overwrite or (started is not None and started[1])
@@ -325,7 +325,7 @@ class StageRun:
         if not self._dry_run:
             self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned)
 
-    def _meet_strangers(self) -> None:
+    def _refuse_unrecorded(self) -> None:
         """Refuse to go where files of another origin are in the way. Those that a killed run made are ours."""
         stage = self.header.stage
         fixed = (manifest_file(self.output, stage), units_file(self.output, stage))
@@ -334,8 +334,8 @@ class StageRun:
                 raise foreign_file(file)
         if self._journal.file.is_file() and not self._overwrite:
             return
-        strangers = sorted(self._strangers(self.output))
-        foreign = [file for file in strangers if not self._claims.owns(file)]
+        unrecorded = sorted(self._unrecorded(self.output))
+        foreign = [file for file in unrecorded if not self._claims.owns(file)]
         if foreign:
             raise MismatchError(
                 f"{self.output} holds files that no earlier run is known to have left there, such as "
@@ -343,7 +343,7 @@ class StageRun:
                 hint=f"Choose another output folder, or move them away. {self._otherwise}".strip(),
             )
         if self._overwrite and not self._dry_run:
-            for file in strangers:
+            for file in unrecorded:
                 self._remove(file)
 
     def _must_agree(self, other: Header) -> None:
@@ -421,13 +421,13 @@ class _Attempt(Generic[I]):
     journal: Journal
     retries: int
 
-    def __call__(self, unit: Unit[I]) -> Outcome:
+    def __call__(self, unit: WorkItem[I]) -> Outcome:
         with held_back() as files:
             outcome = self._try(unit, files)
             self.journal.append(outcome, files)
         return outcome
 
-    def _try(self, unit: Unit[I], files: dict[Path, Path]) -> Outcome:
+    def _try(self, unit: WorkItem[I], files: dict[Path, Path]) -> Outcome:
         for left in range(self.retries, -1, -1):
             try:
                 result = self.work(unit.item)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SECONDS_BEFORE_TELLING = 2.0
-PATIENCE = timedelta(minutes=30)
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another that is alive; a dead one is noticed by its closed connection."""
 
 
@@ -124,7 +124,7 @@ def _accelerator(device: torch.device) -> Accelerator:
         cpu=device.type == "cpu",
         mixed_precision="no",  # autocast and loss scale are those of the step, the same with one process and many
         kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=PATIENCE),
+            InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # gradients are not kept twice
         ],
     )

@@ -15,7 +15,7 @@ I = TypeVar("I")  # noqa: E741
 
 
 @dataclass(frozen=True, slots=True)
-class Unit(Generic[I]):
+class WorkItem(Generic[I]):
     """One piece of work."""
 
     key: str

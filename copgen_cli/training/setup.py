@@ -83,18 +83,7 @@ def prepare_run(
     facts = resumption.facts
     settings = settings.model_copy(update={"mixed_precision": choose_precision(settings.mixed_precision, world.device)})
     before = facts.get("settings", {})
-    if resumption.folder is not None and settings.init_from is not None:
-        _check_source(before, settings)
-        net = load_transformer(resumption.folder / "transformer")  # widened when the run began
-        _check_network(net, settings, modalities)
-    else:
-        net = make_network(spec, settings)
-    net.to(world.device)
-    if settings.pure_last_step and prediction_of(net) is Prediction.NOISE:
-        raise UsageError(
-            "pure_last_step needs a network that predicts velocities: the noise it would only have to repeat.",
-            hint='Set prediction_type = "v_prediction" under [train.model], or leave pure_last_step out.',
-        )
+    net = _make_network(resumption, before, spec, settings, modalities).to(world.device)
     _check_optimizer(before, settings, world)
     if settings.optimizer is Optimizer.MUON:
         warn_of_imitation(world.device)  # torch orthogonalises in bfloat16
@@ -122,6 +111,28 @@ def prepare_run(
         validate=_validation(train_data, test_data, spec, settings, modalities, world),
     )
     return Prepared(run, state, resumption, changed_settings(before, settings) if before else {})
+
+
+def _make_network(
+    resumption: Resumption,
+    before: Mapping[str, Any],
+    spec: LatentSpec,
+    settings: TrainSettings,
+    modalities: Sequence[Modality],
+) -> CopGenTransformer:
+    """The network of a run that begins, or one of the shape that its checkpoint has."""
+    if resumption.folder is not None and settings.init_from is not None:
+        _check_source(before, settings)
+        net = load_transformer(resumption.folder / "transformer")  # widened when the run began
+        _check_network(net, settings, modalities)
+    else:
+        net = make_network(spec, settings)
+    if settings.pure_last_step and prediction_of(net) is Prediction.NOISE:
+        raise UsageError(
+            "pure_last_step needs a network that predicts velocities: the noise it would only have to repeat.",
+            hint='Set prediction_type = "v_prediction" under [train.model], or leave pure_last_step out.',
+        )
+    return net
 
 
 def _where_to_begin(checkpoints: Path, choice: str, *, afresh: bool) -> Resumption:

@@ -47,10 +47,10 @@ def hub(archive) -> Iterator[TinyHub]:
 def download(endpoint: str, data_dir: Path, *options: str, quick: bool = True, stub_lock: bool = False) -> None:
     """The command, to be run in a process of its own."""
     from copgen_cli.app import main
-    from copgen_cli.archive import retry_policy as patience
+    from copgen_cli.archive import retry_policy
 
     if quick:
-        patience.FIRST_PAUSE = 0.01
+        retry_policy.FIRST_PAUSE = 0.01
     if stub_lock:
         import fcntl
 

@@ -91,7 +91,7 @@ def encode(
 
 
 def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
-    from copgen_cli.latents import ENCODE, encode_to_files, units_of
+    from copgen_cli.latents import ENCODE, encode_to_files, work_items_of
     from copgen_cli.patches import unrecorded_files
     from copgen_cli.stages import StageRun
 
@@ -102,10 +102,10 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
         settings={"modalities": list(tree.modalities), **encoder.settings()},
         overwrite=overwrite,
         prune=True,
-        strangers=partial(unrecorded_files, suffix=".npy", stage=ENCODE),
+        unrecorded=partial(unrecorded_files, suffix=".npy", stage=ENCODE),
         dry_run=dry_run,
     ) as run:
-        units = units_of(tree)
+        units = work_items_of(tree)
         todo = run.pending(units)
         before = len(units) - len(todo)
         if not todo:

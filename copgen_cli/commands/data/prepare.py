@@ -87,7 +87,7 @@ def prepare(
         overwrite=overwrite,
         prune=True,
         beside=TABLES_AND_MAP,
-        strangers=partial(unrecorded_files, suffix=".png", stage="prepare"),
+        unrecorded=partial(unrecorded_files, suffix=".png", stage="prepare"),
         dry_run=dry_run,
     ) as run:
         todo = run.pending(plan.units)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,9 @@ from copgen_cli.options import (
     typed_options,
 )
 from copgen_cli.records import Ignored
+
+if TYPE_CHECKING:
+    from copgen_cli.evaluation import Assessment
 
 MODEL_OPTIONS = (
     "model", "region", "data_dir", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored", "translations",
@@ -154,7 +157,7 @@ def evaluate(
     if settings.evaluate.metrics:
         parse_metrics(settings.evaluate.metrics)  # a misspelt name is told before torch is loaded
 
-    from copgen_cli.evaluation import as_json, as_text, assess_folders, assess_model, claim_report
+    from copgen_cli.evaluation import assess_folders, assess_model, claim_report
 
     if output:
         output.mkdir(parents=True, exist_ok=True)  # the errors of these are better known before hours of work
@@ -163,6 +166,13 @@ def evaluate(
         assessment = assess_folders(settings, real, generated, training, console.track)
     else:
         assessment = assess_model(settings, ignored, training, console.track)
+    _tell(assessment, output, json=json)
+
+
+def _tell(assessment: Assessment, output: Path | None, *, json: bool) -> None:
+    """Print what came of an evaluation, and write the report if there is a folder for it."""
+    from copgen_cli.evaluation import as_json, as_text
+
     report = assessment.report
     written: Mapping[str, Path] = {}
     for text in report.notes:

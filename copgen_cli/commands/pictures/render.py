@@ -37,7 +37,13 @@ def render(
     Example:  copgen render --input s1_rtc=vv_vh.tif --output radar.png
     """
     from copgen_cli.inputs import parse_inputs
-    from copgen_cli.rasters import encode_png, encode_sidecar, place_of_picture, read_measurements, render_picture
+    from copgen_cli.rasters import (
+        encode_png,
+        encode_sidecar,
+        georeferencing_of_picture,
+        read_measurements,
+        render_picture,
+    )
     from copgen_cli.stages import write_atomically
 
     ((modality, raster),) = parse_inputs([input]).items()
@@ -47,7 +53,7 @@ def render(
             raise UsageError(f"{file} is there already.", hint="Choose another name, or move it away.")
     measured = read_measurements(raster, modality, _numbers(bands))
     picture = render_picture(measured, modality)
-    place = place_of_picture(measured, picture)
+    place = georeferencing_of_picture(measured, picture)
     if place is not None:
         write_atomically(sidecar, encode_sidecar(place))
     write_atomically(output, encode_png(picture))

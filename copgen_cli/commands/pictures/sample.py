@@ -38,7 +38,7 @@ from copgen_cli.records import Ignored
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from copgen_cli.sampling import Job, Wishes
+    from copgen_cli.sampling import Job, RequestOptions
     from copgen_cli.settings import Settings
     from copgen_cli.stages import World
 
@@ -163,7 +163,7 @@ def sample(
         _repeat(like, model, input or (), data, device, output, json=json)
         return
     from copgen_cli import launching
-    from copgen_cli.sampling import Wishes, check_wishes
+    from copgen_cli.sampling import RequestOptions, check_request
     from copgen_cli.settings import load_settings
 
     settings = load_settings(
@@ -186,7 +186,7 @@ def sample(
             "num_processes": num_processes,
         },
     )
-    wishes = Wishes(
+    options = RequestOptions(
         condition=as_one_list(condition),
         generate=as_one_list(generate),
         inputs=tuple(input or ()),
@@ -197,26 +197,36 @@ def sample(
         preview=preview,
         compiled=compile,
     )
-    check_wishes(settings, wishes)
+    check_request(settings, options)
 
-    from copgen_cli.model import choose_device
-    from copgen_cli.sampling import draw, finish, plan_job, start_run, steps_of, units_of
-    from copgen_cli.stages import join_world, was_launched
+    from copgen_cli.stages import was_launched
 
     launched = was_launched()
     processes = 1 if launched or dry_run else launching.count_processes(settings.sample)
     if processes > 1 or (settings.sample.accelerate_config is not None and not launched):
         raise typer.Exit(launching.launch(processes, settings.sample))
+    _sample(settings, options, output, overwrite=overwrite, dry_run=dry_run, json=json)
+
+
+def _sample(
+    settings: Settings, options: RequestOptions, output: Path | None, *, overwrite: bool, dry_run: bool, json: bool
+) -> None:
+    """Draw in this process, alone or as one of several."""
+    from copgen_cli import launching
+    from copgen_cli.model import choose_device
+    from copgen_cli.sampling import draw, finish, plan_job, start_run, steps_of, work_items_of
+    from copgen_cli.stages import join_world
+
     chosen = choose_device(settings.sample.device)
     world = join_world(chosen, settings.sample.rendezvous_timeout, console.warn)
     if not world.is_main:
-        raise typer.Exit(_help(settings, wishes, world))
-    plan = plan_job(settings, wishes, world.device)
+        raise typer.Exit(_help(settings, options, world))
+    plan = plan_job(settings, options, world.device)
     for text in plan.notes:
         console.note(text)
     folder = output or plan.output
     with start_run(plan.job, folder, overwrite=overwrite, dry_run=dry_run) as run:
-        units = units_of(plan.job)
+        units = work_items_of(plan.job)
         pending = run.pending(units)
         if dry_run:
             _forecast(plan.job, folder, len(pending), json=json)
@@ -230,13 +240,13 @@ def sample(
     raise typer.Exit(report.summary.exit_code)
 
 
-def _help(settings: Settings, wishes: Wishes, world: World) -> int:
+def _help(settings: Settings, options: RequestOptions, world: World) -> int:
     """The part of a process that is not the main one: it draws its share and says nothing."""
     from copgen_cli import launching
     from copgen_cli.sampling import help_drawing, plan_job
 
     try:
-        job = plan_job(settings, wishes, world.device).job
+        job = plan_job(settings, options, world.device).job
     except CopgenError as error:
         return error.exit_code  # the main process says it
     for _ in launching.until_asked_to_stop(help_drawing(job, world)):
