@@ -29,33 +29,22 @@ from copgen_cli.commands.pictures.sample import sample
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError, UsageError
 from copgen_cli.options import ConfigOption, GlobalOptions
 
-# Plain help: drawing boxes with rich would more than double the time to the first answer.
 app = typer.Typer(
     name="copgen",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,  # a pipe gets plain text, and twice as fast
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = (  # in the order of the help
-    quickstart,
-    download,
-    prepare,
-    encode,
-    pack,
-    train,
-    sample,
-    evaluate,
-    render,
-    simulate,
-    convert,
-    train_autoencoder,
-    info,
-)
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(config, name="config")
+COMMANDS = {  # by panel of the help, in its order
+    "From data to pictures": (quickstart, download, prepare, encode, pack, train, sample, evaluate),
+    "Beside the way": (render, simulate, convert, train_autoencoder, info),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(config, name="config", rich_help_panel="Beside the way")
 
 
 ANEW = {"evaluate": "Nothing of an evaluation is kept before its end; the same command begins again."}

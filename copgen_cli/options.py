@@ -88,6 +88,13 @@ def modality_names() -> list[str]:
     return [str(modality) for modality in Modality]
 
 
+DATA_PANEL = "Where data is"
+MADE_PANEL = "What is made"
+RUN_PANEL = "How it runs"
+WRITTEN_PANEL = "What is written and said"
+PANELS = (DATA_PANEL, MADE_PANEL, RUN_PANEL, WRITTEN_PANEL)
+"""Every command has its options in these, in this order."""
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Settings file; ./copgen.toml where none is named.", show_default=False),
@@ -100,16 +107,28 @@ RegionOption = Annotated[
         help="Named region, built in or from copgen.toml.",
         show_default="from settings: rome",
         autocompletion=complete_names(known_regions),
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where data lies, one folder per region.", show_default="from settings"),
+    typer.Option(
+        "--data-dir",
+        help="Where data lies, one folder per region.",
+        show_default="from settings",
+        rich_help_panel=DATA_PANEL,
+    ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="How many work at a time.", show_default="from settings")
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="How many work at a time.", show_default="from settings", rich_help_panel=RUN_PANEL
+    ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of what is drawn.", show_default="from settings")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", help="Seed of what is drawn.", show_default="from settings", rich_help_panel=MADE_PANEL),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +137,7 @@ DeviceOption = Annotated[
         help="auto, cpu, cuda, cuda:1 or mps.",
         show_default="from settings: auto",
         autocompletion=complete_names(lambda: ("auto", "cpu", "cuda", "mps")),
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 DtypeOption = Annotated[
@@ -128,14 +148,24 @@ DtypeOption = Annotated[
         help="auto, float32, bfloat16 or float16.",
         show_default="from settings: auto",
         autocompletion=complete_names(lambda: ("auto", "float32", "bfloat16", "float16")),
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 VaeOption = Annotated[
     str | None,
-    typer.Option("--vae", metavar="ID_OR_PATH", help="The frozen image autoencoder.", show_default="from settings"),
+    typer.Option(
+        "--vae",
+        metavar="ID_OR_PATH",
+        help="The frozen image autoencoder.",
+        show_default="from settings",
+        rich_help_panel=MADE_PANEL,
+    ),
 ]
 StepsOption = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Network calls per sample.", show_default="from settings")
+    int | None,
+    typer.Option(
+        "--steps", min=1, help="Network calls per sample.", show_default="from settings", rich_help_panel=MADE_PANEL
+    ),
 ]
 SolverOption = Annotated[
     str | None,
@@ -145,6 +175,7 @@ SolverOption = Annotated[
         help=f"{', '.join(Solver)}; the published setting is reference with --steps 50.",
         autocompletion=complete_names(lambda: list(Solver)),
         show_default="from settings",
+        rich_help_panel=MADE_PANEL,
     ),
 ]
 GuidanceOption = Annotated[
@@ -154,6 +185,7 @@ GuidanceOption = Annotated[
         min=0,
         help="How much to insist on the condition; 0 is off.",
         show_default="from settings: 0",
+        rich_help_panel=MADE_PANEL,
     ),
 ]
 IgnoredOption = Annotated[
@@ -161,19 +193,42 @@ IgnoredOption = Annotated[
     typer.Option(
         "--ignored",
         help="How modalities that are neither given nor generated enter; published is for comparison.",
+        rich_help_panel=MADE_PANEL,
     ),
 ]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, help="Samples at a time.", show_default="by the device's memory"),
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Samples at a time.",
+        show_default="by the device's memory",
+        rich_help_panel=RUN_PANEL,
+    ),
 ]
 GpusOption = Annotated[
-    int | None, typer.Option("--gpus", min=1, help="GPUs of this machine.", show_default="one, if any")
+    int | None,
+    typer.Option("--gpus", min=1, help="GPUs of this machine.", show_default="one, if any", rich_help_panel=RUN_PANEL),
 ]
 ProcessesOption = Annotated[
     int | None,
-    typer.Option("--num-processes", min=1, help="Processes; one per GPU, or on the CPU.", show_default="1"),
+    typer.Option(
+        "--num-processes",
+        min=1,
+        help="Processes; one per GPU, or on the CPU.",
+        show_default="1",
+        rich_help_panel=RUN_PANEL,
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with totals; write nothing.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of continuing.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Report as JSON on standard output.", rich_help_panel=WRITTEN_PANEL)
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be done, with totals; write nothing.", rich_help_panel=WRITTEN_PANEL
+    ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Start afresh instead of continuing.", rich_help_panel=WRITTEN_PANEL)
+]

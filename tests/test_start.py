@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
+import pty
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 import typer
 
 from copgen_cli.app import app
+from copgen_cli.options import PANELS
 
 # pydantic is not among them: typer reads the values of options with it.
 HEAVY = {"torch", "diffusers", "accelerate", "transformers", "huggingface_hub", "numpy", "scipy", "pandas", "pyarrow"}
@@ -58,6 +62,35 @@ def test_every_command_explains_itself_with_an_example(command):
     help_text = run(*command, "--help").stdout
 
     assert f"Example:  copgen {command[0]}" in help_text
+
+
+@pytest.mark.parametrize("command", [c for c in app.registered_commands if c.callback.__name__ != "config"])
+def test_options_stand_in_panels_of_one_order(command):
+    parameters = inspect.signature(command.callback, eval_str=True).parameters.values()
+    declared = [part for p in parameters for part in getattr(p.annotation, "__metadata__", ())]
+    panels = [option.rich_help_panel for option in declared if isinstance(option, typer.models.OptionInfo)]
+
+    assert set(panels) <= set(PANELS), command.callback.__name__
+    assert panels == sorted(panels, key=PANELS.index)
+
+
+def test_a_terminal_gets_panels_and_a_pipe_plain_text():
+    command = [sys.executable, "-m", "copgen_cli", "encode", "--help"]
+    master, terminal = pty.openpty()
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=os.environ | {"COLUMNS": "100"}) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(master, 1 << 16):
+                shown += piece
+    os.close(master)
+    piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert process.returncode == 0
+    assert all(panel in shown.decode() for panel in PANELS)
+    assert "╭" in shown.decode()
+    assert "╭" not in piped
+    assert "--output-dir" in piped
 
 
 def test_quiet_and_verbose_exclude_each_other():

@@ -22,7 +22,10 @@ def _group() -> None:
 
 
 @config.command()
-def show(context: typer.Context, json: JsonOption = False) -> None:
+def show(
+    context: typer.Context,
+    json: JsonOption = False,
+) -> None:
     """Print the merged settings, and where each value came from.
 
     Example:  copgen config show --json

@@ -8,6 +8,9 @@ import typer
 
 from copgen_cli import console
 from copgen_cli.options import (
+    DATA_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
     JsonOption,
@@ -34,10 +37,18 @@ def download(
     region: RegionOption = None,
     bbox: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option(metavar="W S E N", help="A box in degrees instead of a named region.", show_default=False),
+        typer.Option(
+            metavar="W S E N",
+            help="A box in degrees instead of a named region.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
     ] = None,
     subset_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to call the subset of --bbox.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What to call the subset of --bbox.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     data_dir: DataDirOption = None,
     sources: Annotated[
@@ -47,34 +58,55 @@ def download(
             help="Modalities; only cells that all of them have are kept.",
             show_default="from settings: all",
             autocompletion=complete_lists(modality_names),
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     start_date: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="First day.", show_default=FROM_REGION)
+        str | None,
+        typer.Option(metavar="YYYY-MM-DD", help="First day.", show_default=FROM_REGION, rich_help_panel=DATA_PANEL),
     ] = None,
     end_date: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day, as of midnight.", show_default=FROM_REGION)
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD", help="Last day, as of midnight.", show_default=FROM_REGION, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     cloud_cover: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="MIN MAX", help="Clouds in percent.", show_default=FROM_REGION),
+        typer.Option(
+            metavar="MIN MAX", help="Clouds in percent.", show_default=FROM_REGION, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     criteria: Annotated[
         str | None,
-        typer.Option(metavar="latest", help="Which product of a cell is kept.", show_default=FROM_REGION),
+        typer.Option(
+            metavar="latest",
+            help="Which product of a cell is kept.",
+            show_default=FROM_REGION,
+            rich_help_panel=DATA_PANEL,
+        ),
     ] = None,
-    n_samples: Annotated[
-        int | None, typer.Option(min=1, help="Draw so many of the cells.", show_default=FROM_REGION)
-    ] = None,
-    seed: SeedOption = None,
-    workers: WorkersOption = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="https://, http:// or file://; also HF_ENDPOINT.", show_default=FROM_SETTINGS),
+        typer.Option(
+            metavar="URL",
+            help="https://, http:// or file://; also HF_ENDPOINT.",
+            show_default=FROM_SETTINGS,
+            rich_help_panel=DATA_PANEL,
+        ),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option(metavar="TOKEN", help="For the endpoint alone; better as HF_TOKEN.", show_default=False),
+        typer.Option(
+            metavar="TOKEN",
+            help="For the endpoint alone; better as HF_TOKEN.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    n_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw so many of the cells.", show_default=FROM_REGION, rich_help_panel=DATA_PANEL),
     ] = None,
     bands: Annotated[
         str | None,
@@ -82,12 +114,20 @@ def download(
             metavar="none|all|LIST",
             help="Raw bands to write as GeoTIFF, such as B04,B03,B02,vv,vh,DEM.",
             show_default="from settings: none",
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its recorded hash; mend.")] = False,
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare every file with its recorded hash; mend.", rich_help_panel=RUN_PANEL),
+    ] = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
-    preview: Annotated[bool, typer.Option("--preview", help="The same as --dry-run.", hidden=True)] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="The same as --dry-run.", hidden=True, rich_help_panel=WRITTEN_PANEL)
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Fetch the thumbnails of a region, one per source and cell, and only the bytes that are needed.

@@ -12,6 +12,10 @@ from copgen_cli import console
 from copgen_cli.commands.data.pack import report_packed
 from copgen_cli.layout import moments_beside, store_beside
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
     DataDirOption,
     DeviceOption,
     DryRunOption,
@@ -33,17 +37,12 @@ def encode(
     region: RegionOption = None,
     data_dir: DataDirOption = None,
     path: Annotated[
-        Path | None, typer.Option(help="Folder that `prepare` wrote, instead of a region's.", show_default=False)
-    ] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Where moments go.", show_default="beside the patches")
+        Path | None,
+        typer.Option(
+            help="Folder that `prepare` wrote, instead of a region's.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     vae: VaeOption = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time.", show_default="from settings: 16")
-    ] = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -51,11 +50,22 @@ def encode(
             help="One file per patch, or straight into the packed store.",
             show_default="from settings: npy",
             autocompletion=complete_names(lambda: ("npy", "lmdb")),
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    json: JsonOption = False,
-    dry_run: DryRunOption = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images at a time.", show_default="from settings: 16", rich_help_panel=RUN_PANEL),
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where moments go.", show_default="beside the patches", rich_help_panel=WRITTEN_PANEL),
+    ] = None,
     overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Encode every patch with the frozen autoencoder.
 

@@ -12,6 +12,9 @@ from copgen_cli.errors import UsageError
 from copgen_cli.layout import split_store, store_beside
 from copgen_cli.modalities import Split
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
     JsonOption,
@@ -32,10 +35,10 @@ def pack(
     region: RegionOption = None,
     data_dir: DataDirOption = None,
     input_dir: Annotated[
-        Path | None, typer.Option(help="What to pack, instead of a region's moments.", show_default=False)
-    ] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Where the store goes.", show_default="beside the input")
+        Path | None,
+        typer.Option(
+            help="What to pack, instead of a region's moments.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     input_type: Annotated[
         str | None,
@@ -44,8 +47,10 @@ def pack(
             help="Moments, patches to encode on the way, or a database of the published workflow to import.",
             show_default="from settings: npy",
             autocompletion=complete_names(lambda: ("npy", "png", "lmdb")),
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
+    vae: VaeOption = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -53,12 +58,16 @@ def pack(
             help="Type of what is stored; float16 halves the size.",
             show_default="from settings: float32",
             autocompletion=complete_names(lambda: ("float32", "float16")),
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    vae: VaeOption = None,
-    json: JsonOption = False,
-    dry_run: DryRunOption = False,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the store goes.", show_default="beside the input", rich_help_panel=WRITTEN_PANEL),
+    ] = None,
     overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Pack moments into one LMDB store per split, ready for training.
 

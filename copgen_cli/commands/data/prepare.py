@@ -13,6 +13,9 @@ from copgen_cli import console
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Split
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
     JsonOption,
@@ -29,18 +32,29 @@ def prepare(
     region: RegionOption = None,
     data_dir: DataDirOption = None,
     subset_path: Annotated[
-        Path | None, typer.Option(help="Folder that `download` wrote, instead of a region's.", show_default=False)
-    ] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Where patches go.", show_default="<subset>/<name>_thumbnail_png")
+        Path | None,
+        typer.Option(
+            help="Folder that `download` wrote, instead of a region's.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     train_ratio: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of cells for train.", show_default="from settings: 0.95")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of cells for train.",
+            show_default="from settings: 0.95",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = None,
-    seed: SeedOption = None,
     split_block: Annotated[
         int | None,
-        typer.Option(min=1, help="Side in cells of blocks that are split together.", show_default="from settings: 1"),
+        typer.Option(
+            min=1,
+            help="Side in cells of blocks that are split together.",
+            show_default="from settings: 1",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = None,
     center_crop: Annotated[
         bool | None,
@@ -48,13 +62,24 @@ def prepare(
             "--center-crop/--no-center-crop",
             help="One patch from the middle of a cell instead of 16.",
             show_default="from settings: no",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    visualize: Annotated[bool, typer.Option("--visualize", help="Also draw a map of train and test cells.")] = False,
+    seed: SeedOption = None,
     workers: WorkersOption = None,
-    json: JsonOption = False,
-    dry_run: DryRunOption = False,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where patches go.", show_default="<subset>/<name>_thumbnail_png", rich_help_panel=WRITTEN_PANEL
+        ),
+    ] = None,
+    visualize: Annotated[
+        bool,
+        typer.Option("--visualize", help="Also draw a map of train and test cells.", rich_help_panel=WRITTEN_PANEL),
+    ] = False,
     overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Cut every cell's thumbnails into aligned 256 px patches, split into train and test.
 

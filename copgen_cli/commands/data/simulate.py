@@ -10,18 +10,56 @@ from typing import Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.options import DryRunOption, JsonOption, OverwriteOption, RegionOption, config_file
+from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
+    DryRunOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    config_file,
+)
 
 
 def simulate(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", help="Folder to hold the archive.")],
+    *,
     region: RegionOption = None,
     bbox: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option("--bbox", metavar="W S E N", help="A box in degrees instead of a region.", show_default=False),
+        typer.Option(
+            "--bbox",
+            metavar="W S E N",
+            help="A box in degrees instead of a region.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
     ] = None,
-    cells: Annotated[int, typer.Option("--cells", min=1, help="How many cells to draw from the box.")] = 12,
+    start_date: Annotated[
+        datetime | None,
+        typer.Option(
+            "--start-date",
+            formats=["%Y-%m-%d"],
+            help="First day of visits.",
+            show_default="2017-01-03",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    end_date: Annotated[
+        datetime | None,
+        typer.Option(
+            "--end-date",
+            formats=["%Y-%m-%d"],
+            help="Last day of visits.",
+            show_default="2024-12-11",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    cells: Annotated[
+        int, typer.Option("--cells", min=1, help="How many cells to draw from the box.", rich_help_panel=DATA_PANEL)
+    ] = 12,
     rugged: Annotated[
         float,
         typer.Option(
@@ -30,23 +68,30 @@ def simulate(
             max=1,
             help="Only cells at least so rugged: 0 is any, 0.85 mountains.",
             show_default=False,
+            rich_help_panel=MADE_PANEL,
         ),
     ] = 0.0,
-    start_date: Annotated[
-        datetime | None,
-        typer.Option("--start-date", formats=["%Y-%m-%d"], help="First day of visits.", show_default="2017-01-03"),
-    ] = None,
-    end_date: Annotated[
-        datetime | None,
-        typer.Option("--end-date", formats=["%Y-%m-%d"], help="Last day of visits.", show_default="2024-12-11"),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the world: another seed is another Earth.")] = 0,
     gaps: Annotated[
         bool,
-        typer.Option("--gaps/--no-gaps", help="With the irregularities of the real archive: missing rows, repeats."),
+        typer.Option(
+            "--gaps/--no-gaps",
+            help="With the irregularities of the real archive: missing rows, repeats.",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = True,
-    bands: Annotated[bool, typer.Option("--bands", help="Add small stand-ins for raw bands.")] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes at a time.")] = 1,
+    bands: Annotated[
+        bool, typer.Option("--bands", help="Add small stand-ins for raw bands.", rich_help_panel=MADE_PANEL)
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", help="Seed of the world: another seed is another Earth.", rich_help_panel=MADE_PANEL),
+    ] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes at a time.", rich_help_panel=RUN_PANEL)
+    ] = 1,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder to hold the archive.", rich_help_panel=WRITTEN_PANEL)
+    ],
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,

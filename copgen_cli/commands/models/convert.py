@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from copgen_cli import console
-from copgen_cli.options import JsonOption, OverwriteOption, as_modalities, complete_lists, modality_names
+from copgen_cli.options import (
+    MADE_PANEL,
+    JsonOption,
+    OverwriteOption,
+    as_modalities,
+    complete_lists,
+    modality_names,
+)
 
 
 def convert(
@@ -16,17 +23,6 @@ def convert(
         str, typer.Argument(help="A .pth, .ckpt or .safetensors file, a folder, or a hub id.", show_default=False)
     ],
     target: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
-    vae: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID_OR_PATH",
-            help="Make a whole pipeline with this autoencoder.",
-            show_default="that of a pipeline's folder, else none",
-        ),
-    ] = None,
-    num_heads: Annotated[
-        int | None, typer.Option(min=1, help="Attention heads.", show_default="as configured, else heads of 64")
-    ] = None,
     modalities: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,14 +30,35 @@ def convert(
             help="Modalities in the order of the weights.",
             show_default="as configured, else all four",
             autocompletion=complete_lists(modality_names),
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Make a whole pipeline with this autoencoder.",
+            show_default="that of a pipeline's folder, else none",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    num_heads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Attention heads.", show_default="as configured, else heads of 64", rich_help_panel=MADE_PANEL
         ),
     ] = None,
     prediction_type: Annotated[
         Literal["epsilon", "v_prediction"] | None,
-        typer.Option(help="What the network predicts.", show_default="as configured, else epsilon: noise"),
+        typer.Option(
+            help="What the network predicts.",
+            show_default="as configured, else epsilon: noise",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the transformer that is written.")
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(help="Of the transformer that is written.", rich_help_panel=MADE_PANEL),
     ] = "float32",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

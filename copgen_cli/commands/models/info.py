@@ -21,7 +21,10 @@ LIBRARIES = (
 )
 
 
-def info(context: typer.Context, json: JsonOption = False) -> None:
+def info(
+    context: typer.Context,
+    json: JsonOption = False,
+) -> None:
     """Print versions, devices and paths: what one pastes into a bug report.
 
     Example:  copgen info --json

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
     DataDirOption,
     DeviceOption,
     DryRunOption,
@@ -33,10 +37,16 @@ SETTINGS = "from settings"
 def train(
     context: typer.Context,
     region: RegionOption = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Packed store, with train/ and test/.", show_default="the region's")
-    ] = None,
     data_dir: DataDirOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Packed store, with train/ and test/.",
+            show_default="the region's",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -44,27 +54,9 @@ def train(
             help="Size of network and run: tiny, small or base.",
             show_default="from settings: small",
             autocompletion=complete_names(lambda: list(Preset)),
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    gpus: GpusOption = None,
-    num_processes: ProcessesOption = None,
-    mixed_precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND",
-            help="no, fp16, bf16 or auto.",
-            show_default="from settings: auto",
-            autocompletion=complete_names(lambda: ("no", "fp16", "bf16", "auto")),
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole run.", show_default=SETTINGS)] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples per step, over all processes.", show_default=SETTINGS)
-    ] = None,
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Samples at a time in one process.", show_default="what fits")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate after warm-up.", show_default=SETTINGS)] = None,
     modalities: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,31 +64,62 @@ def train(
             help="Which to train on, in this order.",
             show_default="all of the data",
             autocompletion=complete_lists(modality_names),
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
     init_from: Annotated[
         str | None,
-        typer.Option(metavar="ID_OR_PATH", help="Start from this model's weights; it may know fewer modalities."),
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Start from this model's weights; it may know fewer modalities.",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = None,
-    workdir: Annotated[
-        Path | None, typer.Option("--workdir", help="Folder of the run.", show_default="runs/REGION-PRESET")
+    vae: VaeOption = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the whole run.", show_default=SETTINGS, rich_help_panel=MADE_PANEL),
     ] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="auto|none|PATH", help="Where to go on from.", show_default="auto")
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Samples per step, over all processes.", show_default=SETTINGS, rich_help_panel=MADE_PANEL
+        ),
     ] = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="Steps per checkpoint.", show_default=SETTINGS)] = None,
-    validate_every: Annotated[
-        int | None, typer.Option(min=0, help="Steps per validation; 0 is never.", show_default=SETTINGS)
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate after warm-up.", show_default=SETTINGS, rich_help_panel=MADE_PANEL),
     ] = None,
-    preview_every: Annotated[
-        int | None, typer.Option(min=0, help="Steps per preview; 0 is never.", show_default=SETTINGS)
+    seed: SeedOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    accelerate_config: Annotated[
+        Path | None,
+        typer.Option("--accelerate-config", help="Configuration file of accelerate.", rich_help_panel=RUN_PANEL),
     ] = None,
-    log_every: Annotated[int | None, typer.Option(min=1, help="Steps per metrics line.", show_default=SETTINGS)] = None,
-    max_time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Save and stop after so long: 45m, 11.5h, 23:30:00.")
+    mixed_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="no, fp16, bf16 or auto.",
+            show_default="from settings: auto",
+            autocompletion=complete_names(lambda: ("no", "fp16", "bf16", "auto")),
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Samples at a time in one process.", show_default="what fits", rich_help_panel=RUN_PANEL
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
     compile: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Compile the network.", show_default=SETTINGS)
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the network.", show_default=SETTINGS, rich_help_panel=RUN_PANEL
+        ),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,
@@ -104,20 +127,57 @@ def train(
             "--activation-checkpointing/--no-activation-checkpointing",
             help="Less memory, but slower.",
             show_default=SETTINGS,
+            rich_help_panel=RUN_PANEL,
         ),
     ] = None,
-    accelerate_config: Annotated[
-        Path | None, typer.Option("--accelerate-config", help="Configuration file of accelerate.")
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|none|PATH", help="Where to go on from.", show_default="auto", rich_help_panel=RUN_PANEL
+        ),
     ] = None,
-    vae: VaeOption = None,
-    seed: SeedOption = None,
-    workers: WorkersOption = None,
-    device: DeviceOption = None,
-    dry_run: DryRunOption = False,
-    overwrite: OverwriteOption = False,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Save and stop after so long: 45m, 11.5h, 23:30:00.", rich_help_panel=RUN_PANEL
+        ),
+    ] = None,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(
+            "--workdir", help="Folder of the run.", show_default="runs/REGION-PRESET", rich_help_panel=WRITTEN_PANEL
+        ),
+    ] = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps per checkpoint.", show_default=SETTINGS, rich_help_panel=WRITTEN_PANEL),
+    ] = None,
+    validate_every: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps per validation; 0 is never.", show_default=SETTINGS, rich_help_panel=WRITTEN_PANEL
+        ),
+    ] = None,
+    preview_every: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps per preview; 0 is never.", show_default=SETTINGS, rich_help_panel=WRITTEN_PANEL
+        ),
+    ] = None,
+    log_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps per metrics line.", show_default=SETTINGS, rich_help_panel=WRITTEN_PANEL),
+    ] = None,
     export: Annotated[
-        bool, typer.Option("--export", help="Only write the model of the newest checkpoint, or of the one in --resume.")
+        bool,
+        typer.Option(
+            "--export",
+            help="Only write the model of the newest checkpoint, or of the one in --resume.",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
     ] = False,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a model on a packed store; the same command goes on where it stopped.

@@ -9,6 +9,10 @@ import typer
 
 from copgen_cli import console
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
     DataDirOption,
     DeviceOption,
     JsonOption,
@@ -26,25 +30,33 @@ if TYPE_CHECKING:
 def train_autoencoder(
     context: typer.Context,
     region: RegionOption = None,
+    data_dir: DataDirOption = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Prepared patches, with train/ and test/.", show_default="the region's"),
-    ] = None,
-    data_dir: DataDirOption = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Where it is written.", show_default="runs/REGION-autoencoder")
+        typer.Option(
+            "--data",
+            help="Prepared patches, with train/ and test/.",
+            show_default="the region's",
+            rich_help_panel=DATA_PANEL,
+        ),
     ] = None,
     init_from: Annotated[
         str | None,
-        typer.Option("--init-from", metavar="ID_OR_PATH", help="Start from this autoencoder.", show_default=False),
+        typer.Option(
+            "--init-from",
+            metavar="ID_OR_PATH",
+            help="Start from this autoencoder.",
+            show_default=False,
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates in all.", show_default="from settings")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Updates in all.", show_default="from settings", rich_help_panel=MADE_PANEL),
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Crops per update.", show_default="from settings")
-    ] = None,
-    max_time: Annotated[
-        str | None,
-        typer.Option("--max-time", metavar="TIME", help="Save and stop after so long: 45m, 11.5h, 23:30:00."),
+        int | None,
+        typer.Option(min=1, help="Crops per update.", show_default="from settings", rich_help_panel=MADE_PANEL),
     ] = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
@@ -55,6 +67,25 @@ def train_autoencoder(
             help="auto, float32 or bfloat16.",
             show_default="from settings: auto",
             autocompletion=complete_names(lambda: ("auto", "float32", "bfloat16")),
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            "--max-time",
+            metavar="TIME",
+            help="Save and stop after so long: 45m, 11.5h, 23:30:00.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Where it is written.",
+            show_default="runs/REGION-autoencoder",
+            rich_help_panel=WRITTEN_PANEL,
         ),
     ] = None,
     overwrite: OverwriteOption = False,

@@ -12,6 +12,9 @@ from copgen_cli import console
 from copgen_cli.evaluation import GROUPS
 from copgen_cli.metrics import Metric, parse_metrics
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    WRITTEN_PANEL,
     BatchSizeOption,
     DataDirOption,
     DeviceOption,
@@ -43,19 +46,44 @@ MODEL_OPTIONS = (
 
 def evaluate(
     context: typer.Context,
+    region: RegionOption = None,
+    data_dir: DataDirOption = None,
     real: Annotated[
-        Path | None, typer.Option(help="Folder of true pictures, matched by file name.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder of true pictures, matched by file name.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
     generated: Annotated[
-        Path | None, typer.Option(help="Folder of generated ones, such as `sample` writes.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder of generated ones, such as `sample` writes.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
     ] = None,
-    region: RegionOption = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pictures that the model was trained on.",
+            show_default="the region's train split, of a model trained on it",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use so many places, spread over cells.",
+            show_default="all, or 16 of a region",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="ID_OR_PATH",
             help="Model to sample from on the region's test split, instead of --real and --generated.",
             show_default="the newest trained on the region, else copgen-sim",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
     metrics: Annotated[
@@ -65,6 +93,7 @@ def evaluate(
             help=f"{', '.join(Metric)}.",
             autocompletion=complete_lists(lambda: list(Metric)),
             show_default="all but lpips and cycle",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
     pairs: Annotated[
@@ -74,22 +103,8 @@ def evaluate(
             help=f"What is translated to what: {', '.join(GROUPS)}, or CONDITION:TARGET such as dem+s1_rtc:s2_l2a.",
             autocompletion=complete_lists(lambda: list(GROUPS)),
             show_default="from settings: single,unconditional",
+            rich_help_panel=MADE_PANEL,
         ),
-    ] = None,
-    n_samples: Annotated[
-        int | None, typer.Option("--n-samples", min=1, help="Samples of each place.", show_default="from settings: 2")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Use so many places, spread over cells.", show_default="all, or 16 of a region"),
-    ] = None,
-    steps: StepsOption = None,
-    solver: SolverOption = None,
-    guidance_scale: GuidanceOption = None,
-    ignored: IgnoredOption = Ignored.MARGINALISE,
-    translations: Annotated[
-        int | None,
-        typer.Option(help="Length of the cycles, even, with --metrics cycle.", show_default="from settings: 4"),
     ] = None,
     features: Annotated[
         str | None,
@@ -98,23 +113,43 @@ def evaluate(
             help="Network that sets of pictures are compared by: an autoencoder, or Inception v3.",
             autocompletion=complete_names(lambda: ("copgen-sim", "inception")),
             show_default="copgen-sim's autoencoder",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    training: Annotated[
-        Path | None,
+    translations: Annotated[
+        int | None,
         typer.Option(
-            help="Pictures that the model was trained on.",
-            show_default="the region's train split, of a model trained on it",
+            help="Length of the cycles, even, with --metrics cycle.",
+            show_default="from settings: 4",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for report.html and metrics.json.", show_default="none is written")
+    n_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--n-samples",
+            min=1,
+            help="Samples of each place.",
+            show_default="from settings: 2",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = None,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    guidance_scale: GuidanceOption = None,
+    ignored: IgnoredOption = Ignored.MARGINALISE,
     seed: SeedOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
-    data_dir: DataDirOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for report.html and metrics.json.",
+            show_default="none is written",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Judge generated pictures: a folder of them, or what a model makes of a region's test split.

@@ -8,17 +8,27 @@ from typing import Annotated
 import typer
 
 from copgen_cli import console
-from copgen_cli.options import OverwriteOption, run_line
+from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    WRITTEN_PANEL,
+    OverwriteOption,
+    run_line,
+)
 
 DEFAULT_FOLDER = Path("copgen-quickstart")
 
 
 def quickstart(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = DEFAULT_FOLDER,
-    cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.")] = 6,
-    train_steps: Annotated[int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.")] = 0,
+    cells: Annotated[int, typer.Option("--cells", min=3, help="Cells to simulate.", rich_help_panel=DATA_PANEL)] = 6,
+    train_steps: Annotated[
+        int, typer.Option("--train-steps", min=1, help="Steps of fine-tuning.", rich_help_panel=MADE_PANEL)
+    ] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.", rich_help_panel=MADE_PANEL)] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", help="Where everything goes.", rich_help_panel=WRITTEN_PANEL)
+    ] = DEFAULT_FOLDER,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Run the whole way on a simulated region: offline, on a CPU, every step a real command.

@@ -9,27 +9,39 @@ import typer
 
 from copgen_cli import console
 from copgen_cli.errors import UsageError
-from copgen_cli.options import JsonOption, complete_assignments, modality_names
+from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    WRITTEN_PANEL,
+    JsonOption,
+    complete_assignments,
+    modality_names,
+)
 
 
 def render(
+    *,
     input: Annotated[
         str,
         typer.Option(
             metavar="MODALITY=RASTER",
             help="A GeoTIFF of bands, or a folder with one for each.",
             autocompletion=complete_assignments(modality_names),
+            rich_help_panel=DATA_PANEL,
         ),
     ],
-    output: Annotated[Path, typer.Option(help="The PNG to write; its place goes beside, as .aux.xml.")],
     bands: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
             help="Numbers of red, green and blue, or of VV and VH.",
             show_default="by their descriptions, or by how many there are",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
+    output: Annotated[
+        Path, typer.Option(help="The PNG to write; its place goes beside, as .aux.xml.", rich_help_panel=WRITTEN_PANEL)
+    ],
     json: JsonOption = False,
 ) -> None:
     """Render a raster of measurements to the picture that `copgen sample --input` takes.

@@ -10,6 +10,10 @@ import typer
 from copgen_cli import console
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
     BatchSizeOption,
     DataDirOption,
     DeviceOption,
@@ -53,6 +57,29 @@ SAID_BY_A_PICTURE = (
 
 def sample(
     context: typer.Context,
+    region: RegionOption = None,
+    data_dir: DataDirOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Packed store, or tree of npy or png files.",
+            show_default="the region's test split",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=IMAGE_OR_FOLDER",
+            help="A picture of your own; repeat it for more modalities.",
+            autocompletion=complete_assignments(modality_names),
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use so many records.", show_default="all", rich_help_panel=DATA_PANEL)
+    ] = None,
     generate: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,6 +87,7 @@ def sample(
             help=f"What to generate: {', '.join(modality_names())}.",
             autocompletion=complete_lists(modality_names),
             show_default=False,
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
     condition: Annotated[
@@ -69,6 +97,7 @@ def sample(
             help="What is given. Without it, and without --input, nothing is.",
             autocompletion=complete_lists(modality_names),
             show_default=False,
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
     model: Annotated[
@@ -77,55 +106,39 @@ def sample(
             metavar="ID_OR_PATH",
             help="Folder, file of weights or hub id.",
             show_default="the newest trained on the region, else copgen-sim",
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    region: RegionOption = None,
-    data: Annotated[
+    like: Annotated[
         Path | None,
-        typer.Option(help="Packed store, or tree of npy or png files.", show_default="the region's test split"),
-    ] = None,
-    input: Annotated[
-        list[str] | None,
         typer.Option(
-            metavar="MODALITY=IMAGE_OR_FOLDER",
-            help="A picture of your own; repeat it for more modalities.",
-            autocompletion=complete_assignments(modality_names),
+            metavar="PICTURE",
+            help="Make this picture again, exactly. --model, --input and --data say where these are now.",
             show_default=False,
+            rich_help_panel=MADE_PANEL,
         ),
-    ] = None,
-    resolution: Annotated[
-        int | None,
-        typer.Option(help="Use so many pixels from the middle, padded by reflection.", show_default="the model's: 256"),
     ] = None,
     n_samples: Annotated[
-        int | None, typer.Option("--n-samples", min=1, help="Samples per record.", show_default=FROM_SETTINGS)
+        int | None,
+        typer.Option(
+            "--n-samples", min=1, help="Samples per record.", show_default=FROM_SETTINGS, rich_help_panel=MADE_PANEL
+        ),
     ] = None,
-    spread: Annotated[bool, typer.Option("--spread", help="Add mean and deviation over the samples.")] = False,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Add mean and deviation over the samples.", rich_help_panel=MADE_PANEL)
+    ] = False,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            help="Use so many pixels from the middle, padded by reflection.",
+            show_default="the model's: 256",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
     steps: StepsOption = None,
     solver: SolverOption = None,
     guidance_scale: GuidanceOption = None,
-    seed: SeedOption = None,
-    save_as: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORM",
-            help="grid: labelled pages; pngs: one file per picture.",
-            autocompletion=complete_names(lambda: ("grid", "pngs")),
-            show_default="from settings: grid",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder to write to.", show_default="outputs/<region>/<given>-to-<generated>")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use so many records.", show_default="all")] = None,
-    batch_size: BatchSizeOption = None,
-    gpus: GpusOption = None,
-    num_processes: ProcessesOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first; pays off in long runs.")
-    ] = False,
+    ignored: IgnoredOption = Ignored.MARGINALISE,
     preview: Annotated[
         str | None,
         typer.Option(
@@ -133,16 +146,35 @@ def sample(
             help="Decode roughly and fast with a tiny decoder.",
             autocompletion=complete_names(lambda: ("tiny",)),
             show_default=False,
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    ignored: IgnoredOption = Ignored.MARGINALISE,
-    data_dir: DataDirOption = None,
-    like: Annotated[
+    seed: SeedOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    batch_size: BatchSizeOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the network first; pays off in long runs.", rich_help_panel=RUN_PANEL),
+    ] = False,
+    output: Annotated[
         Path | None,
         typer.Option(
-            metavar="PICTURE",
-            help="Make this picture again, exactly. --model, --input and --data say where these are now.",
-            show_default=False,
+            help="Folder to write to.",
+            show_default="outputs/<region>/<given>-to-<generated>",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
+    ] = None,
+    save_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help="grid: labelled pages; pngs: one file per picture.",
+            autocompletion=complete_names(lambda: ("grid", "pngs")),
+            show_default="from settings: grid",
+            rich_help_panel=WRITTEN_PANEL,
         ),
     ] = None,
     overwrite: OverwriteOption = False,
