@@ -196,7 +196,7 @@ def test_in_float16_an_overflow_skips_the_step_and_halves_the_scale_and_the_next
 
 
 def test_the_scale_doubles_after_a_calm_time_and_never_falls_below_one():
-    scale = LossScale(value=2.0, retry_policy=3)
+    scale = LossScale(value=2.0, patience=3)
     for _ in range(3):
         scale.update(overflowed=False)
     assert scale.value == 4.0
