@@ -61,7 +61,7 @@ def test_positions_that_start_as_sines_tell_the_same_place_in_another_modality_f
     net = make_network(LatentSpec(ALL, 4, 32, "absent", None, 0.5), SETTINGS.model_copy(
         update={"model": NetworkSettings(patch_size=4, hidden_size=64, depth=2, num_heads=2),
                 "positions": PositionStart.SINE}))  # fmt: skip
-    modalities, patches = len(ALL), net.grid_size**2
+    modalities, patches = len(ALL), net.grids[0][0] ** 2
     of_patches = net.pos_embed[0, modalities:].unflatten(0, (modalities, patches))
     likeness = torch.nn.functional.cosine_similarity(of_patches[0][:, None], of_patches[3][None], dim=2)
     assert torch.equal(likeness.argmax(dim=1), torch.arange(patches))

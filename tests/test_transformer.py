@@ -222,7 +222,7 @@ def test_stretched_positions_keep_those_of_time_tokens_and_the_layout_of_each_mo
     grid = torch.linspace(-1, 1, 4)
     of_patches = torch.stack([10.0 * m + grid[:, None] + 0 * grid[None] for m in range(4)])  # rises with the row
     net.pos_embed[0, 4:] = of_patches.reshape(-1, 1)
-    stretched = net._positions(8, 4)
+    stretched = net._positions([(8, 4)] * 4)
 
     assert_close(stretched[:, :4], net.pos_embed[:, :4])
     by_modality = stretched[0, 4:, 0].reshape(4, 8, 4)
@@ -234,7 +234,7 @@ def test_stretched_positions_keep_those_of_time_tokens_and_the_layout_of_each_mo
     ("z", "t", "message"),
     [
         (torch.zeros(3, 2, 4, 8, 8), torch.zeros(4, 2), "3 latents and 4 timesteps"),
-        (torch.zeros(4, 2, 3, 8, 8), torch.zeros(4, 2), "expected all .batch, 4"),
+        (torch.zeros(4, 2, 3, 8, 8), torch.zeros(4, 2), "expected .batch, 4"),
         (torch.zeros(4, 2, 4, 8, 8), torch.zeros(4, 3), "timesteps of shapes"),
         (torch.zeros(4, 2, 4, 9, 8), torch.zeros(4, 2), "not made of patches of 2"),
     ],

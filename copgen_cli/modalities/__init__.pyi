@@ -7,6 +7,17 @@ from .builtin import (
     in_index_order as in_index_order,
     parse_modalities as parse_modalities,
 )
+from .copgen_2026 import (
+    COPGEN_2026 as COPGEN_2026,
+    RasterFacts as RasterFacts,
+    ValueKind as ValueKind,
+    decode_place as decode_place,
+    decode_time as decode_time,
+    encode_place as encode_place,
+    encode_time as encode_time,
+    normalise as normalise,
+    to_values as to_values,
+)
 from .render import (
     Picture as Picture,
     as_jpeg as as_jpeg,

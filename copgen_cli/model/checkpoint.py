@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.modalities import PUBLISHED, Modality
+from copgen_cli.modalities import COPGEN_2026, PUBLISHED, Modality, RasterFacts
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.weights import (
     DEFAULT_HUB,
@@ -38,6 +38,7 @@ def load_transformer(
     *,
     modalities: Sequence[str] | None = None,
     prediction_type: str | None = None,
+    latent_shapes: Sequence[Sequence[int]] | None = None,
     variant: str | None = None,
     hub: HubOptions = DEFAULT_HUB,
 ) -> CopGenTransformer:
@@ -51,6 +52,8 @@ def load_transformer(
             registry where there are four.
         prediction_type: "epsilon" or "v_prediction", what the network tells of a latent; None means as configured, else
             noise, as the published weights do.
+        latent_shapes: (C, H, W) of each modality, which tensors do not tell where modalities differ; None means as
+            configured, else one shape for all, or those of the twelve of COP-GEN (2026) where sizes are theirs.
         variant, hub: see `find_weights`.
 
     Raises:
@@ -61,7 +64,7 @@ def load_transformer(
     weights = find_weights(source, variant, hub)
     configured = _read_config(weights.parent / "config.json") if has_configuration(weights) else {}
     tensors = read_tensors(weights)
-    sizes = _sizes_of(tensors, weights)
+    sizes = _sizes_of(tensors, weights, latent_shapes or configured.get("latent_shapes"))
     if round(configured.get("mlp_ratio", 0) * sizes["hidden_size"]) == round(sizes["mlp_ratio"] * sizes["hidden_size"]):
         sizes["mlp_ratio"] = configured["mlp_ratio"]  # the tensors tell it to a rounding only
     for name in sizes:
@@ -71,17 +74,8 @@ def load_transformer(
                 hint="Restore the config.json that was written with these weights.",
             )
     heads = _choose_heads(num_heads, configured.get("num_heads"), sizes["hidden_size"], weights)
-    names = modalities if modalities is not None else configured.get("modalities")
-    if names is None and sizes["num_modalities"] == len(PUBLISHED):
-        names = list(PUBLISHED)
-    names = None if names is None else [str(name) for name in names]
-    known = configured.get("prediction_type")
-    if prediction_type is not None and known not in (None, str(prediction_type)):
-        raise MismatchError(
-            f"{weights.parent} is configured with prediction_type {known}, not {prediction_type}.",
-            hint="Leave prediction_type out.",
-        )
-    prediction = str(prediction_type or known or Prediction.NOISE)
+    names = _choose_names(modalities if modalities is not None else configured.get("modalities"), sizes)
+    prediction = _choose_prediction(prediction_type, configured.get("prediction_type"), weights)
     try:
         with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
             net = CopGenTransformer(**sizes, num_heads=heads, modalities=names, prediction_type=prediction)
@@ -119,7 +113,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, RecursionError) as error:
         raise BrokenInputError(f"{path} is not JSON: {error}.", hint="Fetch or convert the model again.") from error
-    kinds = {"num_heads": int, "mlp_ratio": int | float, "modalities": list | None, "prediction_type": str}
+    kinds = {
+        "num_heads": int,
+        "mlp_ratio": int | float,
+        "modalities": list | None,
+        "prediction_type": str,
+        "latent_shapes": list | None,
+        "patch_sizes": list | None,
+    }
     if (
         not isinstance(config, dict)
         or not all(isinstance(config[key], kind) for key, kind in kinds.items() if key in config)
@@ -129,6 +130,25 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} is not the configuration of a transformer.", hint="Fetch or convert the model again."
         )
     return config
+
+
+def _choose_names(named: Sequence[str] | None, sizes: Mapping[str, Any]) -> list[str] | None:
+    """The modalities of weights in their order; where nobody names them, those of the family that has such sizes."""
+    if named is not None:
+        return [str(name) for name in named]
+    if sizes.get("latent_shapes") == _shapes_of(COPGEN_2026):
+        return list(COPGEN_2026)
+    is_beta = "latent_shapes" not in sizes and sizes["num_modalities"] == len(PUBLISHED)
+    return [str(name) for name in PUBLISHED] if is_beta else None
+
+
+def _choose_prediction(asked: str | None, configured: str | None, weights: Path) -> str:
+    if asked is not None and configured not in (None, str(asked)):
+        raise MismatchError(
+            f"{weights.parent} is configured with prediction_type {configured}, not {asked}.",
+            hint="Leave prediction_type out.",
+        )
+    return str(asked or configured or Prediction.NOISE)
 
 
 def _choose_heads(asked: int | None, configured: int | None, width: int, weights: Path) -> int:
@@ -146,8 +166,14 @@ def _choose_heads(asked: int | None, configured: int | None, width: int, weights
     return width // _HEAD_WIDTH
 
 
-def _sizes_of(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Any]:
-    """The constructor's settings that tensors tell, all but `num_heads` and `modalities`."""
+def _sizes_of(
+    tensors: Mapping[str, Tensor], weights: Path, latent_shapes: Sequence[Sequence[int]] | None
+) -> dict[str, Any]:
+    """The constructor's settings that tensors tell, all but `num_heads` and `modalities`.
+
+    Args:
+        latent_shapes: of each modality, where they are known to differ.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
         width, channels, patch, _ = shapes["patch_embeds.0.proj.weight"]
@@ -162,11 +188,15 @@ def _sizes_of(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Any]:
             hint=f"It has {len(shapes)} tensors, such as {', '.join(list(shapes)[:3])}.",
         ) from error
     modalities = _count(shapes, "patch_embeds", "decoder_preds")
+    kernels = [shapes.get(f"patch_embeds.{i}.proj.weight", (width, 0, 0, 0)) for i in range(modalities)]
+    if latent_shapes is None and len(set(kernels)) > 1:
+        latent_shapes = _guess_shapes(kernels, tokens, weights)
     grid = math.isqrt(max(tokens // modalities - 1, 0))
-    return {
-        "sample_size": grid * patch,
-        "in_channels": channels,
-        "patch_size": patch,
+    if latent_shapes is None:
+        own: dict[str, Any] = {"sample_size": grid * patch, "in_channels": channels, "patch_size": patch}
+    else:
+        own = {"latent_shapes": [list(shape) for shape in latent_shapes], "patch_sizes": [k[2] for k in kernels]}
+    return own | {
         "hidden_size": width,
         "depth": 2 * _count(shapes, "in_blocks", "out_blocks"),
         "mlp_ratio": hidden / width,
@@ -174,6 +204,28 @@ def _sizes_of(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Any]:
         "mlp_time_embed": any(name.startswith("time_img_embeds.") for name in shapes),
         "num_modalities": modalities,
     }
+
+
+def _shapes_of(family: Mapping[str, RasterFacts]) -> list[list[int]]:
+    return [list(facts.latent) for facts in family.values()]
+
+
+def _guess_shapes(kernels: Sequence[tuple[int, ...]], tokens: int, weights: Path) -> list[list[int]]:
+    """Shapes of latents where channels and patches are those of a family that is known.
+
+    Raises:
+        MismatchError: they are of none.
+    """
+    shapes = _shapes_of(COPGEN_2026)
+    patches = [facts.patch for facts in COPGEN_2026.values()]
+    expected = len(shapes) + sum(h // p * (w // p) for (_, h, w), p in zip(shapes, patches, strict=True))
+    theirs = [(shape[0], patch) for shape, patch in zip(shapes, patches, strict=True)]
+    if tokens != expected or theirs != [(kernel[1], kernel[2]) for kernel in kernels]:
+        raise MismatchError(
+            f"{weights} is of modalities whose latents differ, and the tensors do not tell how large these are.",
+            hint="Pass the latent_shapes that it was trained with, or give its folder with config.json.",
+        )
+    return shapes
 
 
 def _count(names: Mapping[str, Any], *lists: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -28,6 +29,10 @@ CLEAN, NOISE = 0.0, float(SCHEDULE.steps)
 
 OnStep = Callable[[int, int, dict[int, Tensor]], None]
 """Called after every network call with its number from 1, the total, and what it takes the clean latents to be."""
+
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of a latent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,24 +137,30 @@ def sample_latents(
     integrate = find_solver(solver).integrate
     condition = dict(condition or {})
     _check_roles(generate, condition, net.config.num_modalities)
-    batch, shape = _batch_shape(net, generate, condition, noise, noise_source, batch_size)
+    batch, shapes = _batch_shapes(net, generate, condition, noise, noise_source, batch_size)
     if noise_source is None:
         noise_source = _from_generator(generator, batch, net.config.num_modalities)
-    draw = functools.partial(_draw_on_device, noise_source, shape, net.device)
+    draw = functools.partial(_draw_on_device, noise_source, shapes, net.device)
     start = {i: draw("start", i) for i in generate} if noise is None else dict(zip(generate, noise, strict=True))
     ordered = sorted(generate)
-    x = torch.stack([start[i].to(net.device, _state_dtype(start[i])) for i in ordered])
+    x = _side_by_side([start[i].to(net.device, _state_dtype(start[i])) for i in ordered])
     guidance = guidance_scale if condition and guidance_scale != 0 else None
     held, redrawn = _hold(net, ordered, condition, draw, Ignored(ignored), guided=guidance is not None)
     options = {"interpolate_positions": True} if interpolate_positions else {}
-    predict = _Network(net, ordered, held, redrawn, draw, guidance, options, steps, callback)
-    return dict(zip(ordered, _require_finite(integrate(x, steps, predict)), strict=True))
+    own = [shapes[i] for i in ordered]
+    predict = _Network(net, ordered, own, held, redrawn, draw, guidance, options, steps, callback)
+    return dict(zip(ordered, predict.apart(_require_finite(integrate(x, steps, predict))), strict=True))
 
 
 def _draw_on_device(
-    source: SampleNoise, shape: tuple[int, int, int], device: torch.device, purpose: str, modality: int
+    source: SampleNoise, shapes: Sequence[Shape], device: torch.device, purpose: str, modality: int
 ) -> Tensor:
-    return source.draw(purpose, modality, shape).to(device)
+    return source.draw(purpose, modality, shapes[modality]).to(device)
+
+
+def _side_by_side(latents: Sequence[Tensor]) -> Tensor:
+    """Latents (B, C_i, H_i, W_i), of whatever shapes, as one state (B, K): solvers work on each value alone."""
+    return torch.cat([latent.flatten(1) for latent in latents], dim=1)
 
 
 def _hold(
@@ -206,6 +217,8 @@ class _Network:
 
     net: CopGenTransformer
     generate: list[int]
+    shapes: list[Shape]
+    """Of the latents of what is generated."""
     held: dict[int, _Held]
     redrawn: list[int]
     """Modalities that get fresh noise in every call, labelled clean."""
@@ -220,11 +233,17 @@ class _Network:
         if _takes(self.net, "heads"):
             self.options = {**self.options, "heads": self.generate}
 
+    def apart(self, x: Tensor) -> list[Tensor]:
+        """(B, K) states to the latents (B, C_i, H_i, W_i) of what is generated."""
+        pieces = x.split([math.prod(shape) for shape in self.shapes], dim=1)
+        return [piece.unflatten(1, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
     def __call__(self, x: Tensor, timestep: float) -> Tensor:
-        """(G, B, C, H, W) states at one timestep in [0, 1000] to the noise in them."""
+        """(B, K) states at one timestep in [0, 1000] to the noise in them."""
         branches = 1 if self.guidance_scale is None else 2
         inputs = dict(self.held)
-        inputs |= {i: _Held.repeat(x[k], timestep, branches) for k, i in enumerate(self.generate)}
+        states = self.apart(x)
+        inputs |= {i: _Held.repeat(state, timestep, branches) for i, state in zip(self.generate, states, strict=True)}
         inputs |= {
             i: _Held.repeat(self.draw(f"ignored in call {self.calls}", i), CLEAN, branches) for i in self.redrawn
         }
@@ -232,16 +251,16 @@ class _Network:
         outputs = self.net([i.latents for i in in_order], [i.timesteps for i in in_order], **self.options)
         if "heads" not in self.options:
             outputs = [outputs[i] for i in self.generate]
-        output = torch.stack(list(outputs)).to(x.dtype)
+        output = _side_by_side(outputs).to(x.dtype)
         if self.guidance_scale is not None:
-            given, free = output.chunk(2, dim=1)
+            given, free = output.chunk(2, dim=0)
             output = (1 + self.guidance_scale) * given - self.guidance_scale * free
         noise = noise_from(output, x, timestep, prediction_of(self.net))
         self.calls += 1
         if self.callback is not None:
             signal, spread = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
             clean = (x - float(spread) * noise) / float(signal)
-            self.callback(self.calls, self.steps, dict(zip(self.generate, clean, strict=True)))
+            self.callback(self.calls, self.steps, dict(zip(self.generate, self.apart(clean), strict=True)))
         return noise
 
 
@@ -272,24 +291,35 @@ def _check_roles(generate: Sequence[int], condition: Mapping[int, Tensor], num_m
         )
 
 
-def _batch_shape(
+def _batch_shapes(
     net: CopGenTransformer,
     generate: Sequence[int],
     condition: Mapping[int, Tensor],
     noise: Tensor | Sequence[Tensor] | None,
     noise_source: SampleNoise | None,
     batch_size: int | None,
-) -> tuple[int, tuple[int, int, int]]:
-    """Samples, and the shape of one latent, that all inputs agree on."""
+) -> tuple[int, list[Shape]]:
+    """Samples, and the shape of each modality's latent, that all inputs agree on."""
     if noise is not None and len(noise) != len(generate):
         raise ValueError(f"{len(noise)} start noises for {len(generate)} modalities to generate")
-    side = net.config.sample_size
-    given = [tuple(z.shape) for z in (*condition.values(), *(noise if noise is not None else ()))]
-    batches = {shape[0] for shape in given} | ({batch_size} if batch_size is not None else set())
+    given = dict(condition) | (dict(zip(generate, noise, strict=True)) if noise is not None else {})
+    shapes = [tuple(z.shape) for z in given.values()]
+    batches = {shape[0] for shape in shapes} | ({batch_size} if batch_size is not None else set())
     if noise_source is not None:
         batches.add(len(noise_source.sample_ids))
-    shapes = {shape[1:] for shape in given} or {(net.config.in_channels, side, side)}
-    if len(batches) > 1 or len(shapes) > 1 or any(len(shape) != 4 for shape in given):
-        raise ValueError(f"latents of shapes {given} for {sorted(batches)} samples: expected all (batch, C, H, W)")
-    channels, height, width = shapes.pop()
-    return batches.pop() if batches else 1, (channels, height, width)
+    known: list[Shape] = list(getattr(net, "latent_shapes", None) or _shapes_of(net.config))
+    uniform = len(set(known)) == 1
+    if len(batches) > 1 or any(len(shape) != 4 for shape in shapes) or (uniform and len({s[1:] for s in shapes}) > 1):
+        raise ValueError(f"latents of shapes {shapes} for {sorted(batches)} samples: expected all (batch, C, H, W)")
+    batch = batches.pop() if batches else 1
+    if uniform:  # of another size than in training, if the positions are to be interpolated
+        return batch, [shapes[0][1:] if shapes else known[0]] * len(known)
+    for modality, z in given.items():
+        known[modality] = tuple(z.shape[1:])
+    return batch, known
+
+
+def _shapes_of(config: Any) -> list[Shape]:
+    """(C, H, W) of each modality, by the configuration of a network that is wrapped."""
+    same = (config.in_channels, config.sample_size, config.sample_size)
+    return [tuple(shape) for shape in getattr(config, "latent_shapes", None) or [same] * config.num_modalities]

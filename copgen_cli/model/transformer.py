@@ -3,8 +3,10 @@
 The backbone is U-ViT (arXiv:2209.12152) with norms on the residual stream; one timestep per modality comes from
 UniDiffuser (arXiv:2303.06555). Tensor names are those of the released checkpoint, so its weights load as they are.
 
-B batch, M modalities, C latent channels, H and W latent pixels, D model width, p side of a patch,
-N = M + M (H / p) (W / p) tokens.
+B batch, M modalities, C latent channels, H and W latent pixels, D model width, p side of a patch. Modality i has
+latents of its own (C_i, H_i, W_i) and patches of its own side p_i: N = M + sum of (H_i / p_i) (W_i / p_i) tokens.
+COP-GEN-Beta is the case of four modalities of one shape; COP-GEN (2026, arXiv:2603.03239) that of ten rasters and two
+scalars, whose latents are (1, 1, 3) and become three tokens.
 """
 
 from __future__ import annotations
@@ -117,9 +119,9 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
     """Predicts the noise, or the velocity, in the latents of M modalities, each noised to its own timestep.
 
     Args:
-        sample_size: side of the latents, in latent pixels.
-        in_channels: channels of a latent.
-        patch_size: side of a patch, in latent pixels.
+        sample_size: side of the latents, in latent pixels, where all have one shape.
+        in_channels: channels of a latent, likewise.
+        patch_size: side of a patch, in latent pixels, likewise.
         hidden_size: width of the model.
         depth: input and output blocks together, without the middle one; even.
         num_heads: attention heads; must divide `hidden_size`.
@@ -130,6 +132,8 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         modalities: names of the modalities in the model's order; None says nothing of them.
         prediction_type: what the output means, in diffusers' words: "epsilon", the noise, as in the released
             checkpoint, or "v_prediction", the velocity. It changes nothing here, but tells those who call.
+        latent_shapes: (C, H, W) of each modality, where they differ; then `sample_size` and `in_channels` say nothing.
+        patch_sizes: side of a patch of each modality; None is `patch_size` for all.
 
     Raises:
         ValueError: the sizes do not fit one another, `modalities` does not name M different ones, or there is no such
@@ -156,19 +160,27 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         num_modalities: int = 4,
         modalities: list[str] | None = None,
         prediction_type: str = "epsilon",
+        latent_shapes: list[list[int]] | None = None,
+        patch_sizes: list[int] | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(sample_size, patch_size, hidden_size, depth, num_heads, num_modalities, modalities)
+        _check_sizes(hidden_size, depth, num_heads, num_modalities, modalities)
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
-        self.patch_size, self.in_channels, self.hidden_size = patch_size, in_channels, hidden_size
-        self.num_modalities, self.grid_size = num_modalities, sample_size // patch_size
+        shapes = latent_shapes or [[in_channels, sample_size, sample_size]] * num_modalities
+        self.latent_shapes: tuple[tuple[int, int, int], ...] = tuple((c, h, w) for c, h, w in shapes)
+        """(C, H, W) of each modality."""
+        self.patch_sizes = tuple(patch_sizes or [patch_size] * num_modalities)
+        _check_patches(self.latent_shapes, self.patch_sizes, num_modalities)
+        self.grids = tuple((h // p, w // p) for (_, h, w), p in zip(self.latent_shapes, self.patch_sizes, strict=True))
+        """Rows and columns of patches of each modality."""
+        self.hidden_size, self.num_modalities = hidden_size, num_modalities
         self.gradient_checkpointing = False
 
-        self.patch_embeds = nn.ModuleList(
-            PatchEmbedding(in_channels, patch_size, hidden_size) for _ in range(num_modalities)
-        )
-        self.pos_embed = nn.Parameter(torch.zeros(1, num_modalities * (1 + self.grid_size**2), hidden_size))
+        sizes = list(zip([c for c, _, _ in self.latent_shapes], self.patch_sizes, strict=True))
+        self.patch_embeds = nn.ModuleList(PatchEmbedding(c, p, hidden_size) for c, p in sizes)
+        tokens = num_modalities + sum(rows * columns for rows, columns in self.grids)
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, hidden_size))
         self.time_img_embeds = (
             nn.ModuleList(
                 nn.Sequential(
@@ -189,9 +201,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         self.mid_block = Block(hidden_size, num_heads, mlp_ratio, qkv_bias)
         self.out_blocks = blocks(depth // 2, joins_skip=True)
         self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.decoder_preds = nn.ModuleList(
-            nn.Linear(hidden_size, patch_size * patch_size * in_channels) for _ in range(num_modalities)
-        )
+        self.decoder_preds = nn.ModuleList(nn.Linear(hidden_size, p * p * c) for c, p in sizes)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.apply(initialise)
 
@@ -206,22 +216,22 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         """Predict the noise (or velocity) of every modality, or of those in `heads`.
 
         Args:
-            latents: M tensors (B, C, H, W), scaled latents with the noise of their timestep, of any float dtype.
+            latents: M tensors (B, C_i, H_i, W_i), scaled latents with the noise of their timestep, of any float dtype.
             timesteps: M tensors (B,), integers or floats in [0, 1000]: 0 is clean, 1000 is noise.
             heads: positions of the modalities to predict, in the order wanted; None is all. Others cost no head.
             interpolate_positions: stretch the learnt positions to latents of another size than in training (bicubic).
 
         Returns:
-            A tensor (B, C, H, W) per entry of `heads`, in the dtype that the weights (or autocast) compute in.
+            A tensor (B, C_i, H_i, W_i) per entry of `heads`, in the dtype that the weights (or autocast) compute in.
 
         Raises:
             ValueError: shapes are not those above, or differ from the training size without `interpolate_positions`.
         """
-        rows, columns = self._check_inputs(latents, timesteps, interpolate_positions)
+        grids = self._check_inputs(latents, timesteps, interpolate_positions)
         dtype = self.pos_embed.dtype
         times = [self._embed_time(i, timestep, dtype) for i, timestep in enumerate(timesteps)]
         patches = [embed(latent.to(dtype)) for embed, latent in zip(self.patch_embeds, latents, strict=True)]
-        x = torch.cat([*times, *patches], dim=1) + self._positions(rows, columns)
+        x = torch.cat([*times, *patches], dim=1) + self._positions(grids)
 
         skips = []
         for block in self.in_blocks:
@@ -232,7 +242,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
             x = self._run(block, x, skips.pop())
 
         wanted = range(self.num_modalities) if heads is None else heads
-        return [self._predict(i, x, rows, columns) for i in wanted]
+        return [self._predict(i, x, grids) for i in wanted]
 
     def _embed_time(self, modality: int, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) timesteps of one modality to its (B, 1, D) token."""
@@ -241,17 +251,17 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
             token = self.time_img_embeds[modality](token)
         return token[:, None]
 
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        """The (1, N, D) learnt positions; those of patches stretched to a grid of another size, bicubic in float32."""
-        if rows == columns == self.grid_size:
+    def _positions(self, grids: Sequence[tuple[int, int]]) -> Tensor:
+        """The (1, N, D) learnt positions; those of patches stretched to grids of other sizes, bicubic in float32."""
+        if tuple(grids) == self.grids:
             return self.pos_embed
-        of_times, of_patches = self.pos_embed.split(
-            [self.num_modalities, self.num_modalities * self.grid_size**2], dim=1
-        )
-        grids = of_patches.unflatten(1, (self.num_modalities, self.grid_size, self.grid_size))[0].permute(0, 3, 1, 2)
-        grids = F.interpolate(grids.float(), size=(rows, columns), mode="bicubic", align_corners=False)
-        stretched = grids.permute(0, 2, 3, 1).reshape(1, -1, self.hidden_size)
-        return torch.cat([of_times, stretched.to(of_times.dtype)], dim=1)
+        of_times, *of_patches = self.pos_embed.split([self.num_modalities, *(r * c for r, c in self.grids)], dim=1)
+        stretched = [of_times]
+        for learnt, before, now in zip(of_patches, self.grids, grids, strict=True):
+            grid = learnt.unflatten(1, before).permute(0, 3, 1, 2).float()
+            grid = F.interpolate(grid, size=now, mode="bicubic", align_corners=False)
+            stretched.append(grid.flatten(2).transpose(1, 2).to(learnt.dtype))
+        return torch.cat(stretched, dim=1)
 
     def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         """One block; while gradient checkpointing is on, its activations are computed again in the backward pass."""
@@ -259,40 +269,44 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
 
-    def _predict(self, modality: int, x: Tensor, rows: int, columns: int) -> Tensor:
+    def _predict(self, modality: int, x: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
         """(B, N, D) last states to the (B, C, H, W) output of one modality: its patches are (row, column, channel)."""
-        start = self.num_modalities + modality * rows * columns
+        start = self.num_modalities + sum(rows * columns for rows, columns in grids[:modality])
+        rows, columns = grids[modality]
+        channels, side = self.latent_shapes[modality][0], self.patch_sizes[modality]
         states = self.norm(x[:, start : start + rows * columns])
-        pixels = self.decoder_preds[modality](states)
-        pixels = pixels.view(-1, rows, columns, self.patch_size, self.patch_size, self.in_channels)
-        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(
-            -1, self.in_channels, rows * self.patch_size, columns * self.patch_size
-        )
+        pixels = self.decoder_preds[modality](states).view(-1, rows, columns, side, side, channels)
+        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, rows * side, columns * side)
 
     def _check_inputs(
         self, latents: Sequence[Tensor], timesteps: Sequence[Tensor], interpolate_positions: bool
-    ) -> tuple[int, int]:
-        """Rows and columns of the patch grid, once the inputs are known to fit the model."""
+    ) -> list[tuple[int, int]]:
+        """Rows and columns of every modality's patch grid, once the inputs are known to fit the model."""
         if len(latents) != self.num_modalities or len(timesteps) != self.num_modalities:
             raise ValueError(
                 f"{len(latents)} latents and {len(timesteps)} timesteps for a model of {self.num_modalities} modalities"
             )
-        batch, channels, height, width = shape = latents[0].shape
-        if any(latent.shape != shape for latent in latents) or channels != self.in_channels:
-            shapes = [tuple(latent.shape) for latent in latents]
-            raise ValueError(f"latents of shapes {shapes}, expected all (batch, {self.in_channels}, height, width)")
+        batch = latents[0].shape[0]
+        shapes = [tuple(latent.shape) for latent in latents]
+        for shape, (channels, _, _) in zip(shapes, self.latent_shapes, strict=True):
+            if len(shape) != 4 or shape[:2] != (batch, channels):
+                raise ValueError(f"latents of shapes {shapes}, expected (batch, {channels}, height, width)")
         if any(timestep.shape != (batch,) for timestep in timesteps):
             raise ValueError(f"timesteps of shapes {[tuple(t.shape) for t in timesteps]}, expected all ({batch},)")
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"latents of {height} x {width} are not made of patches of {self.patch_size}")
-        rows, columns = height // self.patch_size, width // self.patch_size
-        if not interpolate_positions and (rows, columns) != (self.grid_size, self.grid_size):
-            side = self.grid_size * self.patch_size
+        return [self._grid_of(i, shape, interpolate_positions) for i, shape in enumerate(shapes)]
+
+    def _grid_of(self, modality: int, shape: tuple[int, ...], interpolate_positions: bool) -> tuple[int, int]:
+        height, width = shape[2:]
+        side = self.patch_sizes[modality]
+        if height % side or width % side:
+            raise ValueError(f"latents of {height} x {width} are not made of patches of {side}")
+        if not interpolate_positions and shape[2:] != self.latent_shapes[modality][1:]:
+            _, rows, columns = self.latent_shapes[modality]
             raise ValueError(
-                f"latents of {height} x {width}, but the model was trained at {side} x {side}; "
+                f"latents of {height} x {width}, but the model was trained at {rows} x {columns}; "
                 "interpolate_positions=True stretches its positions"
             )
-        return rows, columns
+        return height // side, width // side
 
 
 def initialise(module: nn.Module) -> None:
@@ -304,19 +318,21 @@ def initialise(module: nn.Module) -> None:
 
 
 def _check_sizes(
-    sample_size: int,
-    patch_size: int,
-    hidden_size: int,
-    depth: int,
-    num_heads: int,
-    num_modalities: int,
-    modalities: Sequence[str] | None,
+    hidden_size: int, depth: int, num_heads: int, num_modalities: int, modalities: Sequence[str] | None
 ) -> None:
-    if sample_size % patch_size:
-        raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
     if num_heads < 1 or hidden_size % num_heads:
         raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
     if depth % 2 or depth < 2:
         raise ValueError(f"depth {depth} is not even: it counts the input and output blocks, which mirror one another")
     if modalities is not None and (len(modalities) != num_modalities or len(set(modalities)) != num_modalities):
         raise ValueError(f"modalities {list(modalities)} do not name {num_modalities} different ones")
+
+
+def _check_patches(shapes: Sequence[tuple[int, int, int]], patch_sizes: Sequence[int], num_modalities: int) -> None:
+    if not len(shapes) == len(patch_sizes) == num_modalities:
+        told = f"{len(shapes)} latent_shapes and {len(patch_sizes)} patch_sizes"
+        raise ValueError(f"{told} for {num_modalities} modalities")
+    for (_, height, width), side in zip(shapes, patch_sizes, strict=True):
+        if side < 1 or height % side or width % side:
+            size = f"{height}" if height == width else f"{height} x {width}"
+            raise ValueError(f"sample_size {size} is not a multiple of patch_size {side}")

@@ -69,7 +69,7 @@ def widen(
     with torch.no_grad():
         for key, target in net.state_dict().items():
             if key == "pos_embed":
-                _copy_positions(target, tensors[key], pairs, net.grid_size**2, len(known))
+                _copy_positions(target, tensors[key], pairs, net.grids[0][0] ** 2, len(known))
                 continue
             for_modality = _modality_index(key)
             if for_modality is None:
@@ -110,7 +110,7 @@ def _start_with_sines(net: CopGenTransformer) -> None:
 
     Wavelengths go from about 6 patches to the width of the grid and beyond.
     """
-    side, width = net.grid_size, int(net.config.hidden_size)
+    side, width = net.grids[0][0], int(net.config.hidden_size)
     count = width // 4
     rates = _LONGEST ** -(torch.arange(count) / count)
     angles = torch.arange(side)[:, None] * rates
