@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -372,3 +373,25 @@ def test_a_frozen_encoder_keeps_latents_and_their_scale_while_the_decoder_learns
 def test_a_frozen_encoder_without_an_autoencoder_to_start_from_is_refused():
     with pytest.raises(ValueError, match="init_from"):
         small(frozen_encoder=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "diffusion_pytorch_model.safetensors", "recipe.json", "metrics.jsonl"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_another_origin_are_neither_replaced_nor_removed(images, tmp_path, name, overwrite):
+    (tmp_path / name).write_text("mine")
+
+    with pytest.raises(MismatchError, match=f"{name} was not written by copgen"):
+        train(images, small(), tmp_path, overwrite=overwrite)
+
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_of_a_version_that_kept_no_names_of_its_files_is_known_for_ours(images, tmp_path):
+    train(images, small(steps=1), tmp_path)
+    training.export_autoencoder(images, small(steps=1), tmp_path, CPU)
+    shutil.rmtree(tmp_path / ".copgen")
+
+    assert [update.step for update in train(images, small(steps=2), tmp_path)] == [2]
+    training.export_autoencoder(images, small(steps=2), tmp_path, CPU)
+    assert [update.step for update in train(images, small(steps=1), tmp_path, overwrite=True)] == [1]

@@ -222,3 +222,33 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(store, tmp_path):
     with copgen("train", "--data", store, *TINY, *options, "--dry-run") as process:
         assert process.end() == 2
         assert "5 can not be shared by 2 processes" in process.said
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",)], ids=["goes on", "overwritten"])
+def test_a_run_of_a_version_that_kept_no_names_of_its_files_is_known_for_ours(store, tmp_path, options):
+    run = tmp_path / "run"
+    command = ("train", "--data", store, *TINY, "--workdir", run, "--save-every", 2, "--preview-every", 2)
+    with copgen(*command, "--steps", 2) as process:
+        assert process.end() == 0, process.said
+    shutil.rmtree(run / ".copgen")
+
+    with copgen(*command, "--steps", 4, *options) as again:
+        assert again.end() == 0, again.said
+
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4]
+    assert json.loads((run / "model/copgen_export.json").read_text())["checkpoint"] == "step-00000004"
+
+
+def test_a_model_that_someone_added_to_is_not_replaced(store, tmp_path):
+    run = tmp_path / "run"
+    command = ("train", "--data", store, *TINY, "--workdir", run, "--preview-every", 0)
+    with copgen(*command, "--steps", 2) as process:
+        assert process.end() == 0, process.said
+    (run / "model/notes.txt").write_text("mine")
+
+    for options in (("--steps", 4), ("--steps", 4, "--overwrite"), ("--export",)):
+        with copgen(*command, *options) as refused:
+            assert refused.end() == 1
+        assert "model/notes.txt was not written by copgen" in refused.said
+        assert (run / "model/notes.txt").read_text() == "mine"
+    assert len(lines(run)) == 2

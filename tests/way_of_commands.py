@@ -16,7 +16,8 @@ from tiny_subsets import tree
 
 SETTINGS = """
 [prepare]
-train_ratio = 0.5
+train_ratio = 0.9
+center_crop = true
 workers = 1
 
 [encode]

@@ -2,7 +2,7 @@ from .download import Download as Download
 from .grid import (
     FOOTPRINT_METRES as FOOTPRINT_METRES,
     Cell as Cell,
-    Georeferencing as Georeferencing,
+    Footprint as Footprint,
     candidates_in_box as candidates_in_box,
     columns_in_row as columns_in_row,
     columns_of_row as columns_of_row,

@@ -59,7 +59,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Georeferencing:
+class Footprint:
     """Where the picture of a cell lies on the ground."""
 
     zone: int
@@ -114,7 +114,7 @@ def _from_date_line(number: int, count: int) -> float:
     return number * (360 / count) - 180
 
 
-def footprint(cell: Cell) -> Georeferencing:
+def footprint(cell: Cell) -> Footprint:
     """The ground square of a cell's pictures: its centre is the corner plus 5 km east and north."""
     lat, lon = cell.corner
     zone, south = utm_zone(lat, lon), lat < 0
@@ -122,7 +122,7 @@ def footprint(cell: Cell) -> Georeferencing:
     centre_east, centre_north = float(east) + CELL_METRES / 2, float(north) + CELL_METRES / 2
     centre_lat, centre_lon = from_utm(np.array(centre_east), np.array(centre_north), zone=zone, south=south)
     half = FOOTPRINT_METRES / 2
-    return Georeferencing(zone, south, centre_east - half, centre_north + half, float(centre_lat), float(centre_lon))
+    return Footprint(zone, south, centre_east - half, centre_north + half, float(centre_lat), float(centre_lon))
 
 
 def cells_in_box(west: float, south: float, east: float, north: float) -> Iterator[Cell]:

@@ -1,6 +1,7 @@
 from .builtin import (
     PUBLISHED as PUBLISHED,
     Modality as Modality,
+    Rendering as Rendering,
     Role as Role,
     Split as Split,
     as_modality as as_modality,

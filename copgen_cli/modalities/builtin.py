@@ -1,11 +1,11 @@
 """The vocabulary: modalities and their facts, the roles they play in a sample, and the two splits.
 
-Adding a modality means adding one member and one row here; no other file lists them.
+A modality is one member and one row here, appended at the end: the order of members is that of indices on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +39,25 @@ class TypicalSizes:
     """Of a part file."""
 
 
+class Rendering(StrEnum):
+    """How bands become the archive's picture; see `render`."""
+
+    TRUE_COLOUR = "true colour"
+    FALSE_COLOUR = "false colour"
+    HILLSHADE = "hillshade"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRule:
+    """What a modality's picture is made of."""
+
+    rendering: Rendering
+    bands: tuple[str, ...]
+    """By name, in the order that the rendering takes them."""
+    numbers: Mapping[int, tuple[int, ...]]
+    """Which bands of a file these are, from 1, by how many it has: these alone, or all in the sensor's order."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModalityFacts:
     """What is known of one modality, and nowhere else."""
@@ -56,6 +75,7 @@ class ModalityFacts:
     bands: tuple[str, ...]
     """Columns of whole GeoTIFF files (`compressed` is a PNG)."""
     typical: TypicalSizes
+    picture: PictureRule
     grey: bool = False
     """One channel, repeated to three for the autoencoder."""
     has_product: bool = True
@@ -98,6 +118,11 @@ class Modality(StrEnum):
         raise UnknownNameError("modality folder", folder, known=[m.facts.folder for m in cls])
 
 
+_ELEVATION = PictureRule(Rendering.HILLSHADE, ("DEM",), {1: (1,)})
+_RADAR = PictureRule(Rendering.FALSE_COLOUR, ("vv", "vh"), {2: (1, 2)})
+_RED_GREEN_BLUE = ("B04", "B03", "B02")
+_L1C = PictureRule(Rendering.TRUE_COLOUR, _RED_GREEN_BLUE, {3: (1, 2, 3), 13: (4, 3, 2)})
+_L2A = PictureRule(Rendering.TRUE_COLOUR, _RED_GREEN_BLUE, {3: (1, 2, 3), 12: (4, 3, 2)})
 _OPTICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
 _FACTS = {
     Modality.DEM: ModalityFacts(
@@ -108,6 +133,7 @@ _FACTS = {
         pixel_size=30.0,
         bands=("compressed", "DEM"),
         typical=TypicalSizes(thumbnail=60_000, row=540_000, footer=250_000),
+        picture=_ELEVATION,
         grey=True,
         has_product=False,
     ),
@@ -119,6 +145,7 @@ _FACTS = {
         pixel_size=10.0,
         bands=("vv", "vh"),
         typical=TypicalSizes(thumbnail=1_200_000, row=10_700_000, footer=500_000),
+        picture=_RADAR,
     ),
     Modality.S2L1C: ModalityFacts(
         source="Core-S2L1C",
@@ -128,6 +155,7 @@ _FACTS = {
         pixel_size=10.0,
         bands=(*_OPTICAL, "B10", "B11", "B12", "cloud_mask"),
         typical=TypicalSizes(thumbnail=180_000, row=10_500_000, footer=1_300_000),
+        picture=_L1C,
         has_clouds=True,
     ),
     Modality.S2L2A: ModalityFacts(
@@ -138,6 +166,7 @@ _FACTS = {
         pixel_size=10.0,
         bands=(*_OPTICAL, "B11", "B12", "cloud_mask"),
         typical=TypicalSizes(thumbnail=180_000, row=10_200_000, footer=1_200_000),
+        picture=_L2A,
         has_clouds=True,
     ),
 }

@@ -132,9 +132,17 @@ def fetch_from_hub(repo_id: str, patterns: Sequence[str], hub: HubOptions = DEFA
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise DiskFullError(Path(constants.HF_HUB_CACHE)) from error
         raise CopgenError(
-            f"There is no file or folder {repo_id} here, and it could not be fetched from the hub.",
+            f"There is no file or folder {repo_id} here, and it could not be fetched from the hub: {_reason(error)}.",
             hint=f"Check the name; without a connection, run `{fetch}` where there is one and give the path it prints.",
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong at first, in one line: a dead proxy, say, which the client reports as a file not found."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    text = next(iter(str(error).splitlines()), "").rstrip(".")
+    return text or type(error).__name__
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

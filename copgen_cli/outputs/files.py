@@ -1,4 +1,4 @@
-"""The files that sampling writes: one PNG per picture or per page, each of which says how it was made."""
+"""The files that sampling writes: one PNG or GeoTIFF per picture, or a PNG per page; each says how it was made."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from copgen_cli.modalities import Modality
 from copgen_cli.outputs.pages import GeneratedRecord, draw_page
 from copgen_cli.outputs.provenance import Provenance, Recipe, samples_together
 from copgen_cli.outputs.spread import mean_picture, std_picture
-from copgen_cli.rasters import encode_png
-from copgen_cli.records import SampleRequest
+from copgen_cli.rasters import encode_geotiff, encode_png
+from copgen_cli.records import Georeferencing, SampleRequest
 
 _HEADER = 8 + 4 + 4 + 13 + 4
 """Bytes of a PNG up to where text may stand: signature, and the chunk of sizes."""
@@ -36,6 +36,11 @@ class Drawing:
             PngImagePlugin.putchunk(text, name, data)
         plain = encode_png(np.asarray(self.image))
         return plain[:_HEADER] + text.getvalue() + plain[_HEADER:]
+
+    def as_geotiff(self, place: Georeferencing | None) -> bytes:
+        """Red, green and blue on the ground, with the same text as the PNG's in the tags."""
+        bands = np.asarray(self.image.convert("RGB")).transpose(2, 0, 1)
+        return encode_geotiff(np.ascontiguousarray(bands), place, tags=self.provenance.as_tags())
 
 
 def sample_ids(record: str, request: SampleRequest) -> list[str]:

@@ -14,6 +14,7 @@ from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.inputs import InputFile
 from copgen_cli.modalities import Modality, Role
+from copgen_cli.rasters import read_tags
 from copgen_cli.records import Ignored, SampleRequest, Solver
 
 KEY = "copgen"
@@ -185,10 +186,22 @@ class Provenance:
 
     def as_png_text(self) -> PngImagePlugin.PngInfo:
         """The text chunks of a PNG: for people, for image software, and for `--like`."""
-        recipe = self.recipe
-        given = ", ".join(recipe.request.conditions) or "nothing"
-        shown = self.modality or ", ".join(recipe.request.generated)
-        return synthetic_text(f"{shown} given {given}. {recipe.describe().replace(' · ', ', ')}.", self.as_dict())
+        return synthetic_text(self._describe(), self.as_dict())
+
+    def as_tags(self) -> dict[str, str]:
+        """The same for a GeoTIFF, whose own tags programs for maps show."""
+        return {
+            "TIFFTAG_IMAGEDESCRIPTION": f"Synthetic: {self._describe()}",
+            "TIFFTAG_SOFTWARE": f"copgen {__version__}",
+            "Synthetic": "true",
+            KEY: json.dumps(self.as_dict(), sort_keys=True),
+        }
+
+    def _describe(self) -> str:
+        """One line for people."""
+        given = ", ".join(self.recipe.request.conditions) or "nothing"
+        shown = self.modality or ", ".join(self.recipe.request.generated)
+        return f"{shown} given {given}. {self.recipe.describe().replace(' · ', ', ')}."
 
 
 def synthetic_text(description: str, facts: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
@@ -211,17 +224,19 @@ def read_provenance(picture: Path) -> Provenance:
     """What a picture says of how it was made.
 
     Raises:
-        BrokenInputError: it is no PNG, or says nothing that copgen understands.
+        BrokenInputError: it is no PNG or GeoTIFF, or says nothing that copgen understands.
     """
     try:
-        with Image.open(picture, formats=("PNG",)) as image:
-            text = image.info.get(KEY)
+        with Image.open(picture, formats=("PNG", "TIFF")) as image:
+            text = image.info.get(KEY) if image.format == "PNG" else read_tags(picture).get(KEY)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenInputError(f"{picture} can not be read as PNG.", hint="Give a PNG that copgen wrote.") from error
+        raise BrokenInputError(
+            f"{picture} can not be read as PNG or GeoTIFF.", hint="Give a picture that copgen wrote."
+        ) from error
     if not isinstance(text, str):
         raise BrokenInputError(
             f"{picture} does not say how it was made.",
-            hint="Give a PNG as copgen wrote it: editors and uploads often drop the metadata.",
+            hint="Give a picture as copgen wrote it: editors and uploads often drop the metadata.",
         )
     try:
         return Provenance.from_dict(json.loads(text))

@@ -1,5 +1,5 @@
 from .georeferencing import encode_sidecar as encode_sidecar, read_georeferencing as read_georeferencing
-from .geotiff import encode_geotiff as encode_geotiff
+from .geotiff import encode_geotiff as encode_geotiff, read_tags as read_tags
 from .integrity import check_band as check_band, check_thumbnail as check_thumbnail
 from .measurements import (
     georeferencing_of_picture as georeferencing_of_picture,

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
+
+from copgen_cli.records import Georeferencing
+
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 def encode_geotiff(
     raster: NDArray[np.generic],
+    place: Georeferencing | None,
     *,
-    epsg: int,
-    transform: tuple[float, float, float, float, float, float],
     nodata: float | None = None,
+    tags: Mapping[str, str] = NO_TAGS,
 ) -> bytes:
-    """One band, compressed by LZW.
+    """A GeoTIFF, compressed by LZW; the same bytes whenever it is made of the same.
 
     Args:
-        raster: (height, width) of uint8, uint16, int16 or float32.
-        epsg: code of the coordinate reference system.
-        transform: affine map from (column, row) to (x, y): a, b, c, d, e, f with x = a col + b row + c.
+        raster: (height, width) or (bands, height, width) of uint8, uint16, int16 or float32; three bands of uint8 are
+            red, green and blue.
+        place: where it lies; None leaves a plain TIFF.
         nodata: the value that marks pixels without data, if any.
+        tags: names and texts of metadata; `TIFFTAG_IMAGEDESCRIPTION` and the like become TIFF's own tags.
     """
     from affine import Affine
+    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 
-    height, width = raster.shape
-    profile = {"driver": "GTiff", "compress": "lzw", "width": width, "height": height, "count": 1}
-    with MemoryFile() as file:
-        with file.open(
-            **profile, dtype=raster.dtype, crs=f"EPSG:{epsg}", transform=Affine(*transform), nodata=nodata
-        ) as target:
-            target.write(raster, 1)
+    bands = raster if raster.ndim == 3 else raster[None]
+    count, height, width = bands.shape
+    profile = {"driver": "GTiff", "compress": "lzw", "width": width, "height": height, "count": count}
+    if count == 3 and bands.dtype == np.uint8:
+        profile["photometric"] = "RGB"
+    if place is not None:
+        profile |= {"crs": place.crs or None, "transform": Affine(*place.transform)}
+    with MemoryFile() as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with file.open(**profile, dtype=bands.dtype, nodata=nodata) as target:
+            target.write(bands)
+            if tags:
+                target.update_tags(**tags)
         return bytes(file.getbuffer())
+
+
+def read_tags(file: Path) -> dict[str, str]:
+    """The metadata of a TIFF file; empty where it is none."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(file, driver="GTiff") as dataset:
+                return dict(dataset.tags())
+        except (RasterioError, OSError, ValueError):
+            return {}

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from copgen_cli.errors import BrokenInputError, MismatchError, UsageError
-from copgen_cli.modalities import Modality, false_colour, hillshade, true_colour
+from copgen_cli.modalities import Modality, Rendering, false_colour, hillshade, true_colour
 from copgen_cli.records import Georeferencing
 
 if TYPE_CHECKING:
@@ -29,15 +29,6 @@ SHADED_AT = 30.0
 """Metres per pixel at which the archive shades elevation, whose pictures are then enlarged to the other sources'."""
 
 _METRES_PER_DEGREE = 111_320.0
-_OPTICAL = ("B04", "B03", "B02")
-_WANTED = {Modality.S2L1C: _OPTICAL, Modality.S2L2A: _OPTICAL, Modality.S1RTC: ("vv", "vh"), Modality.DEM: ("DEM",)}
-_COUNTS: dict[Modality, dict[int, tuple[int, ...]]] = {
-    Modality.S2L1C: {3: (1, 2, 3), 13: (4, 3, 2)},
-    Modality.S2L2A: {3: (1, 2, 3), 12: (4, 3, 2)},
-    Modality.S1RTC: {2: (1, 2)},
-    Modality.DEM: {1: (1,)},
-}
-"""Which bands of a file are the wanted ones, by how many it has: these alone, or all in the sensor's order."""
 _NOTHING = -100.0
 """Below this, decibel and metres are marks of missing values such as -9999 and -32768."""
 
@@ -72,7 +63,7 @@ def read_measurements(path: Path, modality: Modality, bands: Sequence[int] = ())
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    wanted = _WANTED[modality]
+    wanted = modality.facts.picture.bands
     files = [path / f"{name}.tif" for name in wanted] if path.is_dir() else [path]
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -110,20 +101,31 @@ def render_picture(measured: Measurements, modality: Modality) -> np.ndarray:
     """
     if measured.missing.all():
         raise BrokenInputError("No pixel of the raster has a value.", hint="Check its nodata value, and its bands.")
-    if modality is Modality.DEM:
-        return _render_elevation(measured)
-    values, missing = measured.values, measured.missing
-    if modality is Modality.S1RTC:
-        known = values[:, ~missing]
-        if np.median(known) < 0:
-            missing = missing | (values < _NOTHING).any(axis=0)
-            values = np.float32(10) ** (np.where(missing, 0, values) / np.float32(10))
-        missing = missing | (values <= 0).any(axis=0)
-        values = np.where(missing, np.float32(1), values)
-        return false_colour(values[0], values[1], missing if missing.any() else None)
-    values = np.where(missing, np.float32(0), values)
+    match modality.facts.picture.rendering:
+        case Rendering.HILLSHADE:
+            return _render_elevation(measured)
+        case Rendering.FALSE_COLOUR:
+            return _render_backscatter(measured)
+        case Rendering.TRUE_COLOUR:
+            return _render_reflectance(measured)
+
+
+def _render_reflectance(measured: Measurements) -> np.ndarray:
+    missing = measured.missing
+    values = np.where(missing, np.float32(0), measured.values)
     scale = 1 if np.percentile(values[:, ~missing], 99) < 3 else 10_000
-    return true_colour(np.clip(values, 0, None) / np.float32(scale), missing if missing.any() else None)
+    reflectance = (np.clip(values, 0, None) / scale).astype(np.float32)
+    return true_colour(reflectance, missing if missing.any() else None)
+
+
+def _render_backscatter(measured: Measurements) -> np.ndarray:
+    values, missing = measured.values, measured.missing
+    if np.median(values[:, ~missing]) < 0:
+        missing = missing | (values < _NOTHING).any(axis=0)
+        values = np.float32(10) ** (np.where(missing, 0, values) / np.float32(10))
+    missing = missing | (values <= 0).any(axis=0)
+    values = np.where(missing, np.float32(1), values)
+    return false_colour(values[0], values[1], missing if missing.any() else None)
 
 
 def georeferencing_of_picture(measured: Measurements, picture: np.ndarray) -> Georeferencing | None:
@@ -155,16 +157,16 @@ def _render_elevation(measured: Measurements) -> np.ndarray:
 
 def _choose_bands(dataset: DatasetReader, modality: Modality) -> Sequence[int]:
     names = [(name or "").upper() for name in dataset.descriptions]
-    wanted = [name.upper() for name in _WANTED[modality]]
+    rule = modality.facts.picture
+    wanted = [name.upper() for name in rule.bands]
     if set(wanted) <= set(names):
         return [names.index(name) + 1 for name in wanted]
-    known = _COUNTS[modality]
-    if dataset.count not in known:
+    if dataset.count not in rule.numbers:
         raise UsageError(
-            f"{dataset.name} has {dataset.count} bands, and they are not called {', '.join(_WANTED[modality])}.",
+            f"{dataset.name} has {dataset.count} bands, and they are not called {', '.join(rule.bands)}.",
             hint=f"Say which of them these are: --bands {','.join(map(str, range(len(wanted), 0, -1)))}",
         )
-    return known[dataset.count]
+    return rule.numbers[dataset.count]
 
 
 def _check_size(dataset: DatasetReader) -> None:

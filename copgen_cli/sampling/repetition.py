@@ -28,7 +28,7 @@ from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.models import load_model
 from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
 from copgen_cli.sampling.request import RequestOptions
-from copgen_cli.sampling.run import Job, SaveAs, assemble
+from copgen_cli.sampling.run import Job, SaveAs, assemble, place_of_sample
 from copgen_cli.stages import foreign_file, write_atomically
 
 
@@ -57,7 +57,7 @@ def repeat_picture(
     """Make a picture again, with the same model from the same inputs, in batches of the same size.
 
     Args:
-        picture: a PNG that `copgen sample` wrote.
+        picture: a PNG or GeoTIFF that `copgen sample` wrote.
         model, inputs, data: where these lie now, if not where they were.
         device: where to compute; only the same kind rounds alike.
         output: folder for the result; `outputs/like` where None.
@@ -79,7 +79,11 @@ def repeat_picture(
     records = [_read(job.source, name, provenance) for name in provenance.records]
     generated = _generate(job, provenance, records)
     drawing = _draw(job, provenance, generated)
-    write_atomically(target, drawing.as_png())
+    modality = provenance.modality
+    if picture.suffix == ".tif" and modality is not None:
+        write_atomically(target, drawing.as_geotiff(place_of_sample(job, records[0], modality)))
+    else:
+        write_atomically(target, drawing.as_png())
     differing, most = _compare(picture, drawing.image)
     return Repeated(target, differing, most, provenance.recipe.device)
 

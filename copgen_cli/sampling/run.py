@@ -58,6 +58,7 @@ LISTING = "samples.json"
 class SaveAs(StrEnum):
     GRID = "grid"
     PNGS = "pngs"
+    GEOTIFF = "geotiff"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,13 +140,13 @@ def start_run(job: Job, output: Path, *, overwrite: bool = False, dry_run: bool 
         beside=(LISTING,),
         dry_run=dry_run,
     )
-    (other_form,) = set(SaveAs) - {job.save_as}
-    other = read_header(output, f"sample_{other_form}")
-    if other is not None and other.settings != run.header.settings:
-        raise MismatchError(
-            f"{output} holds {other_form} of other settings, such as another seed or model.",
-            hint="Choose another folder with --output.",
-        )
+    for other_form in set(SaveAs) - {job.save_as}:
+        other = read_header(output, f"sample_{other_form}")
+        if other is not None and other.settings != run.header.settings:
+            raise MismatchError(
+                f"{output} holds {other_form} of other settings, such as another seed or model.",
+                hint="Choose another folder with --output.",
+            )
     return run
 
 
@@ -239,7 +240,7 @@ def _draw(job: Job, share: Share, world: World, tell: Tell[Step | Outcome]) -> N
 
 
 def _groups(job: Job) -> Iterator[Group]:
-    if job.save_as is SaveAs.PNGS:
+    if job.save_as is not SaveAs.GRID:
         for number, name in enumerate(job.names, start=1):
             yield Group(name, number, (name,))
         return
@@ -345,7 +346,7 @@ def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, 
     """The record with those of its samples that are there, and for a grid what is shown beside them."""
     known = [sample for sample in sample_ids(record.name, job.recipe.request) if sample in pictures]
     samples = {sample: pictures[sample] for sample in known}
-    if job.save_as is SaveAs.PNGS:
+    if job.save_as is not SaveAs.GRID:
         return GeneratedRecord(record, samples)
     shown = {modality: job.generator.picture_of(view) for modality, view in record.conditions.items()}
     truth = {modality: job.generator.picture_of(view) for modality, view in record.truth.items()}
@@ -375,14 +376,17 @@ def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
     """Paths and contents: the pictures, and beside each whose place is known, a sidecar that puts it on the map."""
     records = {one.record.name: one.record for one in finished.generated}
     for drawing in _drawings(job, finished):
-        yield drawing.path, drawing.as_png()
         modality = drawing.provenance.modality
-        place = _place_of(job, records[drawing.provenance.records[0]], modality) if modality else None
+        place = place_of_sample(job, records[drawing.provenance.records[0]], modality) if modality else None
+        if job.save_as is SaveAs.GEOTIFF:
+            yield f"{drawing.path.removesuffix('.png')}.tif", drawing.as_geotiff(place)
+            continue
+        yield drawing.path, drawing.as_png()
         if place is not None:
             yield f"{drawing.path}.aux.xml", encode_sidecar(place)
 
 
-def _place_of(job: Job, record: Record, modality: Modality) -> Georeferencing | None:
+def place_of_sample(job: Job, record: Record, modality: Modality) -> Georeferencing | None:
     """Where what is generated of a record lies: by the table of its data, else by the files it is made from."""
     place = job.places.of(record.name, modality) or record.place
     return None if place is None else job.frame.georeferencing_of_cut(place)
@@ -390,7 +394,7 @@ def _place_of(job: Job, record: Record, modality: Modality) -> Georeferencing | 
 
 def _facts_of(job: Job, one: GeneratedRecord) -> dict[str, Any]:
     """What `samples.json` says of a record."""
-    places = {modality: _place_of(job, one.record, modality) for modality in job.recipe.request.generated}
+    places = {modality: place_of_sample(job, one.record, modality) for modality in job.recipe.request.generated}
     return {
         "samples": [{"id": sample, "seed": job.recipe.request.seed} for sample in one.samples],
         "inputs": {str(modality): asdict(view.file) for modality, view in one.record.conditions.items()},

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.records import (
     SCHEDULE_STEPS,
     LearningRateDecay,
@@ -120,7 +120,7 @@ class DownloadSettings(Section):
     """Where the Major TOM datasets are: https://, http:// or file://."""
     token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
     """Bearer token for the endpoint; never sent to another host."""
-    sources: tuple[Modality, ...] = tuple(Modality)
+    sources: tuple[Modality, ...] = PUBLISHED
     """Modalities to fetch; only cells that all of them have are kept."""
     workers: PositiveInt = 8
     """Requests under way at a time."""
@@ -394,7 +394,7 @@ class SampleSettings(SharedSettings):
     guidance_scale: NonNegativeFloat = 0.0
     """0 is off."""
     seed: NonNegativeInt = 0
-    save_as: Literal["grid", "pngs"] = "grid"
+    save_as: Literal["grid", "pngs", "geotiff"] = "grid"
     batch_size: PositiveInt | None = None
     """Samples at a time; None chooses by the memory of the device."""
     device: str = "auto"

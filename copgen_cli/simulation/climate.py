@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from copgen_cli.archive import FOOTPRINT_METRES, Georeferencing, from_utm
+from copgen_cli.archive import FOOTPRINT_METRES, Footprint, from_utm
 from copgen_cli.simulation.noise import Float32, Float64, key_of, resized, sphere_noise
 
 LAPSE_RATE = 0.0065
@@ -40,7 +40,7 @@ class Climate:
         return resized(getattr(self, name), size, smooth=True)
 
 
-def climate_of(place: Georeferencing, seed: int) -> Climate:
+def climate_of(place: Footprint, seed: int) -> Climate:
     """The trends over a footprint."""
     lat, lon = points_of(place)
     base, rugged = land_of(lat, lon, seed)
@@ -53,7 +53,7 @@ def climate_of(place: Georeferencing, seed: int) -> Climate:
     return Climate(*(field.astype(np.float32) for field in fields))
 
 
-def points_of(place: Georeferencing) -> tuple[Float64, Float64]:
+def points_of(place: Footprint) -> tuple[Float64, Float64]:
     """Latitudes and longitudes of the points of the coarse raster, each (6, 6), degrees."""
     steps = (np.arange(_POINTS) + 0.5) * FOOTPRINT_METRES / _POINTS
     east, north = np.meshgrid(place.west + steps, place.north - steps)

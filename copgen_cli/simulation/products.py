@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from copgen_cli.archive import FOOTPRINT_METRES, Georeferencing, from_utm, to_utm
+from copgen_cli.archive import FOOTPRINT_METRES, Footprint, from_utm, to_utm
 from copgen_cli.modalities import Modality, Picture, as_jpeg, as_png, elevation_picture, hillshade
 from copgen_cli.rasters import encode_geotiff
+from copgen_cli.records import Georeferencing
 from copgen_cli.simulation.noise import generator_of, resized
 from copgen_cli.simulation.optical import OpticalPass
 from copgen_cli.simulation.radar import RadarPass
@@ -127,7 +128,7 @@ def _radar_rows(truth: Truth, first: RadarPass, second: RadarPass, seed: int, re
     return rows
 
 
-def _radar_row(truth: Truth, visit: RadarPass, place: Georeferencing, seed: int, bands: bool) -> Row:
+def _radar_row(truth: Truth, visit: RadarPass, place: Footprint, seed: int, bands: bool) -> Row:
     picture = view_radar(truth, visit, seed).picture
     end = visit.when + timedelta(seconds=25)
     orbit = generator_of(seed, "orbit", truth.cell.name, visit.when.isoformat()).integers(10_000, 50_000)
@@ -158,7 +159,7 @@ def _elevation_row(truth: Truth, bands: bool) -> Row:
     return Row(Modality.DEM, about, data)
 
 
-def _about(truth: Truth, place: Georeferencing, crs: str) -> dict[str, Any]:
+def _about(truth: Truth, place: Footprint, crs: str) -> dict[str, Any]:
     return {
         "grid_cell": truth.cell.name,
         "grid_row_u": truth.cell.row,
@@ -173,7 +174,7 @@ def _named(truth: Truth, product: str, when: datetime) -> dict[str, str | bytes 
     return {"product_id": product, "grid_cell": truth.cell.name, "product_datetime": _compact(when)}
 
 
-def _optical_product(place: Georeferencing, visit: OpticalPass, level: str, seed: int, cell: str) -> str:
+def _optical_product(place: Footprint, visit: OpticalPass, level: str, seed: int, cell: str) -> str:
     """Such as S2B_MSIL2A_20220727T101628_N0509_R097_T33TTG_20220727T151628; both levels share all but their name."""
     generator = generator_of(seed, "tile", cell, visit.when.isoformat())
     band = "CDEFGHJKLMNPQRSTUVWX"[int(np.clip((place.centre_lat + 80) // 8, 0, 19))]
@@ -189,7 +190,7 @@ def _moved_to_2016(visit: OpticalPass) -> OpticalPass:
     return replace(visit, when=visit.when.replace(year=2016, day=min(visit.when.day, 28)))
 
 
-def _in_next_zone(place: Georeferencing) -> Georeferencing:
+def _in_next_zone(place: Footprint) -> Footprint:
     """The same ground in the coordinates of the zone to its west: products keep their own projection.
 
     The centre moves a little, as in the real rows, for the square is laid out anew in the other zone's metres.
@@ -200,19 +201,19 @@ def _in_next_zone(place: Georeferencing) -> Georeferencing:
     east, north = east + 150.0, north - 350.0
     moved = from_utm(east, north, zone=zone, south=place.south)
     half = FOOTPRINT_METRES / 2
-    return Georeferencing(zone, place.south, float(east) - half, float(north) + half, float(moved[0]), float(moved[1]))
+    return Footprint(zone, place.south, float(east) - half, float(north) + half, float(moved[0]), float(moved[1]))
 
 
 def _compact(when: datetime) -> str:
     return when.strftime("%Y%m%dT%H%M%S")
 
 
-def _point(place: Georeferencing) -> bytes:
+def _point(place: Footprint) -> bytes:
     """The centre as a little-endian WKB point."""
     return struct.pack("<BIdd", 1, 1, place.centre_lon, place.centre_lat)
 
 
-def _optical_bands(picture: Picture, names: Sequence[str], place: Georeferencing) -> dict[str, bytes]:
+def _optical_bands(picture: Picture, names: Sequence[str], place: Footprint) -> dict[str, bytes]:
     """Small stand-ins for raw Sentinel-2 bands: numbers behind a true-colour picture, others mixed from them."""
     colours = np.stack([resized(picture[..., band].astype(np.float32), STAND_IN_SIZE) for band in range(3)])
     numbers = 10_000 * (colours / (255 * 1.3)) ** (1 / 0.6)  # the tone curve of the thumbnail, backwards
@@ -228,7 +229,7 @@ def _optical_bands(picture: Picture, names: Sequence[str], place: Georeferencing
     return bands
 
 
-def _radar_bands(picture: Picture, place: Georeferencing) -> dict[str, bytes]:
+def _radar_bands(picture: Picture, place: Footprint) -> dict[str, bytes]:
     """Small stand-ins for VV and VH, linear power, behind a false-colour picture."""
     bands = {}
     for name, channel, low in (("vv", 0, -25.0), ("vh", 2, -32.0)):
@@ -237,8 +238,8 @@ def _radar_bands(picture: Picture, place: Georeferencing) -> dict[str, bytes]:
     return bands
 
 
-def _raster(raster: NDArray[np.generic], place: Georeferencing, nodata: int | None = None) -> bytes:
+def _raster(raster: NDArray[np.generic], place: Footprint, nodata: int | None = None) -> bytes:
     """A raster (n, n) over a footprint, as a GeoTIFF."""
     pixel = FOOTPRINT_METRES / raster.shape[0]
     transform = (pixel, 0.0, place.west, 0.0, -pixel, place.north)
-    return encode_geotiff(raster, epsg=place.epsg, transform=transform, nodata=nodata)
+    return encode_geotiff(raster, Georeferencing(f"EPSG:{place.epsg}", transform), nodata=nodata)

@@ -18,7 +18,7 @@ from scipy import ndimage
 from copgen_cli.archive import (
     FOOTPRINT_METRES,
     Cell,
-    Georeferencing,
+    Footprint,
     candidates_in_box,
     footprint,
     is_in_box,
@@ -58,7 +58,7 @@ class Truth:
     """What is true of a cell, whoever looks."""
 
     cell: Cell
-    place: Georeferencing
+    place: Footprint
     terrain: Terrain
     land: LandCover
     height: Float32
@@ -186,7 +186,7 @@ def highest_sun(lat: float, days: Days) -> float:
 
 
 def optical_pass_of(
-    cell: Cell, place: Georeferencing, seed: int, number: int = 0, *, clear: bool = False, days: Days = ALL_DAYS
+    cell: Cell, place: Footprint, seed: int, number: int = 0, *, clear: bool = False, days: Days = ALL_DAYS
 ) -> OpticalPass:
     """The n-th visit of Sentinel-2 to a cell.
 

@@ -158,9 +158,9 @@ def train_with_slow_saves(arguments: list[str], seconds: float) -> None:
 
     write = training_state.write_folder
 
-    def slowly(target, fill):
+    def slowly(target, fill, claims):
         time.sleep(seconds)
-        write(target, fill)
+        write(target, fill, claims)
 
     training_state.write_folder = slowly
     sys.argv = ["copgen", *map(str, arguments)]

@@ -171,8 +171,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="FORM",
-            help="grid: labelled pages; pngs: one file per picture.",
-            autocompletion=complete_names(lambda: ("grid", "pngs")),
+            help="grid: labelled pages; pngs or geotiff: one file per picture.",
+            autocompletion=complete_names(lambda: ("grid", "pngs", "geotiff")),
             show_default="from settings: grid",
             rich_help_panel=WRITTEN_PANEL,
         ),
