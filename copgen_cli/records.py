@@ -146,7 +146,7 @@ class Patch:
     position: int | None
     """k = row * 4 + column in the 4 x 4 cut; None for the one patch of the centre crop."""
     split: Split
-    footprint: Georeferencing
+    georeferencing: Georeferencing
     pixels: Mapping[Modality, np.ndarray]
     """(256, 256, 3) uint8."""
 

@@ -130,7 +130,7 @@ def test_a_tile_of_the_newer_grid_is_cut_from_its_middle_and_lies_around_the_sam
     np.testing.assert_array_equal(patches[0].pixels[Modality.S2L2A], optical[16:272, 16:272])
     np.testing.assert_array_equal(patches[0].pixels[Modality.DEM][..., 0], enlarged[16:272, 16:272])
     usual = shift(georeferencing_of(product()), windows(False)[0])
-    assert patches[0].footprint.transform == pytest.approx(usual.transform)
+    assert patches[0].georeferencing.transform == pytest.approx(usual.transform)
 
 
 def test_a_patch_of_an_odd_picture_lies_half_a_pixel_off(tmp_path):
@@ -140,8 +140,8 @@ def test_a_patch_of_an_odd_picture_lies_half_a_pixel_off(tmp_path):
 
     usual = shift(georeferencing_of(product()), windows(True)[0]).transform
     top, left = round((1069 - 256) / 2), round((1067 - 256) / 2)
-    assert patch.footprint.transform[2] - usual[2] == pytest.approx(10 * (left - (1067 - 256) / 2))
-    assert usual[5] - patch.footprint.transform[5] == pytest.approx(10 * (top - (1069 - 256) / 2))
+    assert patch.georeferencing.transform[2] - usual[2] == pytest.approx(10 * (left - (1067 - 256) / 2))
+    assert usual[5] - patch.georeferencing.transform[5] == pytest.approx(10 * (top - (1069 - 256) / 2))
 
 
 def test_thumbnails_of_two_grids_are_refused_as_such(tmp_path):
@@ -239,7 +239,7 @@ def test_the_table_places_every_patch(tmp_path):
     for row, patch in zip(table, patches, strict=True):
         assert (row["grid_cell"], row["patch_num"]) == (CELL, patch.position)
         assert 4 * row["patch_row"] + row["patch_col"] == patch.position
-        assert tuple(row[letter] for letter in "abcdef") == patch.footprint.transform
+        assert tuple(row[letter] for letter in "abcdef") == patch.georeferencing.transform
         assert row["crs"] == row["s1_rtc_crs"] == "EPSG:32633"
         assert row["s2_l1c_product_id"] == scene.products[Modality.S2L1C].product_id
         assert row["s2_l1c_timestamp"] == scene.products[Modality.S2L1C].timestamp

@@ -252,3 +252,13 @@ def test_a_model_that_someone_added_to_is_not_replaced(store, tmp_path):
         assert "model/notes.txt was not written by copgen" in refused.said
         assert (run / "model/notes.txt").read_text() == "mine"
     assert len(lines(run)) == 2
+
+
+def test_overwriting_begins_anew_with_all_that_a_run_writes(store, tmp_path):
+    run = tmp_path / "run"
+    command = ("train", "--data", store, *TINY, "--workdir", run, "--save-every", 1, "--preview-every", 1)
+    for options in ((), ("--overwrite",)):
+        with copgen(*command, "--steps", 2, *options) as process:
+            assert process.end() == 0, process.said
+        assert len(list((run / "tensorboard").rglob("hparams.yml"))) == 1
+        assert len(list((run / "checkpoints").iterdir())) == 2

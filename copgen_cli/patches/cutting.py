@@ -66,7 +66,7 @@ def cut(scene: Scene, split: Split, *, center_crop: bool = False) -> list[Patch]
     """Cut one cell.
 
     Returns:
-        16 patches, or one for the centre crop, whose footprint is that of the scene's first modality.
+        16 patches, or one for the centre crop, whose georeferencing is that of the scene's first modality.
 
     Raises:
         BrokenInputError: a thumbnail is unreadable, or not of the size of a tile, or not of the same tile as another.
@@ -83,7 +83,7 @@ def _cut(scene: Scene, images: Mapping[Modality, np.ndarray], split: Split, cent
             cell=scene.cell,
             position=window.position,
             split=split,
-            footprint=shift(whole, window),
+            georeferencing=shift(whole, window),
             pixels={m: _crop(image, squares[m][number]) for m, image in images.items()},
         )
         for number, window in enumerate(squares[first])
@@ -113,7 +113,7 @@ def size_of(pixels: np.ndarray) -> Size:
 
 
 def shift(whole: Georeferencing, window: Window) -> Georeferencing:
-    """The footprint of a window of a thumbnail."""
+    """Where a window of a thumbnail lies."""
     a, b, c, d, e, f = whole.transform
     x, y = a * window.left + b * window.top + c, d * window.left + e * window.top + f
     return replace(whole, transform=(a, b, x, d, e, y))

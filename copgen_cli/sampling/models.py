@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,6 +61,16 @@ def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     return ModelChoice(BUNDLED_NAME, f"no model trained on {region} in {runs_dir}; this one comes with the package")
 
 
+_YOUNGER = ("latent_shapes", "patch_sizes")
+"""Settings of networks that models did not have when the first hashes of theirs were written down."""
+
+
+def _settings_of(net: CopGenTransformer) -> list[tuple[str, Any]]:
+    """What a network is made with, for the hash of a model: younger settings count where they say something."""
+    settings = {key: value for key, value in net.config.items() if not key.startswith("_")}
+    return sorted((key, value) for key, value in settings.items() if value is not None or key not in _YOUNGER)
+
+
 def load_model(source: str, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """The network in `dtype` on `device`, its autoencoder, and the modalities it knows.
 
@@ -71,8 +82,7 @@ def load_model(source: str, *, device: torch.device, dtype: torch.dtype) -> Load
     net = parts.load_transformer()
     autoencoder = ImageAutoencoder(parts.load_vae(), source=str(parts.vae), device=device, dtype=dtype)
     digest = hashlib.sha256(autoencoder.fingerprint.encode())
-    settings = sorted((key, value) for key, value in net.config.items() if not key.startswith("_"))
-    digest.update(json.dumps(settings, default=list).encode())
+    digest.update(json.dumps(_settings_of(net), default=list).encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().numpy().tobytes())

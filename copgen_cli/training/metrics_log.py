@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,9 @@ def is_log(file: Path) -> bool:
 
 
 def event_files(folder: Path) -> Iterator[Path]:
-    """What TensorBoard's writer made, each under a name that holds its process and time."""
-    return (folder / TENSORBOARD).rglob("events.out.tfevents.*")
+    """What TensorBoard's writer made: files, or folders of them, whose names hold a process and a time."""
+    place = folder / TENSORBOARD
+    return chain(place.rglob("events.out.tfevents.*"), place.glob("[0-9]*.[0-9]*/hparams.yml"))
 
 
 def _start(name: str, folder: Path, from_step: int, settings: Mapping[str, Any]) -> Any:
