@@ -21,6 +21,7 @@ from .driver import StageRun as StageRun, settings_of as settings_of
 from .executors import Threads as Threads, local_executor as local_executor
 from .launch_variables import (
     SHARED_FOLDER as SHARED_FOLDER,
+    expect_others as expect_others,
     was_launched as was_launched,
 )
 from .locks import ExclusiveLock as ExclusiveLock

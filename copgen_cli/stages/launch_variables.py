@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Callable
 
 from copgen_cli.errors import UsageError
 
@@ -69,6 +71,52 @@ def require_a_place() -> None:
         raise UsageError(
             f"RANK is {rank}, which is none of the {size} processes that WORLD_SIZE tells of.", hint=alone_hint()
         )
+
+
+SECONDS_BEFORE_TELLING = 6.0
+_watch: threading.Timer | None = None  # of this process, which waits for others once
+
+
+def expect_others(timeout: float, tell: Callable[[str], None]) -> None:
+    """Have it told for whom this process waits, unless it has met them in time.
+
+    For commands to call before torch is loaded, which may take as long. Those that `copgen` itself started do come.
+
+    Raises:
+        UsageError: the variables of the environment make no sense.
+    """
+    if SHARED_FOLDER not in os.environ:
+        tell_of_waiting(timeout, tell, SECONDS_BEFORE_TELLING)
+
+
+def tell_of_waiting(timeout: float, tell: Callable[[str], None], seconds: float) -> None:
+    """Have it told for whom this process waits, unless it has met them within some seconds, or is already to be told.
+
+    Args:
+        timeout: seconds that it will wait for the others.
+        tell: is told.
+        seconds: until then.
+
+    Raises:
+        UsageError: the variables of the environment make no sense.
+    """
+    global _watch
+    if _watch is None and was_launched():
+        require_a_place()
+        others = (_number("WORLD_SIZE") or 2) - 1
+        text = (
+            f"Waiting up to {timeout:g} s for {others} other process{'es' * (others > 1)} of this run, which the "
+            f"environment tells of: {what_is_told()}. {alone_hint()}"
+        )
+        _watch = threading.Timer(seconds, tell, [text])
+        _watch.daemon = True
+        _watch.start()
+
+
+def stop_telling() -> None:
+    """The others are here, or not waited for any more."""
+    if _watch is not None:
+        _watch.cancel()
 
 
 def what_is_told() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -16,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from copgen_cli.errors import CopgenError, UsageError
-from copgen_cli.stages.launch_variables import alone_hint, require_a_place, was_launched, what_is_told
+from copgen_cli.stages.launch_variables import alone_hint, stop_telling, tell_of_waiting, was_launched
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SECONDS_BEFORE_TELLING = 2.0
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another that is alive; a dead one is noticed by its closed connection."""
 
@@ -103,8 +101,11 @@ def join_world(device: torch.device, timeout: float, tell: Callable[[str], None]
     """
     if not was_launched():
         return World(device)
-    require_a_place()
-    accelerator = _meet(lambda: _accelerator(device), timeout, tell)
+    tell_of_waiting(timeout, tell, seconds=min(2.0, timeout / 2))
+    try:
+        accelerator = _meet(lambda: _accelerator(device), timeout)
+    finally:
+        stop_telling()
     if accelerator.device.type == "cuda":
         torch.cuda.set_device(accelerator.device)  # of this thread
     kind = accelerator.distributed_type.value
@@ -130,7 +131,7 @@ def _accelerator(device: torch.device) -> Accelerator:
     )
 
 
-def _meet(join: Callable[[], Accelerator], timeout: float, tell: Callable[[str], None]) -> Accelerator:
+def _meet(join: Callable[[], Accelerator], timeout: float) -> Accelerator:
     """Call what waits for the other processes in a thread: it waits outside of Python, where no signal is heard."""
     joined: list[Accelerator] = []
     failed: list[BaseException] = []
@@ -144,14 +145,7 @@ def _meet(join: Callable[[], Accelerator], timeout: float, tell: Callable[[str],
     threads = torch.get_num_threads()
     waiting = threading.Thread(target=run, daemon=True)
     waiting.start()
-    waiting.join(min(SECONDS_BEFORE_TELLING, timeout))
-    deadline = time.monotonic() + timeout - SECONDS_BEFORE_TELLING
-    if waiting.is_alive():
-        others = int(os.environ.get("WORLD_SIZE") or 2) - 1
-        tell(
-            f"Waiting up to {timeout:g} s for {others} other process{'es' * (others > 1)} of this run, which the "
-            f"environment tells of: {what_is_told()}. {alone_hint()}"
-        )
+    deadline = time.monotonic() + timeout
     while waiting.is_alive() and time.monotonic() < deadline:
         waiting.join(0.2)  # in pieces: a signal is heard between two
     if waiting.is_alive():

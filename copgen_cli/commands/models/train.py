@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
@@ -191,8 +192,7 @@ def train(
     from copgen_cli import launching
     from copgen_cli.layout import run_folder
     from copgen_cli.settings import load_settings
-    from copgen_cli.stages import was_launched
-    from copgen_cli.training import run as training_run
+    from copgen_cli.stages import expect_others, was_launched
 
     chosen = {
         "preset": preset, "gpus": gpus, "num_processes": num_processes, "mixed_precision": mixed_precision,
@@ -206,6 +206,11 @@ def train(
     settings = load_settings(config_file(context), region=region, data_dir=data_dir, train=chosen)
     recipe, store = settings.train, data or settings.workspace.store
     folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset)
+    if not (export or dry_run):
+        expect_others(recipe.rendezvous_timeout, console.warn)
+
+    from copgen_cli.training import run as training_run
+
     launched = was_launched()
     processes = 1 if launched else launching.count_processes(recipe)
     if export:

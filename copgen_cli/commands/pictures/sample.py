@@ -197,6 +197,7 @@ def sample(
     from copgen_cli import launching
     from copgen_cli.sampling import RequestOptions, check_request
     from copgen_cli.settings import load_settings
+    from copgen_cli.stages import expect_others
 
     settings = load_settings(
         config_file(context),
@@ -218,6 +219,7 @@ def sample(
             "num_processes": num_processes,
         },
     )
+    expect_others(settings.sample.rendezvous_timeout, console.warn)
     options = RequestOptions(
         condition=as_one_list(condition),
         generate=as_one_list(generate),
