@@ -83,10 +83,14 @@ def walk(folder: Path, commands: Sequence[str]) -> dict[str, Station]:
         _go(folder, commands)
     places = [folder / name for name in (*commands, "end")]
     trees = list(map(tree, places))
-    return {
-        name: Station(place, frozenset(path for path in after if before.get(path) != after[path] and GIVEN not in path))
-        for name, place, before, after in zip(commands, places, trees, trees[1:], strict=False)
-    }
+    changed = [_changed(*pair) for pair in zip(trees, trees[1:], strict=False)]
+    return {name: Station(place, files) for name, place, files in zip(commands, places, changed, strict=False)}
+
+
+def _changed(before: dict[str, bytes], after: dict[str, bytes]) -> frozenset[str]:
+    """What a command wrote; not what lies in the folder that is its own by name, nor what only the test put there."""
+    files = {path for path, data in after.items() if before.get(path) != data}
+    return frozenset(path for path in files if not {GIVEN, ".copgen"} & {*Path(path).parts})
 
 
 def _go(folder: Path, commands: Sequence[str]) -> None:
@@ -95,6 +99,8 @@ def _go(folder: Path, commands: Sequence[str]) -> None:
     tiny_autoencoder().save_pretrained(place / "vae")
     (place / "copgen.toml").write_text(SETTINGS)
     for name in commands:
+        if name == "export":
+            shutil.rmtree(place / "runs/rome-tiny/model")
         shutil.copytree(place, folder / name)
         call(place, name)
         if name == "sample":
