@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -83,7 +84,7 @@ def walk(folder: Path, commands: Sequence[str]) -> dict[str, Station]:
         _go(folder, commands)
     places = [folder / name for name in (*commands, "end")]
     trees = list(map(tree, places))
-    changed = [_changed(*pair) for pair in zip(trees, trees[1:], strict=False)]
+    changed = [_changed(*pair) for pair in itertools.pairwise(trees)]
     return {name: Station(place, files) for name, place, files in zip(commands, places, changed, strict=False)}
 
 
