@@ -53,7 +53,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "encode": ("encode",),
     "pack": ("pack",),
     "train": ("train",),
-    "export": ("train", "--export"),
     "train-autoencoder": ("train-autoencoder",),
     "convert": ("convert", "runs/rome-tiny/model", "model"),
     "sample": ("sample", *SAMPLED, "--save-as", "pngs", "--output", "drawn"),
@@ -61,7 +60,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sample like": ("sample", "--like", f"{GIVEN}/picture.png", "--output", "again"),
     "evaluate": ("evaluate", "--real", GIVEN, "--generated", GIVEN, "--metrics", "psnr", "--output", "report"),
 }
-HAVE_NO_OVERWRITE = ("export", "sample like", "evaluate")
+HAVE_NO_OVERWRITE = ("sample like", "evaluate")
 MINE = b"of the user's own\n"
 
 
@@ -100,8 +99,6 @@ def _go(folder: Path, commands: Sequence[str]) -> None:
     tiny_autoencoder().save_pretrained(place / "vae")
     (place / "copgen.toml").write_text(SETTINGS)
     for name in commands:
-        if name == "export":
-            shutil.rmtree(place / "runs/rome-tiny/model")
         shutil.copytree(place, folder / name)
         call(place, name)
         if name == "sample":
