@@ -80,8 +80,8 @@ def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:
                 f"The index for {kept} is no Parquet table: {error}", hint="Check --endpoint, and run again."
             ) from None
         sidecar = _Sidecar(remote.etag or "", beside.stat().st_size, hash_file(beside), remote.commit)
-        place.write(_sidecar_file(Path(path)).as_posix(), f"{json.dumps(asdict(sidecar))}\n".encode())  # a kill between
-        # the two leaves a table that is known to be ours, and to be another than described
+        # before the table: a kill between leaves one that is known for ours, and for another than described
+        place.write(_sidecar_file(Path(path)).as_posix(), f"{json.dumps(asdict(sidecar))}\n".encode())
     return kept
 
 

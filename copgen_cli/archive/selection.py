@@ -96,7 +96,7 @@ def select(tables: Mapping[Modality, Path], region: RegionSettings) -> Selection
         BrokenInputError: a table lacks a column or is not readable.
     """
     found = _side_by_side(lambda modality: _cells_of_source(tables[modality], modality, region), tables)
-    counts = tuple(funnel for _, _, funnel in found.values())
+    counts = tuple(count for _, _, count in found.values())
     common = None
     for cells, _, _ in found.values():
         common = cells if common is None else common[np.isin(common, cells, assume_unique=True, kind="sort")]

@@ -121,7 +121,7 @@ def claim_report(folder: Path) -> Claims:
 
 
 def assess_folders(settings: Settings, real: Path, generated: Path, training: Path | None, watch: Watch) -> Assessment:
-    """Scorer the pictures of one folder by those of another.
+    """Judge the pictures of one folder by those of another.
 
     Args:
         settings: what is asked for.

@@ -147,7 +147,7 @@ class CopGenPipeline(DiffusionPipeline):
         chosen = self.scheduler if solver == "scheduler" else solver
         options = {"solver": chosen, "guidance_scale": guidance_scale, "ignored": Ignored(ignored)}
         steps, size = num_inference_steps, batch_size or samples
-        latents, images = self._draw(wanted, moments, noise, size, steps, options, callback, output_type != "latent")
+        latents, images = self._sample(wanted, moments, noise, size, steps, options, callback, output_type != "latent")
         return _output(latents, images, output_type)
 
     def _as_bytes(self, pictures: Mapping[str, Pictures]) -> dict[int, Tensor]:
@@ -156,7 +156,7 @@ class CopGenPipeline(DiffusionPipeline):
         positions = self._positions(pictures)
         return {position: as_bytes(pictures[name], name=name, side=side) for name, position in positions.items()}
 
-    def _draw(
+    def _sample(
         self,
         wanted: Mapping[str, int],
         moments: Mapping[int, Tensor],

@@ -115,8 +115,10 @@ def tell_of_waiting(timeout: float, tell: Callable[[str], None], seconds: float)
 
 def stop_telling() -> None:
     """The others are here, or not waited for any more."""
+    global _watch
     if _watch is not None:
         _watch.cancel()
+        _watch = None
 
 
 def what_is_told() -> str:
