@@ -33,7 +33,7 @@ class Sun:
 
     @property
     def direction(self) -> tuple[float, float, float]:
-        """WorkItem vector towards it: east, north, up."""
+        """Unit vector towards it: east, north, up."""
         flat = math.cos(self.elevation)
         return flat * math.sin(self.azimuth), flat * math.cos(self.azimuth), math.sin(self.elevation)
 

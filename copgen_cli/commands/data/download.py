@@ -186,8 +186,8 @@ def _draw(task: Download, *, json: bool, dry_run: bool) -> None:
         if not index.current:
             console.warn(f"No answer from the endpoint; the index of {index.modality.facts.source} may be out of date.")
     task.plan()
-    for funnel in task.counts:
-        console.detail(str(funnel))
+    for count in task.counts:
+        console.detail(str(count))
     if dry_run:
         console.forecast("Would fetch", json=json, **task.outlook())
         return
