@@ -23,8 +23,12 @@ from .render import (
     Picture as Picture,
     as_jpeg as as_jpeg,
     as_png as as_png,
+    decibel_ranges as decibel_ranges,
     elevation_picture as elevation_picture,
     false_colour as false_colour,
     hillshade as hillshade,
+    light_on as light_on,
+    shade_range as shade_range,
+    stretched_light as stretched_light,
     true_colour as true_colour,
 )

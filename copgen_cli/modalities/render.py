@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -38,26 +39,56 @@ def true_colour(reflectance: Float32, nodata: NDArray[np.bool_] | None = None) -
     return picture
 
 
-def false_colour(vv: Float32, vh: Float32, nodata: NDArray[np.bool_] | None = None) -> Picture:
+def decibel_ranges(
+    powers: Sequence[tuple[Float32, Float32, NDArray[np.bool_]]],
+) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Least and most logarithm of VV and of VH, and of the sum of both once each is stretched to 0 to 255.
+
+    Args:
+        powers: VV, VH and where there is no data, of each part of a picture.
+    """
+    levels = [(np.log(vv[~nodata]), np.log(vh[~nodata])) for vv, vh, nodata in powers if not nodata.all()]
+    if not levels:
+        return (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)
+    vv, vh = (
+        (min(float(pair[i].min()) for pair in levels), max(float(pair[i].max()) for pair in levels)) for i in (0, 1)
+    )
+    total = max(float((_stretched(a, vv) + _stretched(b, vh)).max()) for a, b in levels)
+    return vv, vh, (0.0, total)
+
+
+def _stretched(level: Float32, least_and_most: tuple[float, float]) -> Float32:
+    low, high = least_and_most
+    return (level - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
+
+
+def false_colour(
+    vv: Float32,
+    vh: Float32,
+    nodata: NDArray[np.bool_] | None = None,
+    ranges: Sequence[tuple[float, float]] = (),
+) -> Picture:
     """Sentinel-1: decibel of VV and VH, each stretched from its least to its most, in red and blue; green is their
     sum over its most; black without data.
 
     Real thumbnails fit green = (red + blue) 255 / max(red + blue) to a third of a grey level.
 
+    Args:
+        ranges: of the whole picture that this is a part of, as `decibel_ranges` gives them; none for a whole one.
+
     Returns:
         (size, size, 3).
     """
     valid = slice(None) if nodata is None else ~nodata
-    stretched = []
-    for power in (vv, vh):
-        level = np.log(power)
-        low, high = float(level[valid].min()), float(level[valid].max())
-        stretched.append((level - np.float32(low)) * np.float32(255 / max(high - low, 1e-6)))
-    total = stretched[0] + stretched[1]
-    green = total * np.float32(255 / max(float(total[valid].max()), 1e-6))
+    levels = np.log(vv), np.log(vh)
+    vv_range, vh_range = ranges[:2] or [(float(level[valid].min()), float(level[valid].max())) for level in levels]
+    red, blue = _stretched(levels[0], vv_range), _stretched(levels[1], vh_range)
+    total = red + blue
+    most = ranges[2][1] if ranges else float(total[valid].max())
+    green = total * np.float32(255 / max(most, 1e-6))
     picture = np.empty((*vv.shape, 3), np.uint8)
-    for band, level in enumerate((stretched[0], green, stretched[1])):
-        picture[..., band] = level if nodata is None else np.clip(level, 0, 255)
+    for band, level in enumerate((red, green, blue)):
+        picture[..., band] = level if nodata is None and not ranges else np.clip(level, 0, 255)
     if nodata is not None:
         picture[nodata] = 0
     return picture
@@ -67,17 +98,34 @@ def hillshade(height: Float32) -> Picture:
     """Elevation: light from the north-west, 45 degrees high, on a surface whose pixels count as one metre wide,
     stretched from the darkest to the brightest.
 
-    Gradients are central differences, and slopes that turn away go on getting darker below zero, so that
-    a plain is about 205 in a picture with steep slopes.
-
     Returns:
         (n, n).
+    """
+    light = light_on(height)
+    return stretched_light(light, shade_range([light]))
+
+
+def light_on(height: Float32) -> Float32:
+    """How much light each pixel of a surface gets, before it is stretched.
+
+    Gradients are central differences, and slopes that turn away go on getting darker below zero, so that
+    a plain is about 205 in a picture with steep slopes.
     """
     down, across = np.gradient(height)
     east = np.sin(_SUN_AZIMUTH) * np.cos(_SUN_ALTITUDE)
     north = np.cos(_SUN_AZIMUTH) * np.cos(_SUN_ALTITUDE)
-    light = (np.sin(_SUN_ALTITUDE) - across * east + down * north) / np.sqrt(1 + across**2 + down**2)
-    low, high = float(light.min()), float(light.max())
+    light: Float32 = (np.sin(_SUN_ALTITUDE) - across * east + down * north) / np.sqrt(1 + across**2 + down**2)
+    return light
+
+
+def shade_range(lights: Sequence[Float32]) -> tuple[float, float]:
+    """The darkest and the brightest of some parts of a picture."""
+    return min(float(light.min()) for light in lights), max(float(light.max()) for light in lights)
+
+
+def stretched_light(light: Float32, darkest_and_brightest: tuple[float, float]) -> Picture:
+    """Light to grey levels; left as it is where all of it is alike."""
+    low, high = darkest_and_brightest
     if high - low > 1e-6:
         light = (light - low) / (high - low)
     return (np.clip(light, 0, 1) * 255).astype(np.uint8)

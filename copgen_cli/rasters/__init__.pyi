@@ -2,9 +2,12 @@ from .georeferencing import encode_sidecar as encode_sidecar, read_georeferencin
 from .geotiff import encode_geotiff as encode_geotiff, read_tags as read_tags
 from .integrity import check_band as check_band, check_thumbnail as check_thumbnail
 from .measurements import (
-    georeferencing_of_picture as georeferencing_of_picture,
+    Measurements as Measurements,
+    RasterBands as RasterBands,
+    find_bands as find_bands,
     read_measurements as read_measurements,
-    render_picture as render_picture,
+    share_pixels as share_pixels,
+    warp_measurements as warp_measurements,
 )
 from .pictures import (
     decode_upright as decode_upright,
@@ -12,4 +15,11 @@ from .pictures import (
     read_colour as read_colour,
     read_grey as read_grey,
     values_beyond_8_bits as values_beyond_8_bits,
+)
+from .rendering import (
+    Stretch as Stretch,
+    find_stretch as find_stretch,
+    georeferencing_of_picture as georeferencing_of_picture,
+    is_missing as is_missing,
+    render_picture as render_picture,
 )

@@ -1,4 +1,4 @@
-"""Rasters of measurements, brought to the pictures that the archive's thumbnails are: reflectance, backscatter, height.
+"""Rasters of measurements as people have them: found, read whole, or read on another grid.
 
 B bands, H and W pixels.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from copgen_cli.errors import BrokenInputError, MismatchError, UsageError
-from copgen_cli.modalities import Modality, Rendering, false_colour, hillshade, true_colour
+from copgen_cli.modalities import Modality
 from copgen_cli.records import Georeferencing
 
 if TYPE_CHECKING:
@@ -25,12 +24,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 26
 """A larger raster is refused: its bands would not fit into memory beside the picture."""
-SHADED_AT = 30.0
-"""Metres per pixel at which the archive shades elevation, whose pictures are then enlarged to the other sources'."""
-
 _METRES_PER_DEGREE = 111_320.0
-_NOTHING = -100.0
-"""Below this, decibel and metres are marks of missing values such as -9999 and -32768."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,113 +40,145 @@ class Measurements:
     """Metres; None where the raster does not say."""
 
 
-def read_measurements(path: Path, modality: Modality, bands: Sequence[int] = ()) -> Measurements:
-    """Read the bands that a modality's picture is made of.
+@dataclass(frozen=True, slots=True)
+class RasterBands:
+    """The bands of one modality, in one file or in several of one grid."""
+
+    layers: tuple[tuple[Path, int], ...]
+    """File and number of its band, from 1."""
+    place: Georeferencing | None
+    width: int
+    height: int
+    pixel_size: float | None
+    """Metres; None where the raster does not say."""
+    is_picture: bool
+    """8 bits: rendered already."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(file for file, _ in self.layers))
+
+
+def find_bands(paths: Sequence[Path], modality: Modality, numbers: Sequence[int] = ()) -> RasterBands:
+    """The bands that a modality's picture is made of.
 
     Args:
-        path: a GeoTIFF, or a folder with one for each band, called as the archive calls them (`B04.tif`, `vv.tif`).
+        paths: a GeoTIFF; or one for each band, in the order red, green, blue or VV, VH; or a folder of such, called as
+            the archive calls them (`B04.tif`, `vv.tif`).
         modality: what it is.
-        bands: numbers of the bands in the file, from 1, in the order red, green, blue or VV, VH. Else their
-            descriptions tell, or how many there are.
+        numbers: of the bands in the file, from 1, in that order. Else their descriptions tell, or how many there are.
 
     Raises:
-        BrokenInputError: a file is missing, damaged, no GeoTIFF, or too large.
-        MismatchError: the files of a folder have different grids.
+        BrokenInputError: a file is missing, damaged, or no GeoTIFF.
+        MismatchError: the files have different grids.
         UsageError: nothing tells which bands are the wanted ones.
     """
+    wanted = modality.facts.picture.bands
+    files = [paths[0] / f"{name}.tif" for name in wanted] if len(paths) == 1 and paths[0].is_dir() else list(paths)
+    if len(files) not in (1, len(wanted)):
+        raise UsageError(
+            f"{len(files)} files are given for {modality}.",
+            hint=f"Give one with all bands, or one for each of {', '.join(wanted)}.",
+        )
+    with _opened(files) as datasets:
+        _check_grids(datasets)
+        first = datasets[0]
+        counts = (1, 3, 4) if modality.facts.grey else (3, 4)
+        is_picture = len(files) == 1 and not numbers and set(first.dtypes) == {"uint8"} and first.count in counts
+        if len(files) > 1:
+            layers = [(file, 1) for file in files]
+        elif is_picture:
+            layers = [(files[0], band) for band in _picture_bands(first)]
+        else:
+            layers = [(files[0], band) for band in numbers or _choose_bands(first, modality)]
+        place = Georeferencing(first.crs.to_string(), tuple(first.transform)[:6]) if first.crs else None
+        return RasterBands(tuple(layers), place, first.width, first.height, _pixel_size(first), is_picture)
+
+
+def read_measurements(bands: RasterBands) -> Measurements:
+    """All of a raster.
+
+    Raises:
+        BrokenInputError: a file is damaged, or too large.
+    """
+    if bands.width * bands.height > MOST_PIXELS:
+        raise BrokenInputError(
+            f"{bands.files[0]} is {bands.width} x {bands.height} px; up to {MOST_PIXELS:,} are rendered at once.",
+            hint="Cut out a part: rio clip, or gdal_translate -srcwin.",
+        )
+    with _opened(bands.files) as datasets:
+        by_file = dict(zip(bands.files, datasets, strict=True))
+        layers = [by_file[file].read(band, out_dtype="float32", masked=True) for file, band in bands.layers]
+    values = np.stack([layer.filled(np.nan) for layer in layers])
+    return Measurements(values, ~np.isfinite(values).all(axis=0), bands.place, bands.pixel_size)
+
+
+def warp_measurements(bands: RasterBands, place: Georeferencing, width: int, height: int) -> Measurements:
+    """A raster on another grid, by one bilinear resampling, or none where the pixels are the same ones.
+
+    Args:
+        place, width, height: the grid; pixels outside of the raster are missing.
+
+    Raises:
+        BrokenInputError: a file is damaged.
+        MismatchError: the raster does not say where it lies.
+    """
+    from affine import Affine
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    if bands.place is None:
+        raise MismatchError(
+            f"{bands.files[0]} does not say where it lies: it has no CRS.",
+            hint=f"Assign the one that it is in: rio edit-info --crs EPSG:32633 {bands.files[0]}",
+        )
+    resampling = Resampling.nearest if share_pixels(bands.place, place) else Resampling.bilinear
+    grid = {"crs": place.crs, "transform": Affine(*place.transform), "width": width, "height": height}
+    with _opened(bands.files) as datasets:
+        layers: dict[tuple[Path, int], np.ndarray] = {}
+        for file, dataset in zip(bands.files, datasets, strict=True):
+            numbers = [band for its, band in bands.layers if its == file]
+            with WarpedVRT(dataset, **grid, resampling=resampling, dtype="float32", nodata=np.nan) as warped:
+                layers |= {(file, band): warped.read(band) for band in dict.fromkeys(numbers)}
+    values = np.stack([layers[layer] for layer in bands.layers]).astype(np.float32)
+    missing = np.asarray(~np.isfinite(values).all(axis=0))
+    return Measurements(values, missing, place, float(math.hypot(place.transform[1], place.transform[4])))
+
+
+def share_pixels(one: Georeferencing, other: Georeferencing) -> bool:
+    """Whether two grids have the same pixels, as far as both reach."""
+    from affine import Affine
+
+    if one.crs != other.crs or not np.allclose(_linear(one), _linear(other), rtol=1e-9, atol=0):
+        return False
+    column, row = ~Affine(*one.transform) * (other.transform[2], other.transform[5])
+    return abs(column - round(column)) < 1e-3 and abs(row - round(row)) < 1e-3
+
+
+def _linear(place: Georeferencing) -> tuple[float, ...]:
+    a, b, _, d, e, _ = place.transform
+    return a, b, d, e
+
+
+@contextmanager
+def _opened(files: Sequence[Path]) -> Iterator[list[DatasetReader]]:
+    """The files, opened as GeoTIFF and as nothing else: other drivers would follow what a file points to."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    wanted = modality.facts.picture.bands
-    files = [path / f"{name}.tif" for name in wanted] if path.is_dir() else [path]
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            opened = [stack.enter_context(rasterio.open(file, driver="GTiff")) for file in files]
-            for dataset in opened:
-                _check_size(dataset)
-            if path.is_dir():
-                numbers = [(dataset, 1) for dataset in opened]
-            else:
-                numbers = [(opened[0], band) for band in bands or _choose_bands(opened[0], modality)]
-            _check_grids(opened)
-            layers = [dataset.read(band, out_dtype="float32", masked=True) for dataset, band in numbers]
+            yield [stack.enter_context(rasterio.open(file, driver="GTiff")) for file in files]
         except (RasterioError, OSError, IndexError) as error:
             raise BrokenInputError(
-                f"{path} can not be read as a GeoTIFF: {error}", hint="gdalinfo shows what GDAL makes of it."
+                f"{files[0]} can not be read as a GeoTIFF: {error}", hint="gdalinfo shows what GDAL makes of it."
             ) from error
-        first = opened[0]
-        place = Georeferencing(first.crs.to_string(), tuple(first.transform)[:6]) if first.crs else None
-        values = np.stack([layer.filled(np.nan) for layer in layers])
-        return Measurements(values, ~np.isfinite(values).all(axis=0), place, _pixel_size(first))
 
 
-def render_picture(measured: Measurements, modality: Modality) -> np.ndarray:
-    """The picture that a model of thumbnails knows; black where a value is missing.
-
-    Units are told by the values: reflectance from its 10,000-fold, decibel from power. An offset of reflectance that
-    the raster holds stays in, as it does in the archive's thumbnails.
-
-    Returns:
-        (H, W, 3) uint8; of elevation (H, W), or three times as large a side where the raster has 30 m a pixel.
-
-    Raises:
-        BrokenInputError: no pixel has a value.
-    """
-    if measured.missing.all():
-        raise BrokenInputError("No pixel of the raster has a value.", hint="Check its nodata value, and its bands.")
-    match modality.facts.picture.rendering:
-        case Rendering.HILLSHADE:
-            return _render_elevation(measured)
-        case Rendering.FALSE_COLOUR:
-            return _render_backscatter(measured)
-        case Rendering.TRUE_COLOUR:
-            return _render_reflectance(measured)
-
-
-def _render_reflectance(measured: Measurements) -> np.ndarray:
-    missing = measured.missing
-    values = np.where(missing, np.float32(0), measured.values)
-    scale = 1 if np.percentile(values[:, ~missing], 99) < 3 else 10_000
-    reflectance = (np.clip(values, 0, None) / scale).astype(np.float32)
-    return true_colour(reflectance, missing if missing.any() else None)
-
-
-def _render_backscatter(measured: Measurements) -> np.ndarray:
-    values, missing = measured.values, measured.missing
-    if np.median(values[:, ~missing]) < 0:
-        missing = missing | (values < _NOTHING).any(axis=0)
-        values = np.float32(10) ** (np.where(missing, 0, values) / np.float32(10))
-    missing = missing | (values <= 0).any(axis=0)
-    values = np.where(missing, np.float32(1), values)
-    return false_colour(values[0], values[1], missing if missing.any() else None)
-
-
-def georeferencing_of_picture(measured: Measurements, picture: np.ndarray) -> Georeferencing | None:
-    """Where a picture lies that was rendered of these measurements, enlarged or not."""
-    if measured.place is None:
-        return None
-    a, b, c, d, e, f = measured.place.transform
-    rows, columns = (whole / part for whole, part in zip(measured.missing.shape, picture.shape, strict=False))
-    return Georeferencing(measured.place.crs, (a * columns, b * rows, c, d * columns, e * rows, f))
-
-
-def _render_elevation(measured: Measurements) -> np.ndarray:
-    """Shade at 30 m a pixel, whatever the raster has, and enlarge to 10 m or to what the raster has."""
-    height, missing = measured.values[0], measured.missing | (measured.values[0] < _NOTHING * 10)
-    height = np.where(missing, height[~missing].min() if (~missing).any() else 0, height)
-    factor = round(SHADED_AT / measured.pixel_size) if measured.pixel_size else 3
-    rows, columns = height.shape
-    if factor > 1:
-        coarse = (math.ceil(columns / factor), math.ceil(rows / factor))
-        height = np.asarray(Image.fromarray(height).resize(coarse, Image.Resampling.BICUBIC))
-    else:
-        rows, columns = 3 * rows, 3 * columns
-    if min(height.shape) < 2:
-        raise BrokenInputError("The raster has too few pixels to shade.", hint="Give a larger one.")
-    picture = Image.fromarray(hillshade(height)).resize((columns, rows), Image.Resampling.BICUBIC)
-    gaps = Image.fromarray(missing).resize((columns, rows), Image.Resampling.NEAREST)
-    return np.where(np.asarray(gaps), np.uint8(0), np.asarray(picture))
+def _picture_bands(dataset: DatasetReader) -> Sequence[int]:
+    """Grey thrice, or red, green and blue; an alpha band is left out."""
+    return (1, 1, 1) if dataset.count < 3 else (1, 2, 3)
 
 
 def _choose_bands(dataset: DatasetReader, modality: Modality) -> Sequence[int]:
@@ -167,14 +193,6 @@ def _choose_bands(dataset: DatasetReader, modality: Modality) -> Sequence[int]:
             hint=f"Say which of them these are: --bands {','.join(map(str, range(len(wanted), 0, -1)))}",
         )
     return rule.numbers[dataset.count]
-
-
-def _check_size(dataset: DatasetReader) -> None:
-    if dataset.width * dataset.height > MOST_PIXELS:
-        raise BrokenInputError(
-            f"{dataset.name} is {dataset.width} x {dataset.height} px; up to {MOST_PIXELS:,} are rendered at once.",
-            hint="Cut out a part: rio clip, or gdal_translate -srcwin.",
-        )
 
 
 def _check_grids(opened: Sequence[DatasetReader]) -> None:

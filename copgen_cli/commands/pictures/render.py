@@ -52,6 +52,7 @@ def render(
     from copgen_cli.rasters import (
         encode_png,
         encode_sidecar,
+        find_bands,
         georeferencing_of_picture,
         read_measurements,
         render_picture,
@@ -63,7 +64,7 @@ def render(
     for file in (output, sidecar):
         if file.exists():
             raise UsageError(f"{file} is there already.", hint="Choose another name, or move it away.")
-    measured = read_measurements(raster, modality, _numbers(bands))
+    measured = read_measurements(find_bands([raster], modality, _numbers(bands)))
     picture = render_picture(measured, modality)
     place = georeferencing_of_picture(measured, picture)
     if place is not None:
