@@ -26,6 +26,7 @@ from copgen_cli.commands.pictures.evaluate import evaluate
 from copgen_cli.commands.pictures.quickstart import quickstart
 from copgen_cli.commands.pictures.render import render
 from copgen_cli.commands.pictures.sample import sample
+from copgen_cli.commands.pictures.scene import scene
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError, UsageError
 from copgen_cli.options import ConfigOption, GlobalOptions
 
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 
 COMMANDS = {  # by panel of the help, in its order
-    "From data to pictures": (quickstart, download, prepare, encode, pack, train, sample, evaluate),
+    "From data to pictures": (quickstart, download, prepare, encode, pack, train, sample, scene, evaluate),
     "Beside the way": (render, simulate, convert, train_autoencoder, info),
 }
 for panel, commands in COMMANDS.items():

@@ -29,7 +29,7 @@ inputs
 outputs
 metrics autoencoding
 training sampling simulation
-evaluation
+places evaluation
 quickstart
 commands
 app

@@ -11,4 +11,5 @@ from .grid import (
     is_in_box as is_in_box,
     parse_cell as parse_cell,
     to_utm as to_utm,
+    utm_zone as utm_zone,
 )

@@ -27,6 +27,7 @@ from .diffusion import (
     denoising_loss as denoising_loss,
     denoising_loss_parts as denoising_loss_parts,
     draw_timesteps as draw_timesteps,
+    noise_from as noise_from,
     prediction_of as prediction_of,
 )
 from .memory import (
@@ -41,7 +42,7 @@ from .sampler import (
     sample_latents as sample_latents,
     sample_noise as sample_noise,
 )
-from .solvers import make_scheduler as make_scheduler
+from .solvers import find_solver as find_solver, make_scheduler as make_scheduler
 from .transformer import Block as Block, CopGenTransformer as CopGenTransformer, initialise as initialise
 from .weights import (
     DEFAULT_HUB as DEFAULT_HUB,

@@ -1,4 +1,5 @@
-from .cutting import PATCH as PATCH
+from .cutting import PATCH as PATCH, read_thumbnails as read_thumbnails
+from .georeferencing import georeferencing_of as georeferencing_of
 from .preparation import (
     TABLES_AND_MAP as TABLES_AND_MAP,
     cut_cells as cut_cells,
@@ -6,7 +7,7 @@ from .preparation import (
     write_map as write_map,
     write_tables as write_tables,
 )
-from .scenes import is_plain_name as is_plain_name
+from .scenes import Subset as Subset, is_plain_name as is_plain_name, read_subset as read_subset
 from .split import SplitRule as SplitRule, split_of as split_of
 from .split_map import require_matplotlib as require_matplotlib
 from .tree import (

@@ -5,6 +5,7 @@ from .measurements import (
     Measurements as Measurements,
     RasterBands as RasterBands,
     find_bands as find_bands,
+    find_mask as find_mask,
     read_measurements as read_measurements,
     share_pixels as share_pixels,
     warp_measurements as warp_measurements,

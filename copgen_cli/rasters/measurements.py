@@ -95,6 +95,17 @@ def find_bands(paths: Sequence[Path], modality: Modality, numbers: Sequence[int]
         return RasterBands(tuple(layers), place, first.width, first.height, _pixel_size(first), is_picture)
 
 
+def find_mask(path: Path) -> RasterBands:
+    """The first band of a GeoTIFF, whatever it holds.
+
+    Raises:
+        BrokenInputError: it is missing, damaged, or no GeoTIFF.
+    """
+    with _opened([path]) as (dataset,):
+        place = Georeferencing(dataset.crs.to_string(), tuple(dataset.transform)[:6]) if dataset.crs else None
+        return RasterBands(((path, 1),), place, dataset.width, dataset.height, _pixel_size(dataset), is_picture=False)
+
+
 def read_measurements(bands: RasterBands) -> Measurements:
     """All of a raster.
 

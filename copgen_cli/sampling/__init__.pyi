@@ -3,8 +3,10 @@ from .generation import PictureGenerator as PictureGenerator, Task as Task
 from .listing import finish as finish
 from .models import LoadedModel as LoadedModel, choose_model as choose_model, load_model as load_model
 from .plan import plan_job as plan_job
+from .progress import Tell as Tell, tell_while as tell_while
 from .repetition import repeat_picture as repeat_picture
 from .request import RequestOptions as RequestOptions, check_request as check_request
+from .roles import check_known as check_known, choose_roles as choose_roles
 from .run import (
     Job as Job,
     draw as draw,

@@ -37,6 +37,7 @@ from copgen_cli.settings.sections import (
     PrepareSettings,
     RegionSettings,
     SampleSettings,
+    SceneSettings,
     TrainSettings,
 )
 
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     pack: PackSettings = PackSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
+    scene: SceneSettings = SceneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
 

@@ -417,6 +417,15 @@ class SampleSettings(SharedSettings):
         return self
 
 
+class SceneSettings(Section):
+    """How `copgen scene` goes over an area; what is drawn is drawn as `sample` says."""
+
+    overlap: NonNegativeInt = 64
+    """Pixels by which neighbouring windows overlap; 64 of 256 is the least without seams (benchmarks/seams.py)."""
+    block: Annotated[int, Field(ge=512)] = 3072
+    """About the side in pixels of the blocks that are drawn one after the other: memory grows with it."""
+
+
 class EvaluateSettings(Section):
     """What is drawn is drawn as `sample` says: model, steps, solver, guidance, seed, batch size, device and dtype."""
 

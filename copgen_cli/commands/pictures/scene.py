@@ -1,0 +1,268 @@
+"""`copgen scene`: an area goes in, maps come out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from copgen_cli import console
+from copgen_cli.options import (
+    DATA_PANEL,
+    MADE_PANEL,
+    RUN_PANEL,
+    WRITTEN_PANEL,
+    BatchSizeOption,
+    DataDirOption,
+    DeviceOption,
+    DryRunOption,
+    DtypeOption,
+    GuidanceOption,
+    JsonOption,
+    OverwriteOption,
+    RegionOption,
+    SeedOption,
+    SolverOption,
+    StepsOption,
+    as_one_list,
+    complete_assignments,
+    complete_lists,
+    complete_names,
+    config_file,
+    modality_names,
+)
+
+if TYPE_CHECKING:
+    from copgen_cli.places import SceneOptions
+    from copgen_cli.sampling import LoadedModel
+    from copgen_cli.settings import Settings
+
+SCENES = Path("outputs/scenes")
+
+
+def scene(
+    context: typer.Context,
+    region: RegionOption = None,
+    data_dir: DataDirOption = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=RASTER",
+            help="A GeoTIFF of your own, or one for each band; repeat it for more modalities.",
+            autocompletion=complete_assignments(modality_names),
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RASTER",
+            help="Not 0 where a generated modality that is given is to be drawn anew.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    aoi: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The area: GeoJSON, GeoPackage and others.",
+            show_default=False,
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="W S E N", help="The area, in degrees.", show_default=False, rich_help_panel=MADE_PANEL),
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GRID_CELL",
+            help="The area of a cell of the archive.",
+            show_default="the extent of --input",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    generate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"What to generate: {', '.join(modality_names())}.",
+            autocompletion=complete_lists(modality_names),
+            show_default=False,
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="What is given, by the region where there is no --input of it.",
+            autocompletion=complete_lists(modality_names),
+            show_default="the inputs, else nothing",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_PATH",
+            help="Folder, file of weights or hub id.",
+            show_default="the newest trained on the region, else copgen-sim",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    crs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EPSG:CODE",
+            help="Projection of what is written, in metres.",
+            show_default="the raster's own, else UTM",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    missing: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Where a condition has no value: generate without it, or leave-out of what is written.",
+            autocompletion=complete_names(lambda: ("generate", "leave-out")),
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = "generate",
+    n_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--n-samples", min=1, help="Maps of each.", show_default="from settings: 1", rich_help_panel=MADE_PANEL
+        ),
+    ] = None,
+    spread: Annotated[
+        bool,
+        typer.Option(
+            "--spread", help="Add mean, deviation and quantiles over the samples.", rich_help_panel=MADE_PANEL
+        ),
+    ] = False,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Pixels that neighbouring windows share.",
+            show_default="from settings: 64",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    guidance_scale: GuidanceOption = None,
+    seed: SeedOption = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            min=512,
+            help="About the side in pixels of what is drawn at a time: less memory, more time.",
+            show_default="from settings: 3072",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = None,
+    batch_size: BatchSizeOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to.",
+            show_default="outputs/scenes/<area>-<given>-to-<generated>",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Draw maps of a whole area, given rasters of it, a region's cells, or nothing.
+
+    From a region:  copgen scene --cell 454U_120R --condition s1_rtc --generate dem,s2_l2a
+
+    Clouds away:  copgen scene --input s2_l2a=cloudy.tif --input s1_rtc=vv_vh.tif --mask clouds.tif --generate s2_l2a
+
+    Example:  copgen scene --input s1_rtc=vv_vh.tif --generate s2_l2a --n-samples 4 --spread
+    """
+    from copgen_cli.places import Missing, SceneOptions
+    from copgen_cli.settings import load_settings
+
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        data_dir=data_dir,
+        sample={
+            "model": model,
+            "n_samples": n_samples,
+            "steps": steps,
+            "solver": solver,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype,
+        },
+        scene={"overlap": overlap, "block": block},
+    )
+    try:
+        how = Missing(missing)
+    except ValueError:
+        raise typer.BadParameter(f"--missing {missing} is none of {', '.join(Missing)}") from None
+    options = SceneOptions(
+        as_one_list(generate), as_one_list(condition), tuple(input or ()), aoi, bbox, cell, crs, mask, how, spread
+    )
+    raise typer.Exit(_scene(settings, options, output, overwrite=overwrite, dry_run=dry_run, json=json))
+
+
+def _scene(
+    settings: Settings, options: SceneOptions, output: Path | None, *, overwrite: bool, dry_run: bool, json: bool
+) -> int:
+    from copgen_cli.places import (
+        check_scene,
+        counts_of,
+        draw_blocks,
+        plan_scene,
+        seconds_of,
+        start_run,
+        work_items_of,
+        write_scene,
+    )
+
+    request = check_scene(settings, options)
+    for text in request.notes:
+        warning = text.removeprefix("warning: ")
+        console.note(text) if warning == text else console.warn(warning)
+    plan = plan_scene(settings, request, _load_model(settings), sys.argv[1:])
+    folder = output or SCENES / request.name
+    with start_run(plan, folder, overwrite=overwrite, dry_run=dry_run) as run:
+        pending = run.pending(work_items_of(plan))
+        if dry_run:
+            console.forecast("Would draw", json=json, **counts_of(plan), seconds=round(seconds_of(plan)), folder=folder)
+            return 0
+        if pending:
+            walked = draw_blocks(plan, run)
+            for _ in console.track_counts(walked, total=plan.network_calls, label="Drawing", done=0, unit="calls"):
+                pass
+            summary = write_scene(plan, run)
+        else:
+            summary = run.finish()
+    console.report("Drawn", summary, json=json, preview=folder / "preview.png")
+    return summary.exit_code
+
+
+def _load_model(settings: Settings) -> LoadedModel:
+    from copgen_cli.model import choose_device, choose_dtype
+    from copgen_cli.sampling import choose_model, load_model
+
+    choice = choose_model(settings.sample.model, settings.runs_dir, settings.region)
+    if choice.reason:
+        console.note(f"Model: {choice.source} ({choice.reason}).")
+    device = choose_device(settings.sample.device)
+    return load_model(choice.source, device=device, dtype=choose_dtype(settings.sample.dtype, device))

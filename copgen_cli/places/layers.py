@@ -1,0 +1,307 @@
+"""The pixels of a modality, wherever they are asked for: from a user's raster, or from the cells of a region.
+
+H and W are pixels of the grid that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from copgen_cli.errors import MismatchError, MissingInputError, UsageError
+from copgen_cli.modalities import Modality, Rendering
+from copgen_cli.patches import Subset, georeferencing_of, read_subset, read_thumbnails
+from copgen_cli.places.area import Area
+from copgen_cli.places.grid import Grid
+from copgen_cli.rasters import (
+    Measurements,
+    RasterBands,
+    Stretch,
+    find_bands,
+    find_stretch,
+    is_missing,
+    render_picture,
+    share_pixels,
+    warp_measurements,
+)
+from copgen_cli.records import Product, Scene
+from copgen_cli.stages import hash_file
+
+SHADING = 3
+"""Pixels of the grid along a side of one at which elevation is shaded."""
+AROUND = 12
+"""Pixels around what is asked for that shading and enlarging look at; a multiple of SHADING."""
+LOOKED_AT = 512
+"""Side of the squares of a raster by which its stretch is told."""
+MOST_LOOKED_AT = 16
+FEATHER = 68
+"""Pixels over which a cell fades where its neighbours overlap it: 680 m, as far as they do."""
+CELLS_KEPT = 9
+"""Thumbnails that are kept decoded, for the next block."""
+
+
+class Layer(Protocol):
+    """One modality of an area."""
+
+    def read(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 pictures as the model knows them, and (H, W) bool where there is one."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What it is read from, as JSON."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found out about it, for the user."""
+        ...
+
+
+@dataclass(frozen=True)
+class RasterLayer:
+    """A raster that a user hands in, rendered where it is measurements."""
+
+    modality: Modality
+    raster: RasterBands
+    base: Grid
+    """The grid of the whole area, to whose pixels shading keeps."""
+
+    def read(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        if self.raster.is_picture:
+            measured = self._warp(grid)
+            pixels = np.rint(np.nan_to_num(measured.values)).astype(np.uint8).transpose(1, 2, 0)
+            return pixels, ~measured.missing
+        if self.modality.facts.picture.rendering is Rendering.HILLSHADE:
+            return self._shade(grid)
+        measured = self._warp(grid)
+        known = ~is_missing(measured, self.modality, self.stretch)
+        return render_picture(measured, self.modality, self.stretch), known
+
+    @cached_property
+    def stretch(self) -> Stretch:
+        """Of the whole area, by squares spread over it, or by all of it where it is no larger than these."""
+        shaded = self.modality.facts.picture.rendering is Rendering.HILLSHADE
+        whole = self.base.coarse(SHADING) if shaded else self.base
+        return find_stretch([self._warp(part) for part in _squares(whole)], self.modality)
+
+    @property
+    def notes(self) -> list[str]:
+        name = self.raster.files[0].name
+        told = [f"{name} is taken for backscatter in decibel, by its values."] if self._in_decibel else []
+        if self.raster.place is not None and not share_pixels(self.raster.place, self.base.place):
+            told.append(
+                f"{name} has another grid: it is resampled to that of the scene, {self.base.place.crs} at 10 m."
+            )
+        return told
+
+    def describe(self) -> dict[str, Any]:
+        files = {file.as_posix(): hash_file(file) for file in self.raster.files}
+        return {"files": files, "bands": [band for _, band in self.raster.layers]}
+
+    @property
+    def _in_decibel(self) -> bool:
+        return not self.raster.is_picture and self.stretch.in_decibel
+
+    def _warp(self, grid: Grid) -> Measurements:
+        return warp_measurements(self.raster, grid.place, grid.width, grid.height)
+
+    def _shade(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Shaded at 30 m, in pixels that begin where those of the whole area do, and enlarged to 10 m."""
+        column, row = (round(v) for v in ~self.base.affine * (grid.place.transform[2], grid.place.transform[5]))
+        top, left = (start // SHADING * SHADING - AROUND for start in (row, column))
+        height, width = (
+            -(-(start + side - first + AROUND) // SHADING) * SHADING
+            for start, side, first in ((row, grid.height, top), (column, grid.width, left))
+        )
+        measured = self._warp(self.base.part(top, left, height, width).coarse(SHADING))
+        picture = render_picture(measured, self.modality, self.stretch)
+        known = ~np.kron(is_missing(measured, self.modality, self.stretch), np.ones((SHADING, SHADING), bool))
+        asked = np.s_[row - top : row - top + grid.height, column - left : column - left + grid.width]
+        return np.repeat(picture[asked][..., None], 3, axis=2), known[asked]
+
+
+@dataclass(frozen=True)
+class ArchiveLayer:
+    """The thumbnails of a region's cells, each resampled once, and blended where neighbours overlap."""
+
+    modality: Modality
+    scenes: tuple[Scene, ...]
+    """Those that lie in the area."""
+
+    def read(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        total = np.zeros((grid.height, grid.width, 3), np.float32)
+        weights = np.zeros((grid.height, grid.width), np.float32)
+        for scene in self.scenes:
+            tile, thumbnail = _thumbnail(scene, self.modality)
+            if not _touch(tile, grid):
+                continue
+            pixels, weight = _on_grid(thumbnail, tile, grid)
+            total += weight[..., None] * pixels
+            weights += weight
+        known = weights > 0
+        mean = total / np.where(known, weights, 1)[..., None]
+        return np.rint(mean).astype(np.uint8), known
+
+    def tile(self, cell: str) -> Grid:
+        """The pixels of a cell's picture."""
+        (scene,) = (scene for scene in self.scenes if scene.cell == cell)
+        return _thumbnail(scene, self.modality)[0]
+
+    @property
+    def notes(self) -> list[str]:
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        products = {scene.cell: scene.products[self.modality] for scene in self.scenes}
+        files = {
+            cell: {
+                "product": product.product_id,
+                "timestamp": product.timestamp,
+                "sha256": hash_file(scene.thumbnails[self.modality]),
+            }
+            for (cell, product), scene in zip(products.items(), self.scenes, strict=True)
+        }
+        return {"cells": files}
+
+
+@dataclass(frozen=True)
+class MaskRaster:
+    """Which pixels are to be drawn: those where the first band of a raster is not 0."""
+
+    raster: RasterBands
+
+    def read(self, grid: Grid) -> np.ndarray:
+        """(H, W) bool."""
+        measured = warp_measurements(self.raster, grid.place, grid.width, grid.height)
+        return np.asarray(~measured.missing & (measured.values[0] >= 0.5))
+
+    def describe(self) -> dict[str, Any]:
+        return {"files": {file.as_posix(): hash_file(file) for file in self.raster.files}}
+
+
+def open_raster(paths: Sequence[Path], modality: Modality) -> RasterBands:
+    """The bands of a raster that a user hands in, which must say where it lies.
+
+    Raises:
+        BrokenInputError: it can not be read.
+        MismatchError: it has no CRS.
+        UsageError: nothing tells which bands are the wanted ones.
+    """
+    raster = find_bands(paths, modality)
+    if raster.place is None:
+        raise MismatchError(
+            f"{raster.files[0]} does not say where it lies: it has no CRS.",
+            hint=f"Assign the one that it is in: rio edit-info --crs EPSG:32633 {raster.files[0]}",
+        )
+    return raster
+
+
+def open_archive(subset_folder: Path, modalities: Sequence[Modality], area: Area) -> dict[Modality, ArchiveLayer]:
+    """The layers that a region has of an area.
+
+    Raises:
+        MissingInputError: nothing has been downloaded.
+        UsageError: the region has no cell there, or lacks a modality.
+    """
+    subset = read_subset(subset_folder)
+    lacking = [str(modality) for modality in modalities if modality not in subset.modalities]
+    if lacking:
+        raise MissingInputError(f"{' and '.join(lacking)}", subset_folder, written_by="download")
+    scenes = _scenes_in(subset, area)
+    if not scenes:
+        known = ", ".join(scene.cell for scene in subset.scenes[:3])
+        raise UsageError(
+            f"{subset_folder} has no cell in the area {area.name}.",
+            hint=f"Download the cells there, or choose ground that it has: {known or 'it has none'} and so on.",
+        )
+    return {modality: ArchiveLayer(modality, scenes) for modality in modalities}
+
+
+def fingerprint(layers: Mapping[str, Any]) -> str:
+    """SHA-256 of what some layers are read from."""
+    return hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
+
+
+def _scenes_in(subset: Subset, area: Area) -> tuple[Scene, ...]:
+    west, south, east, north = area.bounds
+    chosen = []
+    for scene in subset.scenes:
+        if scene.cell == area.name:
+            return (scene,)
+        modality, product = next(iter(scene.products.items()))
+        size = modality.facts.thumbnail_size * 3 if modality.facts.grey else modality.facts.thumbnail_size
+        outline = Grid(georeferencing_of(product), size, size).outline(4)["coordinates"][0]
+        xs, ys = zip(*outline, strict=True)
+        if min(xs) < east and max(xs) > west and min(ys) < north and max(ys) > south:
+            chosen.append(scene)
+    return tuple(chosen)
+
+
+@lru_cache(maxsize=CELLS_KEPT)
+def _read_thumbnail(cell: str, modality: Modality, file: Path, product: Product) -> tuple[Grid, np.ndarray]:
+    pixels = read_thumbnails(Scene(cell, {modality: product}, {modality: file}))[modality]
+    height, width = pixels.shape[:2]
+    return Grid(georeferencing_of(product, (width, height)), width, height), np.ascontiguousarray(pixels)
+
+
+def _thumbnail(scene: Scene, modality: Modality) -> tuple[Grid, np.ndarray]:
+    return _read_thumbnail(scene.cell, modality, scene.thumbnails[modality], scene.products[modality])
+
+
+def _touch(tile: Grid, grid: Grid) -> bool:
+    """Whether a cell's picture may have ground in common with a grid, by its outline in the grid's projection."""
+    from rasterio.warp import transform_bounds
+
+    west, south, east, north = grid.bounds
+    left, bottom, right, top = tile.bounds
+    if tile.place.crs != grid.place.crs:
+        left, bottom, right, top = transform_bounds(tile.place.crs, grid.place.crs, left, bottom, right, top)
+    return bool(left < east and right > west and bottom < north and top > south)
+
+
+def _on_grid(thumbnail: np.ndarray, tile: Grid, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """A thumbnail on a grid, and how much each of its pixels counts there: 0 where it has none."""
+    from rasterio.enums import Resampling
+    from rasterio.warp import reproject
+
+    height, width = thumbnail.shape[:2]
+    fading = np.minimum.outer(_fading(height), _fading(width))
+    bands = np.concatenate([thumbnail.transpose(2, 0, 1).astype(np.float32), fading[None]])
+    warped = np.full((4, grid.height, grid.width), np.nan, np.float32)
+    same = share_pixels(tile.place, grid.place)
+    reproject(
+        bands,
+        warped,
+        src_transform=tile.affine,
+        src_crs=tile.place.crs,
+        dst_transform=grid.affine,
+        dst_crs=grid.place.crs,
+        dst_nodata=np.nan,
+        resampling=Resampling.nearest if same else Resampling.bilinear,
+    )
+    there = np.isfinite(warped).all(axis=0)
+    values = np.where(there, warped, np.float32(0))
+    return values[:3].transpose(1, 2, 0), values[3]
+
+
+def _fading(length: int) -> np.ndarray:
+    steps = np.arange(length, dtype=np.float32) + np.float32(0.5)
+    return np.minimum(1, np.minimum(steps, length - steps) / FEATHER).astype(np.float32)
+
+
+def _squares(grid: Grid) -> list[Grid]:
+    """The whole grid where it is small; else squares spread evenly over it."""
+    if grid.width * grid.height <= MOST_LOOKED_AT * LOOKED_AT**2:
+        return [grid.part(0, 0, grid.height, grid.width)]
+    per_side = int(MOST_LOOKED_AT**0.5)
+    tops = np.linspace(0, max(grid.height - LOOKED_AT, 0), per_side).astype(int)
+    lefts = np.linspace(0, max(grid.width - LOOKED_AT, 0), per_side).astype(int)
+    sides = min(LOOKED_AT, grid.height), min(LOOKED_AT, grid.width)
+    return [grid.part(int(top), int(left), *sides) for top in dict.fromkeys(tops) for left in dict.fromkeys(lefts)]

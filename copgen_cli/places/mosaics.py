@@ -1,0 +1,279 @@
+"""From the pictures of blocks to rasters: blended where blocks overlap, cut to the area, written as COG.
+
+A Cloud-Optimized GeoTIFF is written by GDAL's own driver, which keeps tags of the default domain alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from copgen_cli.modalities import Modality
+from copgen_cli.places.area import Area
+from copgen_cli.places.canvas import Block, Canvas
+from copgen_cli.places.drawing import BlockPictures, blending_weight
+from copgen_cli.places.grid import Grid
+from copgen_cli.stages import put_in_place
+
+QUANTILES = (0.1, 0.5, 0.9)
+TILE = 512
+"""Side of the tiles of a raster in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRaster:
+    """One raster that a scene leaves."""
+
+    name: str
+    """Of the file, without suffix."""
+    modality: Modality
+    kind: str
+    """sample, mean, std, a quantile such as q10, or synthetic: which pixels were drawn."""
+    sample: int | None = None
+
+    @property
+    def bands(self) -> int:
+        return 1 if self.modality.facts.grey or self.kind == "synthetic" else 3
+
+    @property
+    def dtype(self) -> str:
+        return "float32" if self.kind in ("mean", "std") else "uint8"
+
+
+def rasters_of(
+    generated: Sequence[Modality], n_samples: int, filled: Sequence[Modality], *, spread: bool
+) -> list[SceneRaster]:
+    """The rasters of a scene, in order."""
+    rasters = []
+    for modality in generated:
+        for sample in range(1, n_samples + 1):
+            name = str(modality) if n_samples == 1 else f"{modality}_v{sample}"
+            rasters.append(SceneRaster(name, modality, "sample", sample))
+        if spread:
+            kinds = ["mean", "std", *(f"q{round(100 * quantile)}" for quantile in QUANTILES)]
+            rasters += [SceneRaster(f"{modality}_{kind}", modality, kind) for kind in kinds]
+        if modality in filled:
+            rasters.append(SceneRaster(f"{modality}_synthetic", modality, "synthetic"))
+    return rasters
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFiles:
+    """The pictures of blocks on disk, each file complete or absent."""
+
+    folder: Path
+
+    def has(self, block: Block) -> bool:
+        return self._file(block).is_file()
+
+    def save(self, block: Block, pictures: BlockPictures) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = self._file(block).with_suffix(".part")
+        arrays = {f"picture {m}": values for m, values in pictures.pictures.items()}
+        arrays |= {f"drawn {m}": values for m, values in pictures.drawn.items()}
+        with beside.open("wb") as stream:
+            np.savez(stream, missing=pictures.missing, **arrays)  # type: ignore[arg-type]
+        put_in_place({self._file(block): beside}, None)
+
+    def load(self, block: Block) -> BlockPictures:
+        with np.load(self._file(block), allow_pickle=False) as arrays:
+            pictures = {Modality(k.removeprefix("picture ")): arrays[k] for k in arrays if k.startswith("picture ")}
+            drawn = {Modality(k.removeprefix("drawn ")): arrays[k] for k in arrays if k.startswith("drawn ")}
+            return BlockPictures(pictures, arrays["missing"], drawn)
+
+    def _file(self, block: Block) -> Path:
+        return self.folder / f"{block.key}.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """All rasters of a scene, as far as its blocks are drawn."""
+
+    canvas: Canvas
+    area: Area
+    files: BlockFiles
+    leave_out_missing: bool
+    """Pixels in which a condition has no value are left out of what is written."""
+
+    def write(self, rasters: Mapping[SceneRaster, Path], tags: Callable[[SceneRaster], Mapping[str, str]]) -> None:
+        """Write some rasters as COG, each to its file; memory is that of one block and its neighbours' overlaps."""
+        from contextlib import ExitStack
+
+        import rasterio
+
+        grid = self.canvas.grid
+        with ExitStack() as stack, rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            plain = {raster: file.with_suffix(".plain.tif") for raster, file in rasters.items()}
+            for file in plain.values():
+                stack.callback(file.unlink, missing_ok=True)
+            with ExitStack() as opened:
+                targets = {
+                    raster: opened.enter_context(rasterio.open(file, "w", **_profile(grid, raster)))
+                    for raster, file in plain.items()
+                }
+                for raster, target in targets.items():
+                    target.update_tags(**tags(raster))
+                    _name_bands(target, raster)
+                for part in self._parts(list(rasters)):
+                    for raster, values in part.values.items():
+                        targets[raster].write(values, window=part.window)
+                        if self.area.cut or self.leave_out_missing:
+                            targets[raster].write_mask(part.valid, window=part.window)
+            for raster, file in plain.items():
+                _copy_as_cog(file, rasters[raster], categorical=raster.kind == "synthetic")
+
+    def _parts(self, rasters: Sequence[SceneRaster]) -> Iterator[_Part]:
+        """Block after block, without what overlaps, each blended with its neighbours."""
+        for block in self.canvas.blocks:
+            part = _PartOfScene(self.canvas, block)
+            if part.empty:
+                continue
+            near = [other for other in self.canvas.blocks if _are_neighbours(block, other)]
+            loaded = {other: self.files.load(other) for other in near}
+            values = {raster: part.blend(loaded, raster) for raster in rasters}
+            missing = part.take(block, loaded[block].missing)
+            yield _Part(part.window, values, self._valid(part.grid, missing))
+
+    def _valid(self, grid: Grid, missing: np.ndarray) -> np.ndarray:
+        valid = np.ones((grid.height, grid.width), bool)
+        if self.area.cut:
+            from rasterio.features import geometry_mask
+
+            shape = self.area.polygon_in(grid.place.crs)
+            valid = ~geometry_mask([shape], (grid.height, grid.width), grid.affine)
+        return valid & ~missing if self.leave_out_missing else valid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    window: object
+    """Of rasterio, in the scene's rasters."""
+    values: Mapping[SceneRaster, np.ndarray]
+    valid: np.ndarray
+
+
+class _PartOfScene:
+    """The pixels of a block that are of no other, as far as they lie in the scene's grid."""
+
+    def __init__(self, canvas: Canvas, block: Block) -> None:
+        self._canvas, f = canvas, canvas.reduction
+        offset = canvas.offset
+        edges = (
+            (max(span[0] * f, start), min(span[1] * f, start + length))
+            for span, start, length in zip(
+                (block.rows, block.columns), offset, (canvas.grid.height, canvas.grid.width), strict=True
+            )
+        )
+        (self._top, self._bottom), (self._left, self._right) = edges
+        self._offset = offset
+
+    @property
+    def empty(self) -> bool:
+        return self._bottom <= self._top or self._right <= self._left
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._bottom - self._top, self._right - self._left
+
+    @property
+    def window(self) -> object:
+        from rasterio.windows import Window
+
+        return Window(self._left - self._offset[1], self._top - self._offset[0], *self.shape[::-1])
+
+    @property
+    def grid(self) -> Grid:
+        return self._canvas.grid.part(self._top - self._offset[0], self._left - self._offset[1], *self.shape)
+
+    def take(self, block: Block, values: np.ndarray) -> np.ndarray:
+        """Of (..., H, W) or (..., H, W, 3) pixels of what was drawn of a block, those that lie here; the rest is 0."""
+        height_axis = values.ndim - 3 if values.ndim > 2 and values.shape[-1] == 3 else values.ndim - 2
+        shape = list(values.shape)
+        shape[height_axis : height_axis + 2] = self.shape
+        taken = np.zeros(shape, values.dtype)
+        f = self._canvas.reduction
+        top, left = block.drawn_rows[0] * f - self._top, block.drawn_columns[0] * f - self._left
+        height, width = values.shape[height_axis : height_axis + 2]
+        rows = max(top, 0), min(top + height, self.shape[0])
+        columns = max(left, 0), min(left + width, self.shape[1])
+        if rows[1] <= rows[0] or columns[1] <= columns[0]:
+            return taken
+        lead = (slice(None),) * height_axis
+        there = (*lead, slice(*rows), slice(*columns))
+        taken[there] = values[(*lead, slice(rows[0] - top, rows[1] - top), slice(columns[0] - left, columns[1] - left))]
+        return taken
+
+    def blend(self, loaded: Mapping[Block, BlockPictures], raster: SceneRaster) -> np.ndarray:
+        """(bands, H, W) of a raster."""
+        if raster.kind == "synthetic":
+            drawn = [self.take(block, pictures.drawn[raster.modality]) for block, pictures in loaded.items()]
+            return np.logical_or.reduce(drawn).astype(np.uint8)[None]
+        total: np.ndarray | None = None
+        for block, pictures in loaded.items():
+            chosen = pictures.pictures[raster.modality]
+            if raster.sample is not None:
+                chosen = chosen[raster.sample - 1 : raster.sample]
+            weight = self.take(block, blending_weight(block, self._canvas))
+            part = weight[None, ..., None] * self.take(block, chosen)
+            total = part if total is None else total + part
+        assert total is not None, "a block is its own neighbour"
+        values = _summary(np.rint(total), raster.kind)
+        bands = values.mean(axis=-1, keepdims=True) if raster.bands == 1 else values
+        bands = bands if raster.dtype == "float32" else np.rint(bands)
+        return np.ascontiguousarray(bands.transpose(2, 0, 1).astype(raster.dtype))
+
+
+def _summary(samples: np.ndarray, kind: str) -> np.ndarray:
+    """(H, W, 3) of (samples, H, W, 3)."""
+    if kind == "std":
+        return np.asarray(samples.std(axis=0, ddof=1))
+    if kind.startswith("q"):
+        return np.asarray(np.quantile(samples, int(kind[1:]) / 100, axis=0))
+    return np.asarray(samples.mean(axis=0))
+
+
+def _are_neighbours(one: Block, other: Block) -> bool:
+    return abs(one.row - other.row) <= 1 and abs(one.column - other.column) <= 1
+
+
+def _profile(grid: Grid, raster: SceneRaster) -> dict[str, object]:
+    profile: dict[str, object] = {
+        "driver": "GTiff",
+        "width": grid.width,
+        "height": grid.height,
+        "count": raster.bands,
+        "dtype": raster.dtype,
+        "crs": grid.place.crs,
+        "transform": grid.affine,
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "BIGTIFF": "IF_SAFER",
+    }
+    return profile | ({"photometric": "RGB"} if raster.bands == 3 and raster.dtype == "uint8" else {})
+
+
+def _name_bands(target: object, raster: SceneRaster) -> None:
+    names = ("red", "green", "blue") if raster.bands == 3 else (raster.kind if raster.kind != "sample" else "grey",)
+    for number, name in enumerate(names, start=1):
+        target.set_band_description(number, name)  # type: ignore[attr-defined]
+
+
+def _copy_as_cog(source: Path, target: Path, *, categorical: bool) -> None:
+    from rasterio.shutil import copy
+
+    resampling = "NEAREST" if categorical else "AVERAGE"
+    copy(
+        source,
+        target,
+        driver="COG",
+        COMPRESS="DEFLATE",
+        PREDICTOR="YES",
+        BLOCKSIZE=TILE,
+        OVERVIEW_RESAMPLING=resampling,
+        BIGTIFF="IF_SAFER",
+        NUM_THREADS="1",
+    )

@@ -1,0 +1,341 @@
+"""One run of a scene: blocks drawn one after the other and kept on disk, then all rasters written from them.
+
+A run that is stopped goes on at the first block that is not there. Memory is that of a block.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from copgen_cli import __version__
+from copgen_cli.outputs import synthetic_text
+from copgen_cli.places.canvas import Canvas
+from copgen_cli.places.catalogue import (
+    ATTRIBUTION,
+    COLLECTION_FILE,
+    build_collection,
+    build_item,
+    item_path,
+    require_pystac,
+    tags_of,
+)
+from copgen_cli.places.drawing import SceneGenerator
+from copgen_cli.places.gaps import calls_around
+from copgen_cli.places.layers import Layer
+from copgen_cli.places.mosaics import BlockFiles, Mosaic, SceneRaster, rasters_of
+from copgen_cli.places.preview import SIDE, Column, draw_preview
+from copgen_cli.places.request import Missing, SceneRequest
+from copgen_cli.sampling import LoadedModel, Tell, check_known, choose_batch_size, tell_while
+from copgen_cli.settings import Settings
+from copgen_cli.stages import Outcome, StageRun, Status, Summary, WorkItem, require_free_space
+
+FORMAT = 1
+LISTING, PREVIEW = "scene.json", "preview.png"
+STAGE = "scene"
+_BYTES_PER_SAMPLE = 1.6
+"""Of a raster's 8-bit value in a COG with its overviews, about."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScenePlan:
+    """A scene that can be drawn."""
+
+    request: SceneRequest
+    generator: SceneGenerator
+    command: str
+    """The line by which it is made again."""
+
+    @property
+    def canvas(self) -> Canvas:
+        return self.generator.canvas
+
+    @property
+    def rasters(self) -> list[SceneRaster]:
+        request = self.request
+        return rasters_of(request.sample.generated, request.sample.n_samples, request.filled, spread=request.spread)
+
+    @property
+    def calls_per_window(self) -> int:
+        steps = self.request.sample.steps
+        return calls_around(steps) if self.request.filled else steps
+
+    @property
+    def windows(self) -> int:
+        """Of all blocks and samples."""
+        return sum(len(block.windows) for block in self.canvas.blocks) * self.request.sample.n_samples
+
+    @property
+    def network_calls(self) -> int:
+        """How often the network sees a window; with guidance, both times count as one."""
+        return self.windows * self.calls_per_window
+
+    @property
+    def bytes(self) -> int:
+        """About what is written, blocks included."""
+        grid, sample = self.canvas.grid, self.request.sample
+        pixels = grid.width * grid.height
+        blocks = pixels * 3 * sample.n_samples * len(sample.generated)
+        values = sum(raster.bands * (4 if raster.dtype == "float32" else 1) for raster in self.rasters)
+        return blocks + round(pixels * values * _BYTES_PER_SAMPLE)
+
+    @property
+    def memory(self) -> int:
+        """About what the largest block needs beside the model."""
+        sample = self.request.sample
+        side = max(max(_reach(b.window_rows), _reach(b.window_columns)) for b in self.canvas.blocks)
+        pixels = ((side + self.canvas.window) * self.canvas.reduction) ** 2
+        layers = 4 * len(self.request.layers) + 3 * sample.n_samples * len(sample.generated)
+        return pixels * (layers + 16)
+
+    def facts(self) -> dict[str, Any]:
+        """All that determines the rasters, as JSON."""
+        request, generator = self.request, self.generator
+        sample, grid, canvas = request.sample, request.grid, self.canvas
+        return {
+            "format": FORMAT,
+            "synthetic": True,
+            "software": f"copgen {__version__}",
+            "attribution": ATTRIBUTION,
+            "scene": request.name,
+            "command": self.command,
+            "area": {"name": request.area.name, "bounds": list(request.area.bounds), "cut": request.area.cut},
+            "grid": {
+                "crs": grid.place.crs,
+                "transform": list(grid.place.transform),
+                "width": grid.width,
+                "height": grid.height,
+            },
+            "model": {"id": generator.model.source, "sha256": generator.model.sha256},
+            "generate": [str(modality) for modality in sample.generated],
+            "condition": [str(modality) for modality in sample.conditions],
+            "filled": [str(modality) for modality in request.filled],
+            "inputs": request.inputs(),
+            "mask": request.gaps.describe() if request.gaps else None,
+            "missing": str(request.missing),
+            "n_samples": sample.n_samples,
+            "seed": sample.seed,
+            "steps": sample.steps,
+            "solver": str(sample.solver),
+            "guidance_scale": sample.guidance_scale,
+            "windows": {
+                "side": canvas.window * canvas.reduction,
+                "stride": canvas.stride * canvas.reduction,
+                "block": canvas.block * canvas.reduction,
+            },
+            "dtype": str(generator.model.net.dtype).removeprefix("torch."),
+            "device": generator.model.autoencoder.device.type,
+            "threads": torch.get_num_threads(),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What must not change while a folder is being filled."""
+        facts = self.facts()
+        model = facts["model"]["sha256"]
+        for name in ("command", "inputs", "mask", "software", "attribution", "device", "threads", "model"):
+            del facts[name]
+        return {**facts, "model": model, "spread": self.request.spread}
+
+
+def plan_scene(settings: Settings, request: SceneRequest, model: LoadedModel, command: Sequence[str]) -> ScenePlan:
+    """Put a model to a request.
+
+    Raises:
+        UsageError: the model does not know a modality that is asked for.
+        CopgenError: the packages that a scene needs are not installed.
+    """
+    require_pystac()
+    check_known(request.sample.roles, model.modalities, model.source)
+    reduction, window = model.autoencoder.reduction, int(model.net.config.sample_size)
+    patch = int(model.net.config.patch_size)
+    overlap = min(-(-settings.scene.overlap // reduction), window - patch)
+    stride = max((window - overlap) // patch, 1) * patch
+    canvas = Canvas(request.grid, window, reduction, stride, max(settings.scene.block // reduction, window))
+    guided = request.sample.guidance_scale != 0 and bool(request.sample.conditions)
+    size = settings.sample.batch_size or choose_batch_size(
+        model.net, model.autoencoder, guided=guided, device=model.autoencoder.device
+    )
+    generator = SceneGenerator(model, request.sample, canvas, request.layers, request.gaps, size)
+    return ScenePlan(request, generator, shlex.join(["copgen", *command]))
+
+
+def start_run(plan: ScenePlan, output: Path, *, overwrite: bool = False, dry_run: bool = False) -> StageRun:
+    """The run that fills a folder with a scene.
+
+    Raises:
+        MismatchError: the folder holds a scene of other settings.
+    """
+    facts = plan.facts()
+    return StageRun(
+        STAGE,
+        output,
+        settings=plan.settings(),
+        inputs={"inputs": facts["inputs"], "mask": facts["mask"]},
+        overwrite=overwrite,
+        beside=(LISTING, PREVIEW, COLLECTION_FILE),
+        dry_run=dry_run,
+    )
+
+
+def work_items_of(plan: ScenePlan) -> list[WorkItem[SceneRaster]]:
+    return [WorkItem(raster.name, raster) for raster in plan.rasters]
+
+
+def draw_blocks(plan: ScenePlan, run: StageRun) -> Iterator[int]:
+    """Draw the blocks that no earlier run has drawn; yields numbers of windows as they are walked one call further.
+
+    Raises:
+        DiskFullError: there is less room than the scene will take.
+    """
+    require_free_space(run.output, plan.bytes)
+    _created(run)
+    return tell_while(functools.partial(_draw, plan, _block_files(plan, run)))
+
+
+def write_scene(plan: ScenePlan, run: StageRun) -> Summary:
+    """All rasters from the blocks, their catalogue, the preview and `scene.json`."""
+    facts, created = plan.facts(), _created(run)
+    request = plan.request
+    mosaic = Mosaic(plan.canvas, request.area, _block_files(plan, run), request.missing is Missing.LEAVE_OUT)
+    with ExitStack() as stack:
+        files = {raster: stack.enter_context(run.place.writing(f"{raster.name}.tif")) for raster in plan.rasters}
+        mosaic.write(files, lambda raster: tags_of(raster, facts))
+    for raster in plan.rasters:
+        item = run.place.write(item_path(raster), build_item(raster, request.grid, facts, created))
+        written = (run.place.describe(f"{raster.name}.tif"), item)
+        run.record(Outcome(raster.name, Status.DONE, written))
+    run.place.write(COLLECTION_FILE, build_collection(plan.rasters, request.grid, facts, created))
+    run.place.write(PREVIEW, _preview(plan, run.output))
+    borders = {raster.name: plan.canvas.borders for raster in plan.rasters}
+    listing = facts | {"created": created.isoformat(), "files": [f"{r.name}.tif" for r in plan.rasters]}
+    run.place.write(LISTING, (json.dumps(listing | {"borders": borders}, indent=1) + "\n").encode())
+    return run.finish()
+
+
+def seconds_of(plan: ScenePlan) -> float:
+    """About how long it will take, by a call of the network and one of the decoder."""
+    model, canvas, sample = plan.generator.model, plan.canvas, plan.request.sample
+    size, config = plan.generator.batch_size, plan.generator.model.net.config
+    shape = (size, config.in_channels, canvas.window, canvas.window)
+    guided = 2 if sample.guidance_scale and sample.conditions else 1
+    latents = [torch.zeros(shape, device=model.net.device) for _ in model.modalities]
+    steps = [torch.zeros(size, device=model.net.device) for _ in model.modalities]
+    times = []
+    with torch.no_grad():
+        for work in (lambda: model.net(latents, steps), lambda: model.autoencoder.decode(latents[0])):
+            work()
+            started = time.perf_counter()
+            work()
+            times.append((time.perf_counter() - started) / size)
+    network, decoder = times
+    per_window = network * plan.calls_per_window * guided + decoder * (len(sample.generated) + len(plan.request.layers))
+    return plan.windows * per_window
+
+
+def _reach(edges: Sequence[int]) -> int:
+    return edges[-1] - edges[0]
+
+
+def _draw(plan: ScenePlan, files: BlockFiles, tell: Tell[int]) -> None:
+    walked = plan.request.sample.n_samples * plan.calls_per_window
+    for block in plan.canvas.blocks:
+        if files.has(block):
+            tell(walked * len(block.windows))
+            continue
+        files.save(block, plan.generator.draw(block, tell))
+        tell(0)
+
+
+def _block_files(plan: ScenePlan, run: StageRun) -> BlockFiles:
+    """In a folder that is named by all that they depend on: those of another scene are never taken for them."""
+    made_of = json.dumps([plan.settings(), run.header.inputs], sort_keys=True)
+    return BlockFiles(run.building / hashlib.sha256(made_of.encode()).hexdigest()[:16])
+
+
+def _created(run: StageRun) -> datetime:
+    """When the scene was begun, the same after a stop; SOURCE_DATE_EPOCH says otherwise, as it does for other tools."""
+    stated = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if stated.isdecimal():
+        return datetime.fromtimestamp(int(stated), UTC)
+    file = run.building / "begun"
+    if not file.is_file():
+        file.write_text(datetime.now(UTC).isoformat(timespec="seconds"))
+    return datetime.fromisoformat(file.read_text())
+
+
+def _preview(plan: ScenePlan, folder: Path) -> bytes:
+    request, sample = plan.request, plan.request.sample
+    columns = [
+        Column(modality.facts.title, "given" if modality in sample.conditions else "with gaps", _small(plan, layer))
+        for modality, layer in request.layers.items()
+    ]
+    for modality in sample.generated:
+        rasters = [raster for raster in plan.rasters if raster.modality is modality and raster.kind == "sample"]
+        for raster in rasters[:4]:
+            caption = "generated" if len(rasters) == 1 else f"sample {raster.sample}"
+            columns.append(Column(modality.facts.title, caption, _read_small(folder / f"{raster.name}.tif")))
+        if modality in request.truth:
+            columns.append(Column(modality.facts.title, "truth", _small(plan, request.truth[modality])))
+    footer = f"Synthetic, by copgen {__version__} · model {plan.generator.model.source} · seed {sample.seed}"
+    page = draw_preview(columns, request.grid, request.area.name, footer)
+    text = synthetic_text(f"A synthetic scene: {request.name}.", plan.facts())
+    stream = io.BytesIO()
+    page.save(stream, "PNG", pnginfo=text)
+    return stream.getvalue()
+
+
+def _small(plan: ScenePlan, layer: Layer) -> np.ndarray:
+    """A layer of the whole area, small enough for the preview, read block by block."""
+    grid, canvas = plan.request.grid, plan.canvas
+    factor = max(1, max(grid.width, grid.height) // SIDE)
+    whole = np.zeros((-(-grid.height // factor), -(-grid.width // factor), 3), np.uint8)
+    step = canvas.block * canvas.reduction // factor * factor
+    for top in range(0, grid.height, step):
+        for left in range(0, grid.width, step):
+            size = min(step, grid.height - top), min(step, grid.width - left)
+            pixels, known = layer.read(grid.part(top, left, *size))
+            shown = np.where(known[..., None], pixels, np.uint8(255))[::factor, ::factor]
+            row, column = top // factor, left // factor
+            whole[row : row + shown.shape[0], column : column + shown.shape[1]] = shown
+    return whole
+
+
+def _read_small(file: Path) -> np.ndarray:
+    import rasterio
+
+    with rasterio.open(file, driver="GTiff") as dataset:
+        factor = max(1, max(dataset.width, dataset.height) // SIDE)
+        shape = (dataset.count, -(-dataset.height // factor), -(-dataset.width // factor))
+        values: np.ndarray = dataset.read(out_shape=shape)
+    return values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+
+
+def counts_of(plan: ScenePlan) -> Mapping[str, Any]:
+    """What is to be done, in numbers."""
+    grid = plan.request.grid
+    return {
+        "crs": grid.place.crs,
+        "width": grid.width,
+        "height": grid.height,
+        "cells": sum(len(layer.describe().get("cells", ())) for layer in list(plan.request.layers.values())[:1]),
+        "blocks": len(plan.canvas.blocks),
+        "windows": plan.windows,
+        "network_calls": plan.network_calls,
+        "rasters": len(plan.rasters),
+        "bytes": plan.bytes,
+        "memory": plan.memory,
+    }
