@@ -137,6 +137,17 @@ class Georeferencing:
     transform: tuple[float, float, float, float, float, float]
     """Affine map from (column, row) in pixels to (x, y) in metres: a, b, c, d, e, f with x = a*col + b*row + c."""
 
+    def to_ground(self, column: float, row: float) -> tuple[float, float]:
+        """(x, y) of a point among the pixels, whose corners are whole numbers."""
+        a, b, c, d, e, f = self.transform
+        return a * column + b * row + c, d * column + e * row + f
+
+    def to_pixels(self, x: float, y: float) -> tuple[float, float]:
+        """(column, row) of a point on the ground."""
+        a, b, c, d, e, f = self.transform
+        area = a * e - b * d
+        return (e * (x - c) - b * (y - f)) / area, (a * (y - f) - d * (x - c)) / area
+
 
 @dataclass(frozen=True, slots=True)
 class Patch:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from copgen_cli import __version__
-from copgen_cli.errors import BrokenInputError
+from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.inputs import InputFile
 from copgen_cli.modalities import Modality, Role
 from copgen_cli.rasters import read_tags
@@ -239,12 +239,17 @@ def read_provenance(picture: Path) -> Provenance:
             hint="Give a picture as copgen wrote it: editors and uploads often drop the metadata.",
         )
     try:
-        return Provenance.from_dict(json.loads(text))
+        values = json.loads(text)
+        if values.get("kind") != "scene":
+            return Provenance.from_dict(values)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenInputError(
             f"{picture} says how it was made, but this version of copgen ({__version__}) does not understand it.",
             hint="Use the version that its Software entry names.",
         ) from error
+    raise MismatchError(
+        f"{picture} is a map of copgen scene.", hint=f"This line makes it again: {values.get('command')}"
+    )
 
 
 def samples_together(batches: Sequence[Sequence[str | None]], wanted: set[str]) -> tuple[tuple[str | None, ...], ...]:

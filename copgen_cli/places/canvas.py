@@ -68,7 +68,7 @@ class Canvas:
     stride: int
     """Between windows."""
     block: int
-    """About the side of a block."""
+    """The most that a side of a block has."""
 
     @property
     def height(self) -> int:
@@ -197,8 +197,8 @@ def ramp_weight(size: int, ramp: int) -> np.ndarray:
 
 
 def _parts(length: int, size: int) -> list[Span]:
-    """A length in about equal parts of about that size."""
-    count = max(1, round(length / size))
+    """A length in about equal parts of at most that size."""
+    count = max(1, -(-length // size))
     edges = [round(length * i / count) for i in range(count + 1)]
     return list(pairwise(edges))
 

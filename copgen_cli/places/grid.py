@@ -48,14 +48,14 @@ class Grid:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Least x, least y, most x and most y of the corners, in the grid's projection."""
-        corners = [self.affine * corner for corner in self._corners]
+        corners = [self.place.to_ground(*corner) for corner in self._corners]
         xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
     def part(self, top: int, left: int, height: int, width: int) -> Grid:
         """Some of the pixels, and pixels beyond where that reaches further."""
         a, b, _, d, e, _ = self.place.transform
-        x, y = self.affine * (left, top)
+        x, y = self.place.to_ground(left, top)
         return Grid(Georeferencing(self.place.crs, (a, b, x, d, e, y)), width, height)
 
     def coarse(self, factor: int) -> Grid:
@@ -72,7 +72,7 @@ class Grid:
         w, h = self.width, self.height
         ring = [(0, s * h) for s in steps] + [(s * w, h) for s in steps]
         ring += [(w, h - s * h) for s in steps] + [(w - s * w, 0) for s in steps]
-        xs, ys = zip(*(self.affine * corner for corner in ring), strict=True)
+        xs, ys = zip(*(self.place.to_ground(*corner) for corner in ring), strict=True)
         longitudes, latitudes = transform(self.place.crs, "EPSG:4326", xs, ys)
         corners = [[round(x, 7), round(y, 7)] for x, y in zip(longitudes, latitudes, strict=True)]
         return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
@@ -145,7 +145,7 @@ def crop_to_area(grid: Grid, area: Area) -> Grid:
     Raises:
         UsageError: the area lies elsewhere.
     """
-    corners = [~grid.affine * point for point in area.points_in(grid.place.crs)]
+    corners = [grid.place.to_pixels(*point) for point in area.points_in(grid.place.crs)]
     columns, rows = zip(*corners, strict=True)
     left, right = max(0, math.floor(min(columns))), min(grid.width, math.ceil(max(columns)))
     top, bottom = max(0, math.floor(min(rows))), min(grid.height, math.ceil(max(rows)))

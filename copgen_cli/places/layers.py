@@ -36,6 +36,8 @@ from copgen_cli.stages import hash_file
 
 SHADING = 3
 """Pixels of the grid along a side of one at which elevation is shaded."""
+FINE = 20.0
+"""Metres below which a pixel of elevation is finer than those it is shaded at."""
 AROUND = 12
 """Pixels around what is asked for that shading and enlarging look at; a multiple of SHADING."""
 LOOKED_AT = 512
@@ -88,7 +90,7 @@ class RasterLayer:
     def stretch(self) -> Stretch:
         """Of the whole area, by squares spread over it, or by all of it where it is no larger than these."""
         shaded = self.modality.facts.picture.rendering is Rendering.HILLSHADE
-        whole = self.base.coarse(SHADING) if shaded else self.base
+        whole = self._shaded_on(self.base) if shaded else self.base
         return find_stretch([self._warp(part) for part in _squares(whole)], self.modality)
 
     @property
@@ -109,20 +111,26 @@ class RasterLayer:
     def _in_decibel(self) -> bool:
         return not self.raster.is_picture and self.stretch.in_decibel
 
+    def _shaded_on(self, grid: Grid) -> Grid:
+        """The pixels that elevation is read at: the grid's, which are then averaged, or coarser ones like its own."""
+        fine = self.raster.pixel_size is not None and self.raster.pixel_size < FINE
+        return grid if fine else grid.coarse(SHADING)
+
     def _warp(self, grid: Grid) -> Measurements:
         return warp_measurements(self.raster, grid.place, grid.width, grid.height)
 
     def _shade(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Shaded at 30 m, in pixels that begin where those of the whole area do, and enlarged to 10 m."""
-        column, row = (round(v) for v in ~self.base.affine * (grid.place.transform[2], grid.place.transform[5]))
+        column, row = map(round, self.base.place.to_pixels(grid.place.transform[2], grid.place.transform[5]))
         top, left = (start // SHADING * SHADING - AROUND for start in (row, column))
         height, width = (
             -(-(start + side - first + AROUND) // SHADING) * SHADING
             for start, side, first in ((row, grid.height, top), (column, grid.width, left))
         )
-        measured = self._warp(self.base.part(top, left, height, width).coarse(SHADING))
+        measured = self._warp(self._shaded_on(self.base.part(top, left, height, width)))
         picture = render_picture(measured, self.modality, self.stretch)
-        known = ~np.kron(is_missing(measured, self.modality, self.stretch), np.ones((SHADING, SHADING), bool))
+        lacking = is_missing(measured, self.modality, self.stretch)
+        known = ~np.kron(lacking, np.ones([height // len(lacking)] * 2, bool))
         asked = np.s_[row - top : row - top + grid.height, column - left : column - left + grid.width]
         return np.repeat(picture[asked][..., None], 3, axis=2), known[asked]
 

@@ -158,11 +158,9 @@ def warp_measurements(bands: RasterBands, place: Georeferencing, width: int, hei
 
 def share_pixels(one: Georeferencing, other: Georeferencing) -> bool:
     """Whether two grids have the same pixels, as far as both reach."""
-    from affine import Affine
-
     if one.crs != other.crs or not np.allclose(_linear(one), _linear(other), rtol=1e-9, atol=0):
         return False
-    column, row = ~Affine(*one.transform) * (other.transform[2], other.transform[5])
+    column, row = one.to_pixels(other.transform[2], other.transform[5])
     return abs(column - round(column)) < 1e-3 and abs(row - round(row)) < 1e-3
 
 

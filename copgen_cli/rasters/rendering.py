@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import (
@@ -138,8 +139,7 @@ def _without_height(measured: Measurements) -> np.ndarray:
 def _light(measured: Measurements) -> tuple[np.ndarray, int]:
     """Light on the surface at 30 m a pixel, whatever the raster has; and how many of its pixels are one of these."""
     missing = _without_height(measured)
-    height = measured.values[0]
-    height = np.where(missing, height[~missing].min() if (~missing).any() else 0, height).astype(np.float32)
+    height = _with_nearest(measured.values[0], missing)
     factor = round(SHADED_AT / measured.pixel_size) if measured.pixel_size else AT_10_M
     if factor > 1:
         coarse = tuple(math.ceil(side / factor) for side in height.shape[::-1])
@@ -147,6 +147,16 @@ def _light(measured: Measurements) -> tuple[np.ndarray, int]:
     if min(height.shape) < 2:
         raise BrokenInputError("The raster has too few pixels to shade.", hint="Give a larger one.")
     return light_on(height), factor
+
+
+def _with_nearest(height: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Heights with those that are missing taken from the nearest pixel, so that gaps have no cliffs around them."""
+    if not missing.any():
+        return height.astype(np.float32)
+    if missing.all():
+        return np.zeros(height.shape, np.float32)
+    nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return np.asarray(height[tuple(nearest)], np.float32)
 
 
 def _enlarged(measured: Measurements, stretch: Stretch) -> np.ndarray:

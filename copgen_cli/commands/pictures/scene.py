@@ -162,8 +162,8 @@ def scene(
     block: Annotated[
         int | None,
         typer.Option(
-            min=512,
-            help="About the side in pixels of what is drawn at a time: less memory, more time.",
+            min=128,
+            help="Pixels along a side that are drawn at a time: fewer need less memory and more time.",
             show_default="from settings: 3072",
             rich_help_panel=RUN_PANEL,
         ),

@@ -1,0 +1,593 @@
+"""`copgen scene`: rasters and cells of an area go in, maps come out that lie where they belong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pystac
+import pytest
+import rasterio
+from killed_runs import Moment, forked_and_killed_at
+from numpy.testing import assert_array_equal
+from rasterio.transform import Affine
+from rasterio.warp import transform, transform_geom
+from rio_cogeo import cog_validate
+from sample_commands import call_copgen, small_model
+from tiny_subsets import CELLS, write_subset
+
+from copgen_cli.places.area import area_of_cell
+from copgen_cli.rasters import read_tags
+
+TILES = ("282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3")
+AT_10_M = Affine(10, 0, 500_000, 0, -10, 4_600_000)
+EXTENSIONS = Path(__file__).parent / "data" / "stac_extensions.json"
+
+
+def write(path, values, *, affine=AT_10_M, crs="EPSG:32633", nodata=None, names=()):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = values.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, crs=crs,
+        transform=affine, nodata=nodata,
+    ) as file:  # fmt: skip
+        file.write(values)
+        for band, name in enumerate(names, start=1):
+            file.set_band_description(band, name)
+    return path
+
+
+def reflectance(height=96, width=128, *, seed=0, dtype="uint16"):
+    smooth = np.add.outer(np.linspace(300, 1500, height), np.linspace(0, 900, width))
+    noise = np.random.default_rng(seed).integers(0, 200, (3, height, width))
+    return (smooth + noise).astype(dtype)
+
+
+def power(height=96, width=128):
+    return np.random.default_rng(1).gamma(4, 0.02, (2, height, width)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture
+def scene(capsys, tmp_path, monkeypatch, model):
+    """Draws in a folder of its own, by a small network, in few steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+    def run(*options, output="out", overlap=16):
+        quick = ("--model", model, "--steps", 2, "--device", "cpu", "--overlap", overlap, "--output", output)
+        return call_copgen(capsys, "scene", *options, *quick)
+
+    return run
+
+
+def must_be_good(call):
+    assert call.code == 0, call.err
+    return call
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# -- rasters of a user's own ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_a_real_raster_gives_maps_on_exactly_its_grid(shared, scene, tile):
+    raster = shared / f"sample_data/tiles/{tile}/S2L2A.tif"
+
+    must_be_good(scene("--input", f"s2_l2a={raster}", "--generate", "dem,s1_rtc"))
+
+    with rasterio.open(raster) as given:
+        for name in ("dem", "s1_rtc"):
+            with rasterio.open(f"out/{name}.tif") as made:
+                assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)
+            assert cog_validate(f"out/{name}.tif", strict=True, quiet=True)[0]
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize(("modality", "file"), [("s2_l1c", "S2L1C"), ("s2_l2a", "S2L2A"), ("s1_rtc", "S1RTC")])
+def test_real_rasters_are_rendered_as_the_archives_thumbnails(shared, tile, modality, file):
+    from PIL import Image
+
+    from copgen_cli.modalities import Modality
+    from copgen_cli.places.grid import grid_of_raster
+    from copgen_cli.places.layers import RasterLayer, open_raster
+
+    raster = open_raster([shared / f"sample_data/tiles/{tile}/{file}.tif"], Modality(modality))
+    grid = grid_of_raster(raster)
+    assert grid is not None
+    pixels, known = RasterLayer(Modality(modality), raster, grid).read(grid)
+
+    theirs = np.asarray(Image.open(shared / f"sample_data/thumbnails/{tile}/{modality}.png").convert("RGB"), float)
+    assert np.abs(pixels - theirs).mean() < 3
+    assert known.mean() > 0.99
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_real_elevation_is_shaded_as_the_archives_thumbnails(shared, tile):
+    from PIL import Image
+
+    from copgen_cli.modalities import Modality
+    from copgen_cli.places.grid import grid_of_raster
+    from copgen_cli.places.layers import RasterLayer, open_raster
+
+    folder = shared / f"sample_data/tiles/{tile}"
+    grid = grid_of_raster(open_raster([folder / "S2L2A.tif"], Modality.S2L2A))
+    assert grid is not None
+    raster = open_raster([folder / "DEM.tif"], Modality.DEM)
+    pixels, _ = RasterLayer(Modality.DEM, raster, grid).read(grid)
+
+    theirs = np.asarray(Image.open(shared / f"sample_data/thumbnails/{tile}/dem.png").convert("L"), float)
+    assert theirs.shape == pixels.shape[:2]
+    assert np.corrcoef(theirs.ravel(), pixels[..., 0].ravel())[0, 1] > 0.95
+
+
+def test_a_scene_leaves_maps_catalogue_preview_and_how_to_repeat_it(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+
+    call = must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem,s1_rtc", "--n-samples", 2, "--spread"))
+
+    files = {path for path in tree(tmp_path / "out") if path.endswith(".tif")}
+    kinds = ("v1", "v2", "mean", "std", "q10", "q50", "q90")
+    assert files == {f"{modality}_{kind}.tif" for modality in ("dem", "s1_rtc") for kind in kinds}
+    assert (tmp_path / "out/preview.png").stat().st_size > 10_000
+    told = json.loads((tmp_path / "out/scene.json").read_text())
+    assert told["synthetic"] is True
+    assert told["command"].startswith("copgen scene --input s2_l2a=s2.tif")
+    assert told["borders"]["dem_v1"] == {"rows": [32, 64], "columns": [32, 64, 96]}
+    assert "preview" in call.out
+
+
+def test_the_same_command_again_has_nothing_to_do_and_elsewhere_makes_the_same_bytes(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    asked = ("--input", "s2_l2a=s2.tif", "--generate", "dem")
+    must_be_good(scene(*asked))
+    before = tree(tmp_path / "out")
+
+    again = must_be_good(scene(*asked))
+    must_be_good(scene(*asked, output="other"))
+
+    assert "Nothing to do" in again.err
+    assert tree(tmp_path / "out") == before
+    other = tree(tmp_path / "other")
+    told_of_folder = {"scene.json", "dem.tif", "preview.png", "copgen_scene.json", "copgen_scene.jsonl"}
+    assert {name for name, data in before.items() if data != other[name]} <= told_of_folder
+    with rasterio.open("out/dem.tif") as one, rasterio.open("other/dem.tif") as two:
+        assert_array_equal(one.read(), two.read())
+
+
+def test_other_settings_are_not_mixed_into_a_scene(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem"))
+
+    call = scene("--input", "s2_l2a=s2.tif", "--generate", "dem", "--seed", 5)
+
+    assert call.code == 1
+    assert "seed was 0, and is now 5" in call.err
+
+
+def test_samples_differ_and_their_spread_is_that_of_their_pixels(scene, tmp_path):
+    write(tmp_path / "s1.tif", power())
+    must_be_good(scene("--input", "s1_rtc=s1.tif", "--generate", "s2_l2a", "--n-samples", 3, "--spread"))
+
+    def read(name):
+        with rasterio.open(f"out/s2_l2a_{name}.tif") as file:
+            return file.read().astype(np.float64)
+
+    samples = np.stack([read(f"v{number}") for number in (1, 2, 3)])
+    assert samples.std(axis=0).mean() > 1
+    np.testing.assert_allclose(read("mean"), samples.mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(read("std"), samples.std(axis=0, ddof=1), atol=1e-3)
+    np.testing.assert_allclose(read("q50"), np.median(samples, axis=0), atol=0.5)
+
+
+def test_every_file_says_that_it_is_synthetic_and_from_what(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem"))
+
+    tags = read_tags(tmp_path / "out/dem.tif")
+    facts = json.loads(tags["copgen"])
+    assert tags["Synthetic"] == "true"
+    assert "Synthetic: dem given s2_l2a" in tags["TIFFTAG_IMAGEDESCRIPTION"]
+    assert "Copernicus" in tags["TIFFTAG_COPYRIGHT"]
+    assert len(facts["inputs"]["s2_l2a"]["files"]["s2.tif"]) == 64
+    assert len(facts["model"]["sha256"]) == 64
+
+
+def test_the_catalogue_is_valid_and_has_the_rasters_own_transform(scene, tmp_path):
+    import jsonschema
+
+    write(tmp_path / "s2.tif", reflectance())
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem", "--n-samples", 2))
+
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+    validator = JsonSchemaSTACValidator()
+    for file in ("collection.json", "items/dem_v1/item.json", "items/dem_v2/item.json"):
+        values = json.loads((tmp_path / "out" / file).read_text())
+        kind = pystac.STACObjectType.COLLECTION if file == "collection.json" else pystac.STACObjectType.ITEM
+        validator.validate_core(values, kind, "1.1.0", file)
+    extensions = json.loads(EXTENSIONS.read_text())
+    item = json.loads((tmp_path / "out/items/dem_v1/item.json").read_text())
+    jsonschema.validate(item, extensions)
+    with rasterio.open("out/dem_v1.tif") as made:
+        assert item["properties"]["proj:transform"] == list(made.transform)
+        assert item["properties"]["proj:shape"] == list(made.shape)
+    assert item["properties"]["synthetic"] is True
+    assert item["assets"]["data"]["roles"] == ["data", "synthetic"]
+    collection = pystac.read_file(str(tmp_path / "out/collection.json"))
+    assert sorted(one.id for one in collection.get_items()) == ["s2-s2_l2a-to-dem-dem_v1", "s2-s2_l2a-to-dem-dem_v2"]
+    for one in collection.get_items():
+        assert Path(one.assets["data"].get_absolute_href()).is_file()
+
+
+def test_a_raster_in_decibel_is_recognised_by_its_values_and_that_is_said(scene, tmp_path):
+    linear = power()
+    write(tmp_path / "linear.tif", linear)
+    write(tmp_path / "decibel.tif", (10 * np.log10(linear)).astype(np.float32))
+
+    must_be_good(scene("--input", "s1_rtc=linear.tif", "--generate", "dem", output="one"))
+    call = must_be_good(scene("--input", "s1_rtc=decibel.tif", "--generate", "dem", output="two"))
+
+    assert "decibel" in call.err
+    with rasterio.open("one/dem.tif") as one, rasterio.open("two/dem.tif") as two:
+        assert np.abs(one.read().astype(int) - two.read()).mean() < 0.5
+
+
+def test_bands_in_files_of_their_own_are_the_same_as_in_one(scene, tmp_path):
+    values = power()
+    write(tmp_path / "both.tif", values)
+    write(tmp_path / "vv.tif", values[:1])
+    write(tmp_path / "vh.tif", values[1:])
+
+    must_be_good(scene("--input", "s1_rtc=both.tif", "--generate", "dem", output="one"))
+    must_be_good(scene("--input", "s1_rtc=vv.tif,vh.tif", "--generate", "dem", output="two"))
+
+    with rasterio.open("one/dem.tif") as one, rasterio.open("two/dem.tif") as two:
+        assert_array_equal(one.read(), two.read())
+
+
+def test_a_raster_of_another_grid_is_warped_once_and_that_is_said(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    coarse = np.full((2, 60, 80), 0.05, np.float32)
+    write(tmp_path / "s1.tif", coarse, affine=Affine(20, 0, 499_900, 0, -20, 4_600_100))
+
+    call = must_be_good(scene("--input", "s2_l2a=s2.tif", "--input", "s1_rtc=s1.tif", "--generate", "dem"))
+
+    assert "s1.tif has another grid" in call.err
+    with rasterio.open("out/dem.tif") as made:
+        assert (made.transform, made.shape) == (AT_10_M, (96, 128))
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine"),
+    [
+        ("EPSG:4326", Affine(1e-4, 0, 12.5, 0, -1e-4, 41.9)),
+        ("EPSG:32633", Affine.translation(500_000, 4_600_000) @ Affine.rotation(17) @ Affine.scale(10, -10)),
+        ("EPSG:3035", Affine(10, 0, 4_500_000, 0, -10, 2_100_000)),
+    ],
+)
+def test_the_outline_of_a_raster_lies_in_the_map_where_it_had_it(scene, tmp_path, crs, affine):
+    values = reflectance()
+    values[:, 20:60, 30:90] = 9000
+    write(tmp_path / "s2.tif", values, affine=affine, crs=crs)
+
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem"))
+
+    with rasterio.open("out/dem.tif") as made:
+        corners = [affine @ corner for corner in ((0, 0), (128, 0), (128, 96), (0, 96))]
+        ring = [list(point) for point in (*corners, corners[0])]
+        outline = transform_geom(crs, made.crs, {"type": "Polygon", "coordinates": [ring]})["coordinates"][0]
+        pixels = np.array([~made.transform @ tuple(point) for point in outline])
+        assert pixels[:, 0].min() > -0.5
+        assert pixels[:, 1].min() > -0.5
+        assert pixels[:, 0].max() < made.width + 0.5
+        assert pixels[:, 1].max() < made.height + 0.5
+        if crs != "EPSG:4326":
+            assert made.transform.almost_equals(affine)
+            assert made.crs == rasterio.crs.CRS.from_string(crs)
+        else:
+            assert pixels[:, 0].min() < 9
+
+
+def test_what_has_no_value_is_drawn_without_it_or_left_out_as_asked(scene, tmp_path):
+    values = power()
+    values[:, :, :100] = 0
+    write(tmp_path / "s1.tif", values)
+
+    must_be_good(scene("--input", "s1_rtc=s1.tif", "--generate", "dem", output="drawn"))
+    must_be_good(scene("--input", "s1_rtc=s1.tif", "--generate", "dem", "--missing", "leave-out", output="left"))
+
+    with rasterio.open("drawn/dem.tif") as drawn, rasterio.open("left/dem.tif") as left:
+        assert drawn.dataset_mask().all()
+        assert_array_equal(left.dataset_mask() == 255, np.broadcast_to(np.arange(128) >= 100, (96, 128)))
+
+
+def test_an_8_bit_picture_with_a_place_is_taken_as_it_is(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "s1_rtc", output="first"))
+
+    must_be_good(scene("--input", "s1_rtc=first/s1_rtc.tif", "--generate", "dem", output="second"))
+
+    with rasterio.open("second/dem.tif") as made:
+        assert (made.transform, made.shape) == (AT_10_M, (96, 128))
+
+
+# -- areas ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_given_draws_ground_where_it_is_asked_for(scene):
+    must_be_good(scene("--bbox", 12.5, 41.9, 12.51, 41.906, "--generate", "dem,s2_l2a", "--crs", "EPSG:3035"))
+
+    with rasterio.open("out/s2_l2a.tif") as made:
+        assert made.crs.to_epsg() == 3035
+        assert (made.count, made.dtypes[0]) == (3, "uint8")
+        assert np.ptp(made.read()) > 5
+
+
+def test_the_same_ground_is_alike_whatever_area_it_is_asked_in(scene):
+    must_be_good(scene("--bbox", 12.5, 41.9, 12.52, 41.91, "--generate", "dem", output="one"))
+    must_be_good(scene("--bbox", 12.508, 41.9, 12.52, 41.91, "--generate", "dem", output="two"))
+
+    with rasterio.open("one/dem.tif") as one, rasterio.open("two/dem.tif") as two:
+        shift = round((two.transform.c - one.transform.c) / 10)
+        down = round((one.transform.f - two.transform.f) / 10)
+        a, b = one.read(1).astype(float), two.read(1).astype(float)
+        a, b = a[max(down, 0) :, shift:], b[max(-down, 0) :]
+        height, width = (min(one, other) for one, other in zip(a.shape, b.shape, strict=True))
+        a, b = a[:height, :width], b[:height, :width]
+        inner = np.s_[24:-24, 24:-24]
+        assert np.corrcoef(a[inner].ravel(), b[inner].ravel())[0, 1] > 0.8
+
+
+def test_what_lies_outside_of_a_polygon_is_left_out(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    triangle = [[500_100, 4_599_900], [501_100, 4_599_900], [500_100, 4_599_200], [500_100, 4_599_900]]
+    shape = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Polygon", "coordinates": [triangle]}, precision=9)
+    (tmp_path / "area.geojson").write_text(json.dumps(shape))
+
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--aoi", "area.geojson", "--generate", "dem"))
+
+    with rasterio.open("out/dem.tif") as made:
+        mask = made.dataset_mask()
+        assert abs(made.transform.c - 500_100) <= 10
+        assert abs(made.transform.f - 4_599_900) <= 10
+        assert abs((mask == 255).sum() * 100 - 1000 * 700 / 2) < 12_000
+        assert mask[2, 2] == 255
+        assert mask[-3, -3] == 0
+
+
+@pytest.fixture
+def subset(tmp_path):
+    write_subset(tmp_path / "data/majorTOM/rome", CELLS[:2])
+    return tmp_path / "data/majorTOM/rome"
+
+
+def test_a_cell_of_a_region_is_drawn_on_its_own_pixels(scene, subset):
+    must_be_good(scene("--cell", CELLS[0], "--condition", "s2_l2a", "--generate", "dem", "--steps", 1, overlap=0))
+
+    with rasterio.open("out/dem.tif") as made:
+        assert made.shape == (1068, 1068)
+        index = pq.read_table(subset / "Core-S2L2A/metadata.parquet").to_pylist()
+        (row,) = (row for row in index if row["grid_cell"] == CELLS[0])
+        xs, ys = transform("EPSG:4326", made.crs, [row["centre_lon"]], [row["centre_lat"]])
+        assert (made.bounds.left + 5340, made.bounds.top - 5340) == pytest.approx((xs[0], ys[0]), abs=0.1)
+    told = json.loads(Path("out/scene.json").read_text())
+    assert list(told["inputs"]["s2_l2a"]["cells"]) == [CELLS[0]]
+
+
+def test_an_area_without_cells_is_refused_with_what_there_is(scene, subset):
+    call = scene("--bbox", 2, 48, 2.1, 48.1, "--condition", "s1_rtc", "--generate", "dem")
+
+    assert call.code == 2
+    assert "has no cell in the area" in call.err
+    assert CELLS[0] in call.err
+
+
+def test_a_mosaic_of_two_cells_is_the_cells_where_each_is_alone(subset):
+    from copgen_cli.modalities import Modality
+    from copgen_cli.places.area import area_of_box
+    from copgen_cli.places.grid import grid_of_area
+    from copgen_cli.places.layers import open_archive
+
+    one, two = (area_of_cell(cell) for cell in CELLS[:2])
+    west, south = min(one.bounds[0], two.bounds[0]), min(one.bounds[1], two.bounds[1])
+    east, north = max(one.bounds[2], two.bounds[2]), max(one.bounds[3], two.bounds[3])
+    area = area_of_box(west, south, east, north)
+    layer = open_archive(subset, [Modality.S2L2A], area)[Modality.S2L2A]
+
+    for crs in ("EPSG:32633", "EPSG:32632"):
+        grid = grid_of_area(area, crs)
+        pixels, known = layer.read(grid)
+        assert 0.3 < known.mean() < 0.75
+        for cell in CELLS[:2]:
+            tile = layer.tile(cell)
+            alone, _ = layer.read(tile)
+            middle = tile.place.to_ground(tile.width / 2, tile.height / 2)
+            if str(tile.place.crs) != crs:
+                point = transform_geom(tile.place.crs, crs, {"type": "Point", "coordinates": middle})["coordinates"]
+            else:
+                point = middle
+            column, row = (int(v) for v in grid.place.to_pixels(*point))
+            ours = pixels[row - 100 : row + 100, column - 100 : column + 100].reshape(-1, 3).mean(axis=0)
+            theirs = alone[434:634, 434:634].reshape(-1, 3).mean(axis=0)
+            assert np.abs(ours - theirs).max() < 6
+
+
+# -- blocks, faults ---------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_drawn_apart_and_fit(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance(448, 448))
+    asked = ("--input", "s2_l2a=s2.tif", "--generate", "dem")
+    must_be_good(scene(*asked, output="whole"))
+    must_be_good(scene(*asked, "--block", 224, output="blocks"))
+
+    with rasterio.open("whole/dem.tif") as whole, rasterio.open("blocks/dem.tif") as blocks:
+        assert np.abs(whole.read().astype(int) - blocks.read()).mean() < 2
+    assert json.loads(Path("blocks/scene.json").read_text())["borders"]["dem"]["rows"].count(224) == 1
+
+
+NEVER = 10**6
+
+
+def in_blocks(model, output):
+    return (
+        "scene", "--input", "s2_l2a=s2.tif", "--generate", "dem", "--block", 96, "--model", model, "--steps", 1,
+        "--device", "cpu", "--overlap", 16, "--output", output,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write(folder / "s2.tif", reflectance(160, 160))
+    with contextlib.chdir(folder):
+        assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(model, "out")) == 0
+    return folder
+
+
+@pytest.mark.parametrize("file", [2, 4, 6])
+def test_killed_at_a_block_or_while_writing_it_goes_on_to_the_same_files(
+    undisturbed, tmp_path, monkeypatch, model, file
+):
+    monkeypatch.chdir(undisturbed)
+    output = tmp_path / "killed"
+
+    assert forked_and_killed_at(Moment.FILE, file, *in_blocks(model, output)) == -9
+    assert list(output.glob("*")) == [output / ".copgen"]
+    assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(model, output)) == 0
+
+    with rasterio.open(output / "dem.tif") as one, rasterio.open("out/dem.tif") as two:
+        assert_array_equal(one.read(), two.read())
+    assert not (output / ".copgen/build").exists()
+
+
+def test_a_dry_run_tells_what_is_to_be_done_and_writes_nothing(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance(256, 256))
+
+    call = must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem", "--n-samples", 2, "--dry-run", "--json"))
+
+    told = json.loads(call.out)
+    assert (told["blocks"], told["windows"], told["network_calls"]) == (1, 98, 196)
+    assert told["bytes"] > 100_000
+    assert {"memory", "seconds", "cells"} <= told.keys()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_memory_that_a_large_area_needs_is_that_of_a_block(scene):
+    boxes = ((12.0, 41.6, 12.6, 42.0), (12.0, 41.6, 13.2, 42.5))
+    told = [
+        json.loads(must_be_good(scene("--bbox", *box, "--generate", "dem", "--dry-run", "--json")).out) for box in boxes
+    ]
+
+    assert told[1]["width"] * told[1]["height"] > 80_000_000
+    assert told[1]["network_calls"] > 3 * told[0]["network_calls"]
+    assert told[1]["memory"] < 1.3 * told[0]["memory"]
+
+
+def test_a_scene_that_does_not_fit_the_disk_is_refused_before_it_begins(scene, tmp_path, monkeypatch):
+    from copgen_cli.stages import atomic
+
+    write(tmp_path / "s2.tif", reflectance())
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))
+
+    call = scene("--input", "s2_l2a=s2.tif", "--generate", "dem")
+
+    assert call.code == 1
+    assert "No room left" in call.err
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+# -- gaps -------------------------------------------------------------------------------------------------------------
+
+
+def test_gaps_are_filled_and_all_else_stays_bit_for_bit(scene, tmp_path):
+    values = reflectance(128, 128)
+    write(tmp_path / "s2.tif", values)
+    write(tmp_path / "s1.tif", power(128, 128))
+    gap = np.zeros((1, 128, 128), np.uint8)
+    gap[:, 50:80, 40:90] = 3
+    write(tmp_path / "clouds.tif", gap)
+
+    must_be_good(
+        scene("--input", "s2_l2a=s2.tif", "--input", "s1_rtc=s1.tif", "--mask", "clouds.tif", "--generate", "s2_l2a")
+    )
+
+    from copgen_cli.modalities import Modality
+    from copgen_cli.places.layers import open_raster
+    from copgen_cli.rasters import read_measurements, render_picture
+
+    picture = render_picture(read_measurements(open_raster([tmp_path / "s2.tif"], Modality.S2L2A)), Modality.S2L2A)
+    with rasterio.open("out/s2_l2a.tif") as made, rasterio.open("out/s2_l2a_synthetic.tif") as drawn:
+        filled = made.read().transpose(1, 2, 0)
+        assert_array_equal(drawn.read(1) == 1, gap[0] == 3)
+        assert_array_equal(filled[gap[0] == 0], picture[gap[0] == 0])
+        assert np.abs(filled.astype(int) - picture)[gap[0] == 3].mean() > 0
+
+
+def test_filling_gaps_with_nothing_else_given_is_warned_of(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    write(tmp_path / "clouds.tif", np.ones((1, 20, 30), np.uint8), affine=Affine(20, 0, 500_200, 0, -20, 4_599_800))
+
+    call = must_be_good(scene("--input", "s2_l2a=s2.tif", "--mask", "clouds.tif", "--generate", "s2_l2a"))
+
+    assert "warning: nothing else is given" in call.err
+    assert "clouds.tif has another grid" in call.err
+
+
+# -- wrong input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--generate", "dem"), "No area is named"),
+        (("--bbox", 12, 41, 12.1, 41.1), "Nothing to generate"),
+        (("--bbox", 12, 41, 12.1, 41.1, "--cell", "465U_103R", "--generate", "dem"), "each name an area"),
+        (("--input", "s2_l2a=none.tif", "--generate", "dem"), "There is no raster or folder none.tif"),
+        (("--input", "s2_l2a", "--generate", "dem"), "is not MODALITY=RASTER"),
+        (("--input", "s2=s2.tif", "--generate", "dem"), "Unknown modality"),
+        (("--input", "s2_l2a=no_crs.tif", "--generate", "dem"), "has no CRS"),
+        (("--input", "s2_l2a=text.tif", "--generate", "dem"), "can not be read as a GeoTIFF"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--spread"), "--spread of one sample"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--mask", "s2.tif"), "are any pixels known"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--missing", "black"), "--missing black is none of"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--crs", "EPSG:4326"), "no projection in metres"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--bbox", 1, 41, 1.1, 41.1), "no ground in common"),
+        (("--cell", "465U_103R", "--condition", "s1_rtc", "--generate", "dem"), "copgen download"),
+        (("--aoi", "none.geojson", "--generate", "dem"), "There is no file none.geojson"),
+        (("--bbox", 179.9, 0, -179.9, 0.1, "--generate", "dem"), "antimeridian"),
+    ],
+)
+def test_wrong_input_is_answered_in_a_line_with_what_to_do(scene, tmp_path, options, says):
+    write(tmp_path / "s2.tif", reflectance())
+    write(tmp_path / "no_crs.tif", reflectance(), crs=None)
+    (tmp_path / "text.tif").write_text("no raster")
+
+    call = scene(*options)
+
+    assert call.code in (1, 2), call.out
+    assert says in call.err
+    assert "Traceback" not in call.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_map_is_no_picture_to_repeat_and_that_is_said(scene, tmp_path, capsys):
+    write(tmp_path / "s2.tif", reflectance())
+    must_be_good(scene("--input", "s2_l2a=s2.tif", "--generate", "dem"))
+
+    call = call_copgen(capsys, "sample", "--like", tmp_path / "out/dem.tif")
+
+    assert call.code == 1
+    assert "copgen scene" in call.err
