@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -428,23 +427,23 @@ def test_a_mosaic_of_two_cells_is_the_cells_where_each_is_alone(subset):
 
 
 def test_blocks_are_drawn_apart_and_fit(scene, tmp_path):
-    write(tmp_path / "s2.tif", reflectance(448, 448))
+    write(tmp_path / "s2.tif", reflectance(256, 256))
     asked = ("--input", "s2_l2a=s2.tif", "--generate", "dem")
     must_be_good(scene(*asked, output="whole"))
-    must_be_good(scene(*asked, "--block", 224, output="blocks"))
+    must_be_good(scene(*asked, "--block", 128, output="blocks"))
 
     with rasterio.open("whole/dem.tif") as whole, rasterio.open("blocks/dem.tif") as blocks:
         assert np.abs(whole.read().astype(int) - blocks.read()).mean() < 2
-    assert json.loads(Path("blocks/scene.json").read_text())["borders"]["dem"]["rows"].count(224) == 1
+    assert json.loads(Path("blocks/scene.json").read_text())["borders"]["dem"]["rows"].count(128) == 1
 
 
 NEVER = 10**6
 
 
-def in_blocks(model, output):
+def in_blocks(folder, model, output):
     return (
-        "scene", "--input", "s2_l2a=s2.tif", "--generate", "dem", "--block", 96, "--model", model, "--steps", 1,
-        "--device", "cpu", "--overlap", 16, "--output", output,
+        "scene", "--input", f"s2_l2a={folder}/s2.tif", "--generate", "dem", "--block", 128, "--model", model,
+        "--steps", 1, "--device", "cpu", "--overlap", 16, "--output", output,
     )  # fmt: skip
 
 
@@ -452,8 +451,7 @@ def in_blocks(model, output):
 def undisturbed(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("undisturbed")
     write(folder / "s2.tif", reflectance(160, 160))
-    with contextlib.chdir(folder):
-        assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(model, "out")) == 0
+    assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(folder, model, folder / "out")) == 0
     return folder
 
 
@@ -461,14 +459,13 @@ def undisturbed(tmp_path_factory, model):
 def test_killed_at_a_block_or_while_writing_it_goes_on_to_the_same_files(
     undisturbed, tmp_path, monkeypatch, model, file
 ):
-    monkeypatch.chdir(undisturbed)
     output = tmp_path / "killed"
 
-    assert forked_and_killed_at(Moment.FILE, file, *in_blocks(model, output)) == -9
+    assert forked_and_killed_at(Moment.FILE, file, *in_blocks(undisturbed, model, output)) == -9
     assert list(output.glob("*")) == [output / ".copgen"]
-    assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(model, output)) == 0
+    assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(undisturbed, model, output)) == 0
 
-    with rasterio.open(output / "dem.tif") as one, rasterio.open("out/dem.tif") as two:
+    with rasterio.open(output / "dem.tif") as one, rasterio.open(undisturbed / "out/dem.tif") as two:
         assert_array_equal(one.read(), two.read())
     assert not (output / ".copgen/build").exists()
 
