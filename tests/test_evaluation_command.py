@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sample_commands import call_copgen
 
 from copgen_cli.app import main
-
-COMMAND = [sys.executable, "-m", "copgen_cli", "evaluate"]
 
 
 @pytest.fixture
@@ -30,18 +29,25 @@ def folders(tmp_path):
     return tmp_path
 
 
-def run(folder, *arguments):
-    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """`copgen evaluate` in a folder, in this process."""
+
+    def evaluate(folder, *arguments):
+        monkeypatch.chdir(folder)
+        return call_copgen(capsys, "evaluate", *arguments)
+
+    return evaluate
 
 
-def test_two_folders_are_judged_and_a_report_is_written(folders):
+def test_two_folders_are_judged_and_a_report_is_written(run, folders):
     process = run(
         folders,
         *("--real", "real", "--generated", "made", "--metrics", "psnr,wasserstein", "--json", "--output", "report"),
     )
 
-    assert process.returncode == 0, process.stderr
-    printed = json.loads(process.stdout)
+    assert process.code == 0, process.err
+    printed = json.loads(process.out)
     values = {score["metric"]: score["value"] for score in printed["scores"]}
     assert values["psnr"] == pytest.approx(20 * np.log10(255 / 7))
     assert values["wasserstein"] == pytest.approx(7)
@@ -67,35 +73,35 @@ def test_two_folders_are_judged_and_a_report_is_written(folders):
         (["--model", "copgen-sim", "--metrics", "cycle", "--translations", "3"], "multiple of 2"),
     ],
 )
-def test_wrong_usage_ends_with_two_and_says_what_to_do(folders, arguments, complaint):
+def test_wrong_usage_ends_with_two_and_says_what_to_do(run, folders, arguments, complaint):
     process = run(folders, *arguments)
 
-    assert process.returncode == 2
-    assert complaint in process.stderr
-    assert "Traceback" not in process.stderr
+    assert process.code == 2
+    assert complaint in process.err
+    assert "Traceback" not in process.err
 
 
-def test_an_output_that_can_not_be_a_folder_is_refused_before_anything_is_read(folders):
+def test_an_output_that_can_not_be_a_folder_is_refused_before_anything_is_read(run, folders):
     (folders / "taken").write_text("a file")
 
     process = run(folders, "--real", "missing", "--generated", "missing", "--output", "taken")
 
-    assert process.returncode == 1
-    assert "taken" in process.stderr
-    assert "missing" not in process.stderr
+    assert process.code == 1
+    assert "taken" in process.err
+    assert "missing" not in process.err
 
 
-def test_tables_are_printed_even_where_the_report_can_not_be_written(folders):
+def test_tables_are_printed_even_where_the_report_can_not_be_written(run, folders):
     (folders / "report" / "metrics.json").mkdir(parents=True)
 
     process = run(folders, "--real", "real", "--generated", "made", "--metrics", "psnr", "--output", "report")
 
-    assert process.returncode != 0
-    assert "metrics.json" in process.stderr
-    assert "PSNR" in process.stdout
+    assert process.code != 0
+    assert "metrics.json" in process.err
+    assert "PSNR" in process.out
 
 
-def test_samples_of_each_are_told_as_a_range_where_modalities_differ(folders):
+def test_samples_of_each_are_told_as_a_range_where_modalities_differ(run, folders):
     for name in ("1U_1R_0", "1U_2R_0"):
         for side, copies in (("real", [""]), ("made", ["_v1", "_v2", "_v3"])):
             picture = (folders / side / "s2_l2a" / f"{name}{copies[0]}.png").read_bytes()
@@ -105,16 +111,16 @@ def test_samples_of_each_are_told_as_a_range_where_modalities_differ(folders):
 
     process = run(folders, "--real", "real", "--generated", "made", "--metrics", "psnr", "--json")
 
-    assert json.loads(process.stdout)["facts"]["samples_of_each"] == "1 to 3", process.stderr
+    assert json.loads(process.out)["facts"]["samples_of_each"] == "1 to 3", process.err
 
 
-def test_a_folder_of_any_name_can_be_judged(folders):
+def test_a_folder_of_any_name_can_be_judged(run, folders):
     made = folders / os.fsdecode(b"g\xe9n")
     (folders / "made").rename(made)
 
     process = run(folders, "--real", "real", "--generated", made, "--metrics", "psnr", "--output", "report")
 
-    assert process.returncode == 0, process.stderr
+    assert process.code == 0, process.err
     assert (folders / "report" / "report.html").is_file()
 
 
@@ -122,7 +128,7 @@ def test_an_evaluation_that_is_stopped_does_not_promise_to_continue(folders, mon
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("copgen_cli.evaluation.run.assess_folders", stop)
+    monkeypatch.setattr("copgen_cli.evaluation.assess_folders", stop)
     monkeypatch.setattr(sys, "argv", ["copgen", "evaluate", "--real", "real", "--generated", "made"])
     monkeypatch.chdir(folders)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,24 @@ import pytest
 import rasterio
 from killed_runs import Moment, forked_and_killed_at
 from numpy.testing import assert_array_equal
+from PIL import Image
 from rasterio.transform import Affine
 from rasterio.warp import transform, transform_geom
 from rio_cogeo import cog_validate
 from sample_commands import call_copgen, small_model
 from tiny_subsets import CELLS, write_subset
 
-from copgen_cli.places.area import area_of_cell
-from copgen_cli.rasters import read_tags
+from copgen_cli.archive.grid import FOOTPRINT_METRES, cells_in_box, footprint, parse_cell
+from copgen_cli.modalities import Modality
+from copgen_cli.places.area import area_of_box, area_of_cell
+from copgen_cli.places.grid import Grid, grid_of_area, grid_of_raster
+from copgen_cli.places.layers import RasterLayer, open_archive, open_raster
+from copgen_cli.rasters import read_measurements, read_tags, render_picture
+from copgen_cli.records import Georeferencing
+from copgen_cli.simulation.atmosphere import at_top_of_atmosphere, clouds_over, veiled
+from copgen_cli.simulation.optical import surface_reflectance, through_the_optics
+from copgen_cli.simulation.radar import backscatter
+from copgen_cli.simulation.world import simulate_cell
 
 TILES = ("282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3")
 AT_10_M = Affine(10, 0, 500_000, 0, -10, 4_600_000)
@@ -96,11 +108,6 @@ def test_a_real_raster_gives_maps_on_exactly_its_grid(shared, scene, tile):
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize(("modality", "file"), [("s2_l1c", "S2L1C"), ("s2_l2a", "S2L2A"), ("s1_rtc", "S1RTC")])
 def test_real_rasters_are_rendered_as_the_archives_thumbnails(shared, tile, modality, file):
-    from PIL import Image
-
-    from copgen_cli.modalities import Modality
-    from copgen_cli.places.grid import grid_of_raster
-    from copgen_cli.places.layers import RasterLayer, open_raster
 
     raster = open_raster([shared / f"sample_data/tiles/{tile}/{file}.tif"], Modality(modality))
     grid = grid_of_raster(raster)
@@ -114,11 +121,6 @@ def test_real_rasters_are_rendered_as_the_archives_thumbnails(shared, tile, moda
 
 @pytest.mark.parametrize("tile", TILES)
 def test_real_elevation_is_shaded_as_the_archives_thumbnails(shared, tile):
-    from PIL import Image
-
-    from copgen_cli.modalities import Modality
-    from copgen_cli.places.grid import grid_of_raster
-    from copgen_cli.places.layers import RasterLayer, open_raster
 
     folder = shared / f"sample_data/tiles/{tile}"
     grid = grid_of_raster(open_raster([folder / "S2L2A.tif"], Modality.S2L2A))
@@ -139,6 +141,8 @@ def test_a_scene_leaves_maps_catalogue_preview_and_how_to_repeat_it(scene, tmp_p
     files = {path for path in tree(tmp_path / "out") if path.endswith(".tif")}
     kinds = ("v1", "v2", "mean", "std", "q10", "q50", "q90")
     assert files == {f"{modality}_{kind}.tif" for modality in ("dem", "s1_rtc") for kind in kinds}
+    for file in files:
+        assert cog_validate(tmp_path / "out" / file, strict=True, quiet=True)[0]
     assert (tmp_path / "out/preview.png").stat().st_size > 10_000
     told = json.loads((tmp_path / "out/scene.json").read_text())
     assert told["synthetic"] is True
@@ -349,6 +353,25 @@ def test_the_same_ground_is_alike_whatever_area_it_is_asked_in(scene):
         assert np.corrcoef(a[inner].ravel(), b[inner].ravel())[0, 1] > 0.8
 
 
+def test_clouds_are_told_by_the_archives_own_masks(scene, subset):
+    asked = ("--cell", CELLS[0], "--condition", "s1_rtc", "--generate", "s2_l2a", "--mask", "clouds", "--steps", 1)
+    lacking = scene(*asked, overlap=0)
+    assert lacking.code == 1
+    assert "download --bands cloud_mask" in lacking.err
+    thumbnail = next((subset / "Core-S2L2A").rglob(f"{CELLS[0]}/*/thumbnail.png"))
+    only_grid = ("--cell", CELLS[0], "--condition", "s1_rtc", "--generate", "dem", "--steps", 1)
+    must_be_good(scene(*only_grid, output="dem", overlap=0))
+    with rasterio.open("dem/dem.tif") as grid:
+        clouds = np.zeros((1, 1068, 1068), np.uint8)
+        clouds[:, 300:400, 500:700] = 1
+        write(thumbnail.with_name("cloud_mask.tif"), clouds, affine=grid.transform, crs=grid.crs)
+
+    must_be_good(scene(*asked, overlap=0))
+
+    with rasterio.open("out/s2_l2a_synthetic.tif") as drawn:
+        assert drawn.read(1).sum() == pytest.approx(100 * 200, rel=0.05)
+
+
 def test_what_lies_outside_of_a_polygon_is_left_out(scene, tmp_path):
     write(tmp_path / "s2.tif", reflectance())
     triangle = [[500_100, 4_599_900], [501_100, 4_599_900], [500_100, 4_599_200], [500_100, 4_599_900]]
@@ -393,34 +416,88 @@ def test_an_area_without_cells_is_refused_with_what_there_is(scene, subset):
     assert CELLS[0] in call.err
 
 
-def test_a_mosaic_of_two_cells_is_the_cells_where_each_is_alone(subset):
-    from copgen_cli.modalities import Modality
-    from copgen_cli.places.area import area_of_box
-    from copgen_cli.places.grid import grid_of_area
-    from copgen_cli.places.layers import open_archive
+def across_zones() -> tuple[str, str]:
+    """Two neighbouring cells, the second in the next zone."""
+    cells = list(cells_in_box(11.7, 41.85, 12.3, 41.95))
+    one, two = next((a, b) for a, b in itertools.pairwise(cells) if footprint(a).zone != footprint(b).zone)
+    return one.name, two.name
 
-    one, two = (area_of_cell(cell) for cell in CELLS[:2])
-    west, south = min(one.bounds[0], two.bounds[0]), min(one.bounds[1], two.bounds[1])
-    east, north = max(one.bounds[2], two.bounds[2]), max(one.bounds[3], two.bounds[3])
-    area = area_of_box(west, south, east, north)
-    layer = open_archive(subset, [Modality.S2L2A], area)[Modality.S2L2A]
 
-    for crs in ("EPSG:32633", "EPSG:32632"):
+def test_a_mosaic_of_cells_in_two_zones_shows_each_where_it_is(tmp_path):
+    cells = across_zones()
+    folder = write_subset(tmp_path / "subset", cells, modalities=[Modality.S2L2A])
+    index = folder / "Core-S2L2A/metadata.parquet"
+    places = [footprint(parse_cell(cell)) for cell in cells]
+    table = pq.read_table(index)
+    for name, values in {
+        "crs": [f"EPSG:{place.epsg}" for place in places],
+        "centre_lat": [place.centre_lat for place in places],
+        "centre_lon": [place.centre_lon for place in places],
+    }.items():
+        table = table.set_column(table.schema.get_field_index(name), name, [values])
+    pq.write_table(table, index)
+    one, two = (area_of_cell(cell) for cell in cells)
+    edges = [pick(one.bounds[i], two.bounds[i]) for i, pick in enumerate((min, min, max, max))]
+    area = area_of_box(*edges)
+    layer = open_archive(folder, [Modality.S2L2A], area)[Modality.S2L2A]
+    assert {layer.tile(cell).place.crs for cell in cells} == {"EPSG:32632", "EPSG:32633"}
+
+    for crs in ("EPSG:32632", "EPSG:32633"):
         grid = grid_of_area(area, crs)
         pixels, known = layer.read(grid)
-        assert 0.3 < known.mean() < 0.75
-        for cell in CELLS[:2]:
+        assert known.mean() > 0.7
+        for cell in cells:
             tile = layer.tile(cell)
-            alone, _ = layer.read(tile)
-            middle = tile.place.to_ground(tile.width / 2, tile.height / 2)
-            if str(tile.place.crs) != crs:
-                point = transform_geom(tile.place.crs, crs, {"type": "Point", "coordinates": middle})["coordinates"]
-            else:
-                point = middle
-            column, row = (int(v) for v in grid.place.to_pixels(*point))
-            ours = pixels[row - 100 : row + 100, column - 100 : column + 100].reshape(-1, 3).mean(axis=0)
-            theirs = alone[434:634, 434:634].reshape(-1, 3).mean(axis=0)
-            assert np.abs(ours - theirs).max() < 6
+            alone, _ = open_archive(folder, [Modality.S2L2A], area_of_cell(cell))[Modality.S2L2A].read(tile)
+            points = [tile.place.to_ground(column, row) for column in (300, 534, 768) for row in (300, 534, 768)]
+            xs, ys = transform(tile.place.crs, crs, *zip(*points, strict=True))
+            for (x, y), (column, row) in zip(zip(xs, ys, strict=True), points, strict=True):
+                there = [int(v) for v in tile.place.to_pixels(column, row)]
+                here = [int(v) for v in grid.place.to_pixels(x, y)]
+                ours, theirs = (p[r - 20 : r + 20, c - 20 : c + 20] for p, (c, r) in ((pixels, here), (alone, there)))
+                assert np.abs(ours.reshape(-1, 3).mean(axis=0) - theirs.reshape(-1, 3).mean(axis=0)).max() < 8
+
+
+def test_true_size_bands_give_the_thumbnails_of_the_simulated_archive(tmp_path):
+    cell, seed, size = "465U_103R", 3, 534
+    simulated = simulate_cell(cell, seed, size=size)
+    truth, visit = simulated.truth, simulated.optical
+    ground = surface_reflectance(
+        truth.land, truth.height, truth.height_pixel, truth.place.centre_lat, visit.when, visit.sun, seed, cell
+    )
+    clouds = clouds_over(
+        size, FOOTPRINT_METRES / size, visit.cloud_cover, visit.sun, seed, "clouds", cell, visit.when.isoformat()
+    )
+    seen = veiled(through_the_optics(ground), clouds)
+    power_of = np.stack(backscatter(truth.land, truth.height, truth.height_pixel, simulated.radar, seed, cell))
+    at_10_m = Affine(10, 0, truth.place.west, 0, -10, truth.place.north)
+    rasters = {
+        Modality.S2L2A: (np.rint(seen * 10_000).clip(0, 65535).astype(np.uint16), at_10_m),
+        Modality.S2L1C: (np.rint(at_top_of_atmosphere(seen, visit.sun, visit.air) * 10_000).astype(np.uint16), at_10_m),
+        Modality.S1RTC: (power_of.astype(np.float32), at_10_m),
+        Modality.DEM: (truth.height[None].astype(np.float32), at_10_m @ Affine.scale(3)),
+    }
+    grid = Grid(Georeferencing("EPSG:32633", tuple(at_10_m)[:6]), size, size)
+
+    for modality, (values, affine) in rasters.items():
+        raster = open_raster([write(tmp_path / f"{modality}.tif", values, affine=affine)], modality)
+        pixels, known = RasterLayer(modality, raster, grid).read(grid)
+        thumbnail = getattr(simulated, modality)
+        if modality is Modality.DEM:
+            enlarged = Image.fromarray(thumbnail).resize((size, size), Image.Resampling.BILINEAR)
+            thumbnail = np.asarray(enlarged)[..., None]
+        assert np.abs(pixels.astype(float) - thumbnail)[known].mean() < 2, modality
+
+
+def test_gdals_own_tool_reads_a_map(scene):
+    if shutil.which("gdalinfo") is None:
+        pytest.skip("gdalinfo is not installed")
+    must_be_good(scene("--bbox", 12.5, 41.9, 12.504, 41.903, "--generate", "dem"))
+
+    told = subprocess.run(["gdalinfo", "out/dem.tif"], capture_output=True, text=True, check=True).stdout
+
+    assert "LAYOUT=COG" in told
+    assert "WGS 84 / UTM zone 33N" in told
 
 
 # -- blocks, faults ---------------------------------------------------------------------------------------------------
@@ -520,10 +597,6 @@ def test_gaps_are_filled_and_all_else_stays_bit_for_bit(scene, tmp_path):
     must_be_good(
         scene("--input", "s2_l2a=s2.tif", "--input", "s1_rtc=s1.tif", "--mask", "clouds.tif", "--generate", "s2_l2a")
     )
-
-    from copgen_cli.modalities import Modality
-    from copgen_cli.places.layers import open_raster
-    from copgen_cli.rasters import read_measurements, render_picture
 
     picture = render_picture(read_measurements(open_raster([tmp_path / "s2.tif"], Modality.S2L2A)), Modality.S2L2A)
     with rasterio.open("out/s2_l2a.tif") as made, rasterio.open("out/s2_l2a_synthetic.tif") as drawn:

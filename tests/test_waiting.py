@@ -54,10 +54,15 @@ def left_over(starter: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
-    ("name", "starter"),
-    [("train", "torchrun"), ("sample", "torchrun"), ("encode", "torchrun"), ("train", "Slurm"), ("sample", "Slurm")],
+    ("name", "starter", "number", "code"),
+    [
+        ("train", "torchrun", signal.SIGTERM, 143),
+        ("sample", "torchrun", signal.SIGINT, 130),
+        ("encode", "torchrun", signal.SIGINT, 130),
+        ("train", "Slurm", signal.SIGINT, 130),
+        ("sample", "Slurm", signal.SIGTERM, 143),
+    ],
 )
 def test_a_process_that_waits_for_others_says_so_and_stops_on_a_signal(commands, tmp_path, starter, name, number, code):
     variable = "WORLD_SIZE=2" if starter == "torchrun" else "SLURM_STEP_NUM_TASKS=2"

@@ -13,7 +13,7 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model import draw_latents, to_uint8
 from copgen_cli.places.canvas import BLEND, Block, Canvas, Span, ramp_weight
 from copgen_cli.places.gaps import KnownLatents, fit_to_border, known_latents, without_gaps
-from copgen_cli.places.layers import Layer, MaskRaster
+from copgen_cli.places.layers import Layer, Mask
 from copgen_cli.places.walk import GivenWindows, JointWalk
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling import LoadedModel
@@ -45,7 +45,7 @@ class SceneGenerator:
     canvas: Canvas
     layers: Mapping[Modality, Layer]
     """Of every condition, and of the modalities whose gaps are filled."""
-    gaps: MaskRaster | None
+    gaps: Mask | None
     batch_size: int
 
     @property

@@ -5,9 +5,7 @@ H and W are pixels of the grid that is asked for.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +23,7 @@ from copgen_cli.rasters import (
     RasterBands,
     Stretch,
     find_bands,
+    find_mask,
     find_stretch,
     is_missing,
     render_picture,
@@ -180,18 +179,22 @@ class ArchiveLayer:
 
 
 @dataclass(frozen=True)
-class MaskRaster:
-    """Which pixels are to be drawn: those where the first band of a raster is not 0."""
+class Mask:
+    """Which pixels are to be drawn: those where the first band of a raster, or of any of several, is not 0."""
 
-    raster: RasterBands
+    rasters: tuple[RasterBands, ...]
 
     def read(self, grid: Grid) -> np.ndarray:
         """(H, W) bool."""
-        measured = warp_measurements(self.raster, grid.place, grid.width, grid.height)
-        return np.asarray(~measured.missing & (measured.values[0] >= 0.5))
+        chosen = np.zeros((grid.height, grid.width), bool)
+        for raster in self.rasters:
+            measured = warp_measurements(raster, grid.place, grid.width, grid.height)
+            chosen |= ~measured.missing & (measured.values[0] >= 0.5)
+        return chosen
 
     def describe(self) -> dict[str, Any]:
-        return {"files": {file.as_posix(): hash_file(file) for file in self.raster.files}}
+        files = [file for raster in self.rasters for file in raster.files]
+        return {"files": {file.as_posix(): hash_file(file) for file in files}}
 
 
 def open_raster(paths: Sequence[Path], modality: Modality) -> RasterBands:
@@ -232,9 +235,17 @@ def open_archive(subset_folder: Path, modalities: Sequence[Modality], area: Area
     return {modality: ArchiveLayer(modality, scenes) for modality in modalities}
 
 
-def fingerprint(layers: Mapping[str, Any]) -> str:
-    """SHA-256 of what some layers are read from."""
-    return hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
+def cloud_masks(layer: ArchiveLayer) -> Mask:
+    """The archive's own cloud masks of a layer's cells, which are there where bands were downloaded.
+
+    Raises:
+        MissingInputError: a cell has none.
+    """
+    files = [scene.thumbnails[layer.modality].parent / "cloud_mask.tif" for scene in layer.scenes]
+    for file in files:
+        if not file.is_file():
+            raise MissingInputError("cloud mask", file.parent, written_by="download --bands cloud_mask")
+    return Mask(tuple(find_mask(file) for file in files))
 
 
 def _scenes_in(subset: Subset, area: Area) -> tuple[Scene, ...]:

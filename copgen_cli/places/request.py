@@ -19,10 +19,13 @@ from copgen_cli.places.grid import (
     grid_of_area,
     grid_of_raster,
 )
-from copgen_cli.places.layers import ArchiveLayer, Layer, MaskRaster, RasterLayer, open_archive, open_raster
+from copgen_cli.places.layers import ArchiveLayer, Layer, Mask, RasterLayer, cloud_masks, open_archive, open_raster
 from copgen_cli.rasters import RasterBands, find_mask, share_pixels
 from copgen_cli.records import SampleRequest
 from copgen_cli.settings import Settings
+
+CLOUDS = "clouds"
+"""The mask that the archive has of its own pictures."""
 
 
 class Missing(StrEnum):
@@ -45,7 +48,8 @@ class SceneOptions:
     bbox: tuple[float, float, float, float] | None = None
     cell: str | None = None
     crs: str | None = None
-    mask: Path | None = None
+    mask: str | None = None
+    """A raster, or CLOUDS for the masks of the archive."""
     missing: Missing = Missing.GENERATE
     spread: bool = False
 
@@ -59,7 +63,7 @@ class SceneRequest:
     sample: SampleRequest
     layers: Mapping[Modality, Layer]
     """Of conditions, and of generated modalities that are known in part."""
-    gaps: MaskRaster | None
+    gaps: Mask | None
     truth: Mapping[Modality, Layer]
     """Of other generated modalities, where the region has them."""
     missing: Missing
@@ -105,8 +109,8 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
         from_region += filled
     if from_region:
         layers |= open_archive(settings.workspace.subset, from_region, area)
-    gaps = MaskRaster(find_mask(options.mask)) if options.mask is not None else None
     _check_gaps(options, generated, layers)
+    gaps = _mask(options.mask, [layers[modality] for modality in generated if modality in layers])
     sample = SampleRequest(
         roles=dict.fromkeys(generated, Role.GENERATE) | dict.fromkeys(conditions, Role.CONDITION),
         n_samples=settings.sample.n_samples,
@@ -215,6 +219,20 @@ def _check_gaps(options: SceneOptions, generated: Sequence[Modality], layers: Ma
         )
 
 
+def _mask(named: str | None, filled: Sequence[Layer]) -> Mask | None:
+    if named is None:
+        return None
+    if named != CLOUDS:
+        return Mask((find_mask(Path(named).expanduser()),))
+    of_archive = [layer for layer in filled if isinstance(layer, ArchiveLayer) and layer.modality.facts.has_clouds]
+    if not of_archive:
+        raise UsageError(
+            f"--mask {CLOUDS} is of the archive's cells, and nothing that is generated comes from there.",
+            hint="Name a raster that says where clouds are: --mask clouds.tif",
+        )
+    return cloud_masks(of_archive[0])
+
+
 def _truth(
     settings: Settings, area: Area, generated: Sequence[Modality], from_region: Sequence[Modality]
 ) -> dict[Modality, Layer]:
@@ -227,13 +245,14 @@ def _truth(
 
 
 def _notes(
-    area: Area, layers: Mapping[Modality, Layer], gaps: MaskRaster | None, sample: SampleRequest, grid: Grid
+    area: Area, layers: Mapping[Modality, Layer], gaps: Mask | None, sample: SampleRequest, grid: Grid
 ) -> tuple[str, ...]:
     notes = [*area.notes]
     for layer in layers.values():
         notes += layer.notes
-    if gaps is not None and gaps.raster.place is not None and not share_pixels(gaps.raster.place, grid.place):
-        notes.append(f"{gaps.raster.files[0].name} has another grid: it is brought to that of the scene.")
+    for raster in gaps.rasters if gaps is not None else ():
+        if raster.place is not None and not share_pixels(raster.place, grid.place):
+            notes.append(f"{raster.files[0].name} has another grid: it is brought to that of the scene.")
     if any(modality in layers for modality in sample.generated) and not sample.conditions:
         notes.append(
             "warning: nothing else is given, so gaps are filled with ground that does not exist; "

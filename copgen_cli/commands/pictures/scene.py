@@ -57,10 +57,10 @@ def scene(
         ),
     ] = None,
     mask: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="RASTER",
-            help="Not 0 where a generated modality that is given is to be drawn anew.",
+            metavar="RASTER|clouds",
+            help="Not 0 where a generated modality that is given is to be drawn anew; clouds: the archive's masks.",
             show_default=False,
             rich_help_panel=DATA_PANEL,
         ),
