@@ -36,7 +36,7 @@ from copgen_cli.places.catalogue import (
 )
 from copgen_cli.places.drawing import SceneGenerator
 from copgen_cli.places.gaps import calls_around
-from copgen_cli.places.layers import Layer
+from copgen_cli.places.layers import Layer, Mask
 from copgen_cli.places.mosaics import BlockFiles, Mosaic, SceneRaster, rasters_of
 from copgen_cli.places.preview import SIDE, Column, draw_preview
 from copgen_cli.places.request import Missing, SceneRequest
@@ -280,10 +280,13 @@ def _created(run: StageRun) -> datetime:
 def _preview(plan: ScenePlan, folder: Path) -> bytes:
     request, sample = plan.request, plan.request.sample
     columns = [
-        Column(modality.facts.title, "given" if modality in sample.conditions else "with gaps", _small(plan, layer))
-        for modality, layer in request.layers.items()
+        Column(modality.facts.title, "given", _small(plan, request.layers[modality])) for modality in sample.conditions
     ]
     for modality in sample.generated:
+        if modality in request.filled:
+            columns.append(
+                Column(modality.facts.title, "with gaps", _small(plan, request.layers[modality], request.gaps))
+            )
         rasters = [raster for raster in plan.rasters if raster.modality is modality and raster.kind == "sample"]
         for raster in rasters[:4]:
             caption = "generated" if len(rasters) == 1 else f"sample {raster.sample}"
@@ -298,8 +301,8 @@ def _preview(plan: ScenePlan, folder: Path) -> bytes:
     return stream.getvalue()
 
 
-def _small(plan: ScenePlan, layer: Layer) -> np.ndarray:
-    """A layer of the whole area, small enough for the preview, read block by block."""
+def _small(plan: ScenePlan, layer: Layer, gaps: Mask | None = None) -> np.ndarray:
+    """A layer of the whole area, small enough for the preview, read block by block; white where there is none."""
     grid, canvas = plan.request.grid, plan.canvas
     factor = max(1, max(grid.width, grid.height) // SIDE)
     whole = np.zeros((-(-grid.height // factor), -(-grid.width // factor), 3), np.uint8)
@@ -307,7 +310,9 @@ def _small(plan: ScenePlan, layer: Layer) -> np.ndarray:
     for top in range(0, grid.height, step):
         for left in range(0, grid.width, step):
             size = min(step, grid.height - top), min(step, grid.width - left)
-            pixels, known = layer.read(grid.part(top, left, *size))
+            part = grid.part(top, left, *size)
+            pixels, known = layer.read(part)
+            known = known if gaps is None else known & ~gaps.read(part)
             shown = np.where(known[..., None], pixels, np.uint8(255))[::factor, ::factor]
             row, column = top // factor, left // factor
             whole[row : row + shown.shape[0], column : column + shown.shape[1]] = shown
