@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subset", type=Path, required=True, help="downloaded cells that the model has not seen")
     parser.add_argument("--scenes", type=int, default=8)
-    parser.add_argument("--side", type=int, default=512, help="of a scene in pixels, from the middle of a cell")
+    parser.add_argument("--side", type=int, default=256, help="of a scene in pixels, from the middle of a cell")
     parser.add_argument("--model", default="copgen-sim")
     arguments = parser.parse_args()
     model = load_model(arguments.model, device=torch.device("cpu"), dtype=torch.float32)

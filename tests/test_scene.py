@@ -580,7 +580,7 @@ def test_a_scene_that_does_not_fit_the_disk_is_refused_before_it_begins(scene, t
 
     assert call.code == 1
     assert "No room left" in call.err
-    assert not list(tmp_path.rglob("*.npz"))
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 # -- gaps -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from copgen_cli.archive import utm_zone
-from copgen_cli.errors import MismatchError, UsageError
+from copgen_cli.errors import UsageError
 from copgen_cli.places.area import Area
 from copgen_cli.rasters import RasterBands
 from copgen_cli.records import Georeferencing
@@ -125,16 +125,8 @@ def grid_of_raster(raster: RasterBands) -> Grid | None:
 
 
 def extent_of_raster(raster: RasterBands) -> Area:
-    """The ground that a raster covers.
-
-    Raises:
-        MismatchError: it does not say where it lies.
-    """
-    if raster.place is None:
-        raise MismatchError(
-            f"{raster.files[0]} does not say where it lies: it has no CRS.",
-            hint=f"Assign the one that it is in: rio edit-info --crs EPSG:32633 {raster.files[0]}",
-        )
+    """The ground that a raster covers which says where it lies."""
+    assert raster.place is not None, "rasters without a place are refused when they are opened"
     grid = Grid(raster.place, raster.width, raster.height)
     return Area.of_polygon(grid.outline(), name=raster.files[0].stem)
 

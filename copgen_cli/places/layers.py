@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from copgen_cli.archive import FOOTPRINT_METRES
 from copgen_cli.errors import MismatchError, MissingInputError, UsageError
 from copgen_cli.modalities import Modality, Rendering
 from copgen_cli.patches import Subset, georeferencing_of, read_subset, read_thumbnails
 from copgen_cli.places.area import Area
-from copgen_cli.places.grid import Grid
+from copgen_cli.places.grid import PIXEL, Grid
 from copgen_cli.rasters import (
     Measurements,
     RasterBands,
@@ -103,7 +104,7 @@ class RasterLayer:
         return told
 
     def describe(self) -> dict[str, Any]:
-        files = {file.as_posix(): hash_file(file) for file in self.raster.files}
+        files = {file.as_posix(): _hash(file) for file in self.raster.files}
         return {"files": files, "bands": [band for _, band in self.raster.layers]}
 
     @property
@@ -146,9 +147,9 @@ class ArchiveLayer:
         total = np.zeros((grid.height, grid.width, 3), np.float32)
         weights = np.zeros((grid.height, grid.width), np.float32)
         for scene in self.scenes:
-            tile, thumbnail = _thumbnail(scene, self.modality)
-            if not _touch(tile, grid):
+            if not _touch(_ground_of(scene, self.modality), grid):
                 continue
+            tile, thumbnail = _thumbnail(scene, self.modality)
             pixels, weight = _on_grid(thumbnail, tile, grid)
             total += weight[..., None] * pixels
             weights += weight
@@ -171,7 +172,7 @@ class ArchiveLayer:
             cell: {
                 "product": product.product_id,
                 "timestamp": product.timestamp,
-                "sha256": hash_file(scene.thumbnails[self.modality]),
+                "sha256": _hash(scene.thumbnails[self.modality]),
             }
             for (cell, product), scene in zip(products.items(), self.scenes, strict=True)
         }
@@ -194,7 +195,7 @@ class Mask:
 
     def describe(self) -> dict[str, Any]:
         files = [file for raster in self.rasters for file in raster.files]
-        return {"files": {file.as_posix(): hash_file(file) for file in files}}
+        return {"files": {file.as_posix(): _hash(file) for file in files}}
 
 
 def open_raster(paths: Sequence[Path], modality: Modality) -> RasterBands:
@@ -205,7 +206,21 @@ def open_raster(paths: Sequence[Path], modality: Modality) -> RasterBands:
         MismatchError: it has no CRS.
         UsageError: nothing tells which bands are the wanted ones.
     """
-    raster = find_bands(paths, modality)
+    return placed(find_bands(paths, modality))
+
+
+def open_mask(path: Path) -> Mask:
+    """A raster as a mask.
+
+    Raises:
+        BrokenInputError: it can not be read.
+        MismatchError: it has no CRS.
+    """
+    return Mask((placed(find_mask(path)),))
+
+
+def placed(raster: RasterBands) -> RasterBands:
+    """Raises MismatchError where a raster does not say where it lies."""
     if raster.place is None:
         raise MismatchError(
             f"{raster.files[0]} does not say where it lies: it has no CRS.",
@@ -245,7 +260,7 @@ def cloud_masks(layer: ArchiveLayer) -> Mask:
     for file in files:
         if not file.is_file():
             raise MissingInputError("cloud mask", file.parent, written_by="download --bands cloud_mask")
-    return Mask(tuple(find_mask(file) for file in files))
+    return Mask(tuple(placed(find_mask(file)) for file in files))
 
 
 def _scenes_in(subset: Subset, area: Area) -> tuple[Scene, ...]:
@@ -254,13 +269,23 @@ def _scenes_in(subset: Subset, area: Area) -> tuple[Scene, ...]:
     for scene in subset.scenes:
         if scene.cell == area.name:
             return (scene,)
-        modality, product = next(iter(scene.products.items()))
-        size = modality.facts.thumbnail_size * 3 if modality.facts.grey else modality.facts.thumbnail_size
-        outline = Grid(georeferencing_of(product), size, size).outline(4)["coordinates"][0]
+        outline = _ground_of(scene, next(iter(scene.products))).outline()["coordinates"][0]
         xs, ys = zip(*outline, strict=True)
         if min(xs) < east and max(xs) > west and min(ys) < north and max(ys) > south:
             chosen.append(scene)
     return tuple(chosen)
+
+
+def _ground_of(scene: Scene, modality: Modality) -> Grid:
+    """Where a cell's picture lies by its index, without reading it."""
+    side = round(FOOTPRINT_METRES / PIXEL)
+    return Grid(georeferencing_of(scene.products[modality]), side, side)
+
+
+@cache
+def _hash(file: Path) -> str:
+    """SHA-256 of a file, which is told in several places."""
+    return hash_file(file)
 
 
 @lru_cache(maxsize=CELLS_KEPT)

@@ -5,6 +5,7 @@ A Cloud-Optimized GeoTIFF is written by GDAL's own driver, which keeps tags of t
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from copgen_cli.stages import put_in_place
 
 QUANTILES = (0.1, 0.5, 0.9)
 TILE = 512
-"""Side of the tiles of a raster in pixels."""
+"""Side of the tiles of a raster in pixels, and height of the strips that are blended at a time."""
+_PICTURE, _DRAWN = "picture_", "drawn_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +64,40 @@ def rasters_of(
 
 @dataclass(frozen=True, slots=True)
 class BlockFiles:
-    """The pictures of blocks on disk, each file complete or absent."""
+    """The pictures of blocks on disk, a folder of arrays for each, complete or absent.
+
+    They are read as they are needed: of a neighbour, what overlaps.
+    """
 
     folder: Path
 
     def has(self, block: Block) -> bool:
-        return self._file(block).is_file()
+        return self._of(block).is_dir()
 
     def save(self, block: Block, pictures: BlockPictures) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self._file(block).with_suffix(".part")
-        arrays = {f"picture {m}": values for m, values in pictures.pictures.items()}
-        arrays |= {f"drawn {m}": values for m, values in pictures.drawn.items()}
-        with beside.open("wb") as stream:
-            np.savez(stream, missing=pictures.missing, **arrays)  # type: ignore[arg-type]
-        put_in_place({self._file(block): beside}, None)
+        beside = self._of(block).with_suffix(".part")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        np.save(beside / "missing.npy", pictures.missing)
+        for prefix, arrays in ((_PICTURE, pictures.pictures), (_DRAWN, pictures.drawn)):
+            for modality, values in arrays.items():
+                np.save(beside / f"{prefix}{modality}.npy", values)
+        put_in_place({self._of(block): beside}, None)
 
     def load(self, block: Block) -> BlockPictures:
-        with np.load(self._file(block), allow_pickle=False) as arrays:
-            pictures = {Modality(k.removeprefix("picture ")): arrays[k] for k in arrays if k.startswith("picture ")}
-            drawn = {Modality(k.removeprefix("drawn ")): arrays[k] for k in arrays if k.startswith("drawn ")}
-            return BlockPictures(pictures, arrays["missing"], drawn)
+        def arrays(prefix: str) -> dict[Modality, np.ndarray]:
+            files = self._of(block).glob(f"{prefix}*.npy")
+            return {Modality(file.stem.removeprefix(prefix)): _mapped(file) for file in files}
 
-    def _file(self, block: Block) -> Path:
-        return self.folder / f"{block.key}.npz"
+        return BlockPictures(arrays(_PICTURE), _mapped(self._of(block) / "missing.npy"), arrays(_DRAWN))
+
+    def _of(self, block: Block) -> Path:
+        return self.folder / block.key
+
+
+def _mapped(file: Path) -> np.ndarray:
+    values: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ class Mosaic:
     """Pixels in which a condition has no value are left out of what is written."""
 
     def write(self, rasters: Mapping[SceneRaster, Path], tags: Callable[[SceneRaster], Mapping[str, str]]) -> None:
-        """Write some rasters as COG, each to its file; memory is that of one block and its neighbours' overlaps."""
+        """Write some rasters as COG, each to its file; memory is that of a strip of a block."""
         from contextlib import ExitStack
 
         import rasterio
@@ -128,14 +140,12 @@ class Mosaic:
     def _parts(self, rasters: Sequence[SceneRaster]) -> Iterator[_Part]:
         """Block after block, without what overlaps, each blended with its neighbours."""
         for block in self.canvas.blocks:
-            part = _PartOfScene(self.canvas, block)
-            if part.empty:
-                continue
             near = [other for other in self.canvas.blocks if _are_neighbours(block, other)]
             loaded = {other: self.files.load(other) for other in near}
-            values = {raster: part.blend(loaded, raster) for raster in rasters}
-            missing = part.take(block, loaded[block].missing)
-            yield _Part(part.window, values, self._valid(part.grid, missing))
+            for part in _strips(self.canvas, block):
+                values = {raster: part.blend(loaded, raster) for raster in rasters}
+                missing = part.take(block, loaded[block].missing)
+                yield _Part(part.window, values, self._valid(part.grid, missing))
 
     def _valid(self, grid: Grid, missing: np.ndarray) -> np.ndarray:
         valid = np.ones((grid.height, grid.width), bool)
@@ -155,24 +165,29 @@ class _Part:
     valid: np.ndarray
 
 
-class _PartOfScene:
-    """The pixels of a block that are of no other, as far as they lie in the scene's grid."""
-
-    def __init__(self, canvas: Canvas, block: Block) -> None:
-        self._canvas, f = canvas, canvas.reduction
-        offset = canvas.offset
-        edges = (
-            (max(span[0] * f, start), min(span[1] * f, start + length))
-            for span, start, length in zip(
-                (block.rows, block.columns), offset, (canvas.grid.height, canvas.grid.width), strict=True
-            )
+def _strips(canvas: Canvas, block: Block) -> Iterator[_Strip]:
+    """The pixels of a block that are of no other, as far as they lie in the scene's grid, in strips."""
+    f = canvas.reduction
+    (top, bottom), (left, right) = (
+        (max(span[0] * f, start), min(span[1] * f, start + length))
+        for span, start, length in zip(
+            (block.rows, block.columns), canvas.offset, (canvas.grid.height, canvas.grid.width), strict=True
         )
-        (self._top, self._bottom), (self._left, self._right) = edges
-        self._offset = offset
+    )
+    if right > left:
+        for row in range(top, bottom, TILE):
+            yield _Strip(canvas, row, min(row + TILE, bottom), left, right)
 
-    @property
-    def empty(self) -> bool:
-        return self._bottom <= self._top or self._right <= self._left
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    """Some pixels of a canvas, whose edges are counted from its first."""
+
+    _canvas: Canvas
+    _top: int
+    _bottom: int
+    _left: int
+    _right: int
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -182,11 +197,13 @@ class _PartOfScene:
     def window(self) -> object:
         from rasterio.windows import Window
 
-        return Window(self._left - self._offset[1], self._top - self._offset[0], *self.shape[::-1])
+        top, left = self._canvas.offset
+        return Window(self._left - left, self._top - top, *self.shape[::-1])
 
     @property
     def grid(self) -> Grid:
-        return self._canvas.grid.part(self._top - self._offset[0], self._left - self._offset[1], *self.shape)
+        top, left = self._canvas.offset
+        return self._canvas.grid.part(self._top - top, self._left - left, *self.shape)
 
     def take(self, block: Block, values: np.ndarray) -> np.ndarray:
         """Of (..., H, W) or (..., H, W, 3) pixels of what was drawn of a block, those that lie here; the rest is 0."""

@@ -19,8 +19,18 @@ from copgen_cli.places.grid import (
     grid_of_area,
     grid_of_raster,
 )
-from copgen_cli.places.layers import ArchiveLayer, Layer, Mask, RasterLayer, cloud_masks, open_archive, open_raster
-from copgen_cli.rasters import RasterBands, find_mask, share_pixels
+from copgen_cli.places.layers import (
+    LOOKED_AT,
+    ArchiveLayer,
+    Layer,
+    Mask,
+    RasterLayer,
+    cloud_masks,
+    open_archive,
+    open_mask,
+    open_raster,
+)
+from copgen_cli.rasters import RasterBands, share_pixels
 from copgen_cli.records import SampleRequest
 from copgen_cli.settings import Settings
 
@@ -223,7 +233,7 @@ def _mask(named: str | None, filled: Sequence[Layer]) -> Mask | None:
     if named is None:
         return None
     if named != CLOUDS:
-        return Mask((find_mask(Path(named).expanduser()),))
+        return open_mask(Path(named).expanduser())
     of_archive = [layer for layer in filled if isinstance(layer, ArchiveLayer) and layer.modality.facts.has_clouds]
     if not of_archive:
         raise UsageError(
@@ -250,6 +260,8 @@ def _notes(
     notes = [*area.notes]
     for layer in layers.values():
         notes += layer.notes
+    if gaps is not None and not gaps.read(grid.coarse(max(1, max(grid.width, grid.height) // LOOKED_AT))).any():
+        notes.append("warning: the mask marks nothing in the area.")
     for raster in gaps.rasters if gaps is not None else ():
         if raster.place is not None and not share_pixels(raster.place, grid.place):
             notes.append(f"{raster.files[0].name} has another grid: it is brought to that of the scene.")

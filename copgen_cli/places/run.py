@@ -257,7 +257,6 @@ def _draw(plan: ScenePlan, files: BlockFiles, tell: Tell[int]) -> None:
             tell(walked * len(block.windows))
             continue
         files.save(block, plan.generator.draw(block, tell))
-        tell(0)
 
 
 def _block_files(plan: ScenePlan, run: StageRun) -> BlockFiles:
