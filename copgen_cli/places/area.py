@@ -78,7 +78,8 @@ def area_of_box(west: float, south: float, east: float, north: float) -> Area:
             hint="Give west south east north in degrees: --bbox 12.40 41.80 12.55 41.95",
         )
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return Area.of_polygon({"type": "Polygon", "coordinates": [ring]}, name="box")
+    name = "_".join(f"{edge:g}" for edge in (west, south, east, north))
+    return Area.of_polygon({"type": "Polygon", "coordinates": [ring]}, name=name)
 
 
 def area_of_cell(name: str) -> Area:
