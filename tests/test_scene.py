@@ -532,19 +532,19 @@ def undisturbed(tmp_path_factory, model):
     return folder
 
 
-@pytest.mark.parametrize("file", [2, 4, 6])
+@pytest.mark.parametrize("file", [2, 4, 8])
 def test_killed_at_a_block_or_while_writing_it_goes_on_to_the_same_files(
     undisturbed, tmp_path, monkeypatch, model, file
 ):
     output = tmp_path / "killed"
 
     assert forked_and_killed_at(Moment.FILE, file, *in_blocks(undisturbed, model, output)) == -9
-    assert list(output.glob("*")) == [output / ".copgen"]
+    assert (output / ".copgen").is_dir()
     assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(undisturbed, model, output)) == 0
 
     with rasterio.open(output / "dem.tif") as one, rasterio.open(undisturbed / "out/dem.tif") as two:
         assert_array_equal(one.read(), two.read())
-    assert not (output / ".copgen/build").exists()
+    assert {path.name for path in output.iterdir()} == {path.name for path in (undisturbed / "out").iterdir()}
 
 
 def test_a_dry_run_tells_what_is_to_be_done_and_writes_nothing(scene, tmp_path):

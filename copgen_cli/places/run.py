@@ -214,15 +214,17 @@ def write_scene(plan: ScenePlan, run: StageRun) -> Summary:
     with ExitStack() as stack:
         files = {raster: stack.enter_context(run.place.writing(f"{raster.name}.tif")) for raster in plan.rasters}
         mosaic.write(files, lambda raster: tags_of(raster, facts))
-    for raster in plan.rasters:
-        item = run.place.write(item_path(raster), build_item(raster, request.grid, facts, created))
-        written = (run.place.describe(f"{raster.name}.tif"), item)
-        run.record(Outcome(raster.name, Status.DONE, written))
+    items = {
+        raster: run.place.write(item_path(raster), build_item(raster, request.grid, facts, created))
+        for raster in plan.rasters
+    }
     run.place.write(COLLECTION_FILE, build_collection(plan.rasters, request.grid, facts, created))
     run.place.write(PREVIEW, _preview(plan, run.output))
     borders = {raster.name: plan.canvas.borders for raster in plan.rasters}
     listing = facts | {"created": created.isoformat(), "files": [f"{r.name}.tif" for r in plan.rasters]}
     run.place.write(LISTING, (json.dumps(listing | {"borders": borders}, indent=1) + "\n").encode())
+    for raster, item in items.items():  # last, for a run that is stopped before writes all of it again
+        run.record(Outcome(raster.name, Status.DONE, (run.place.describe(f"{raster.name}.tif"), item)))
     return run.finish()
 
 
