@@ -562,7 +562,8 @@ def test_a_dry_run_tells_what_is_to_be_done_and_writes_nothing(scene, tmp_path):
 def test_the_memory_that_a_large_area_needs_is_that_of_a_block(scene):
     boxes = ((12.0, 41.6, 12.6, 42.0), (12.0, 41.6, 13.2, 42.5))
     told = [
-        json.loads(must_be_good(scene("--bbox", *box, "--generate", "dem", "--dry-run", "--json")).out) for box in boxes
+        json.loads(must_be_good(scene("--bbox", *box, "--generate", "dem", "--block", 1024, "--dry-run", "--json")).out)
+        for box in boxes
     ]
 
     assert told[1]["width"] * told[1]["height"] > 80_000_000

@@ -422,7 +422,7 @@ class SceneSettings(Section):
 
     overlap: NonNegativeInt = 64
     """Pixels by which neighbouring windows overlap; 64 of 256 is the least without seams (benchmarks/seams.py)."""
-    block: Annotated[int, Field(ge=128)] = 3072
+    block: Annotated[int, Field(ge=128)] = 4096
     """The most pixels along a side of the blocks that are drawn one after the other: memory grows with it."""
 
 

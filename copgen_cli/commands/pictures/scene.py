@@ -164,7 +164,7 @@ def scene(
         typer.Option(
             min=128,
             help="Pixels along a side that are drawn at a time: fewer need less memory and more time.",
-            show_default="from settings: 3072",
+            show_default="from settings: 4096",
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
