@@ -584,6 +584,19 @@ def test_a_scene_that_does_not_fit_the_disk_is_refused_before_it_begins(scene, t
     assert not list(tmp_path.rglob("*.npy"))
 
 
+def test_a_map_of_another_origin_is_refused_before_anything_is_drawn(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    mine = write(tmp_path / "out/dem.tif", reflectance()).read_bytes()
+
+    call = scene("--input", "s2_l2a=s2.tif", "--generate", "dem", "--overwrite")
+
+    assert call.code == 1
+    assert "no earlier run is known to have left there" in call.err
+    assert "Drawing" not in call.err
+    assert (tmp_path / "out/dem.tif").read_bytes() == mine
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out/dem.tif"]
+
+
 # -- gaps -------------------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ from copgen_cli.places.preview import SIDE, Column, draw_preview
 from copgen_cli.places.request import Missing, SceneRequest
 from copgen_cli.sampling import LoadedModel, Tell, check_known, choose_batch_size, tell_while
 from copgen_cli.settings import Settings
-from copgen_cli.stages import Outcome, StageRun, Status, Summary, WorkItem, require_free_space
+from copgen_cli.stages import Outcome, StageRun, Status, Summary, WorkItem, require_free_space, units_file
 
 FORMAT = 1
 LISTING, PREVIEW = "scene.json", "preview.png"
@@ -187,8 +187,15 @@ def start_run(plan: ScenePlan, output: Path, *, overwrite: bool = False, dry_run
         inputs={"inputs": facts["inputs"], "mask": facts["mask"]},
         overwrite=overwrite,
         beside=(LISTING, PREVIEW, COLLECTION_FILE),
+        unrecorded=functools.partial(_unrecorded_maps, plan.rasters),
         dry_run=dry_run,
     )
+
+
+def _unrecorded_maps(rasters: Sequence[SceneRaster], output: Path) -> Iterator[Path]:
+    """Files under the names of a scene's rasters where no finished run has left its record."""
+    if not units_file(output, STAGE).is_file():
+        yield from (file for raster in rasters if (file := output / f"{raster.name}.tif").exists())
 
 
 def work_items_of(plan: ScenePlan) -> list[WorkItem[SceneRaster]]:
