@@ -89,7 +89,11 @@ def test_a_rotated_raster_of_ten_metres_is_its_own_grid(tmp_path):
 
 @pytest.mark.parametrize(
     ("crs", "affine"),
-    [("EPSG:4326", Affine(1e-4, 0, 12.5, 0, -1e-4, 41.9)), ("EPSG:32633", Affine(20, 0, 5e5, 0, -20, 46e5))],
+    [
+        ("EPSG:4326", Affine(1e-4, 0, 12.5, 0, -1e-4, 41.9)),
+        ("EPSG:32633", Affine(20, 0, 5e5, 0, -20, 46e5)),
+        ("EPSG:3857", Affine(10, 0, 1_400_000, 0, -10, 5_150_000)),
+    ],
 )
 def test_a_raster_in_degrees_or_of_other_pixels_gets_a_grid_of_its_zone(tmp_path, crs, affine):
     bands = find_bands([raster(tmp_path / "a.tif", crs=crs, affine=affine)], Modality.S2L2A)

@@ -650,6 +650,9 @@ def test_filling_gaps_with_nothing_else_given_is_warned_of(scene, tmp_path):
         (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--crs", "EPSG:4326"), "no projection in metres"),
         (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--bbox", 1, 41, 1.1, 41.1), "no ground in common"),
         (("--cell", "465U_103R", "--condition", "s1_rtc", "--generate", "dem"), "copgen download"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "s2_l2a"), "it has a value everywhere"),
+        (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--crs", "EPSG:3857"), "0.75 m on the ground"),
+        (("--aoi", "utm.geojson", "--generate", "dem"), "coordinates that are no degrees"),
         (("--aoi", "none.geojson", "--generate", "dem"), "There is no file none.geojson"),
         (("--bbox", 179.9, 0, -179.9, 0.1, "--generate", "dem"), "antimeridian"),
     ],
@@ -658,6 +661,8 @@ def test_wrong_input_is_answered_in_a_line_with_what_to_do(scene, tmp_path, opti
     write(tmp_path / "s2.tif", reflectance())
     write(tmp_path / "no_crs.tif", reflectance(), crs=None)
     (tmp_path / "text.tif").write_text("no raster")
+    ring = [[500_000, 4_600_000], [500_900, 4_600_000], [500_900, 4_600_900], [500_000, 4_600_000]]
+    (tmp_path / "utm.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
 
     call = scene(*options)
 

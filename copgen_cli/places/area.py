@@ -37,6 +37,11 @@ class Area:
         """Raises UsageError where it crosses the antimeridian."""
         longitudes, latitudes = zip(*_points_of(polygon), strict=True)
         west, east = min(longitudes), max(longitudes)
+        if max(abs(west), abs(east)) > 360 or max(map(abs, latitudes)) > 90:
+            raise UsageError(
+                f"The area {name} has coordinates that are no degrees, such as {west:g}.",
+                hint="GeoJSON is in longitude and latitude (RFC 7946); a GeoPackage says in which CRS it is.",
+            )
         if east - west > 180 or west < -180 or east > 180:
             raise UsageError(
                 f"The area {name} crosses the antimeridian, or is wider than half the Earth.",

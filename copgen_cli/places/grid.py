@@ -27,6 +27,9 @@ SNAP = 80
 """Metres that a grid without a raster begins at multiples of: a latent pixel of the released autoencoders."""
 _TOLERANCE = 0.01
 """Share by which a pixel of a raster may be larger or smaller, and still be taken for one of 10 m."""
+_DISTORTION = 0.05
+"""Share by which a metre of a projection may differ from one on the ground."""
+_EARTH_RADIUS = 6_371_000.0
 _NORTHMOST, _SOUTHMOST = 84.0, -80.0
 
 
@@ -103,6 +106,12 @@ def grid_of_area(area: Area, crs: str | None = None) -> Grid:
     else:
         check_projection(crs)
     left, bottom, right, top = area.bounds_in(crs)
+    scale = ground_scale(crs, (left + right) / 2, (bottom + top) / 2)
+    if abs(scale - 1) > _DISTORTION:
+        raise UsageError(
+            f"A metre of {crs} is {scale:.2f} m on the ground here, and the model's pixels are 10 m wide.",
+            hint="Leave --crs out for the UTM zone, or choose a projection that is true to scale here.",
+        )
     left, bottom = math.floor(left / SNAP) * SNAP, math.floor(bottom / SNAP) * SNAP
     width, height = (math.ceil((high - low) / SNAP) * SNAP for low, high in ((left, right), (bottom, top)))
     place = Georeferencing(crs, (PIXEL, 0.0, float(left), 0.0, -PIXEL, float(bottom + height)))
@@ -121,7 +130,19 @@ def grid_of_raster(raster: RasterBands) -> Grid | None:
     in_metres = crs.is_projected and math.isclose(crs.linear_units_factor[1], 1)
     if not in_metres or any(abs(side - PIXEL) > _TOLERANCE * PIXEL for side in sides):
         return None
+    middle = raster.place.to_ground(raster.width / 2, raster.height / 2)
+    if abs(ground_scale(raster.place.crs, *middle) - 1) > _DISTORTION:
+        return None
     return Grid(raster.place, raster.width, raster.height)
+
+
+def ground_scale(crs: str, x: float, y: float) -> float:
+    """Metres on the ground, northwards, of a metre of a projection at a point: far from 1 in web maps."""
+    from rasterio.warp import transform
+
+    longitudes, latitudes = transform(crs, "EPSG:4326", [x, x, x], [y, y + 1000, y - 1000])
+    east = math.radians(longitudes[1] - longitudes[2]) * math.cos(math.radians(latitudes[0]))
+    return _EARTH_RADIUS * math.hypot(east, math.radians(latitudes[1] - latitudes[2])) / 2000
 
 
 def extent_of_raster(raster: RasterBands) -> Area:

@@ -119,7 +119,7 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
         from_region += filled
     if from_region:
         layers |= open_archive(settings.workspace.subset, from_region, area)
-    _check_gaps(options, generated, layers)
+    _check_gaps(options, generated, layers, grid)
     gaps = _mask(options.mask, [layers[modality] for modality in generated if modality in layers])
     sample = SampleRequest(
         roles=dict.fromkeys(generated, Role.GENERATE) | dict.fromkeys(conditions, Role.CONDITION),
@@ -221,12 +221,26 @@ def _grid_of(
     return grid_of_area(area)
 
 
-def _check_gaps(options: SceneOptions, generated: Sequence[Modality], layers: Mapping[Modality, Layer]) -> None:
+def _check_gaps(
+    options: SceneOptions, generated: Sequence[Modality], layers: Mapping[Modality, Layer], grid: Grid
+) -> None:
     if options.mask is not None and not any(modality in layers for modality in generated):
         raise UsageError(
             "--mask says which pixels to draw anew, and of nothing that is generated are any pixels known.",
             hint=f"Give them: --input {generated[0]}=RASTER",
         )
+    for modality in (modality for modality in generated if modality in layers and options.mask is None):
+        looked_at = grid if modality.facts.grey else _coarse(grid)  # shading keeps to the pixels of the area
+        if layers[modality].read(looked_at)[1].all():
+            raise UsageError(
+                f"{modality} is given and generated, and it has a value everywhere: nothing of it is to be drawn.",
+                hint="Say what is to be drawn anew with --mask, or take it from one of the two.",
+            )
+
+
+def _coarse(grid: Grid) -> Grid:
+    """So few pixels of the whole area that looking at them takes no time."""
+    return grid.coarse(max(1, max(grid.width, grid.height) // LOOKED_AT))
 
 
 def _mask(named: str | None, filled: Sequence[Layer]) -> Mask | None:
@@ -260,7 +274,7 @@ def _notes(
     notes = [*area.notes]
     for layer in layers.values():
         notes += layer.notes
-    if gaps is not None and not gaps.read(grid.coarse(max(1, max(grid.width, grid.height) // LOOKED_AT))).any():
+    if gaps is not None and not gaps.read(_coarse(grid)).any():
         notes.append("warning: the mask marks nothing in the area.")
     for raster in gaps.rasters if gaps is not None else ():
         if raster.place is not None and not share_pixels(raster.place, grid.place):

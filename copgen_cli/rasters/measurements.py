@@ -199,7 +199,8 @@ def _choose_bands(dataset: DatasetReader, modality: Modality) -> Sequence[int]:
     if dataset.count not in rule.numbers:
         raise UsageError(
             f"{dataset.name} has {dataset.count} bands, and they are not called {', '.join(rule.bands)}.",
-            hint=f"Say which of them these are: --bands {','.join(map(str, range(len(wanted), 0, -1)))}",
+            hint="Name the bands in the file, give a file for each, or say which they are: "
+            f"copgen render --bands {','.join(map(str, range(len(wanted), 0, -1)))}",
         )
     return rule.numbers[dataset.count]
 
