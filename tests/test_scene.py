@@ -458,6 +458,38 @@ def test_a_mosaic_of_cells_in_two_zones_shows_each_where_it_is(tmp_path):
                 assert np.abs(ours.reshape(-1, 3).mean(axis=0) - theirs.reshape(-1, 3).mean(axis=0)).max() < 8
 
 
+def ground_at(x, y):
+    return 110 + 40 * np.sin(x / 700) * np.cos(y / 900) + 25 * np.sin(y / 310)
+
+
+def test_cells_that_were_stretched_apart_are_brought_to_one_level(tmp_path):
+    cells = ("465U_103R", "465U_104R")
+    folder = write_subset(tmp_path / "subset", cells, modalities=[Modality.S1RTC])
+    table = pq.read_table(folder / "Core-S1RTC/metadata.parquet")
+    places = [footprint(parse_cell(cell)) for cell in cells]
+    for name in ("centre_lat", "centre_lon"):
+        values = [getattr(place, name) for place in places]
+        table = table.set_column(table.schema.get_field_index(name), name, [values])
+    pq.write_table(table, folder / "Core-S1RTC/metadata.parquet")
+    for cell, place, gain, offset in zip(cells, places, (1.0, 0.6), (0, 70), strict=True):
+        x = place.west + 10 * np.arange(1068)[None]
+        y = place.north - 10 * np.arange(1068)[:, None]
+        pixels = np.repeat((gain * ground_at(x, y) + offset).clip(1, 255)[..., None], 3, axis=2).astype(np.uint8)
+        Image.fromarray(pixels).save(next(folder.rglob(f"{cell}/*/thumbnail.png")))
+    one, two = (area_of_cell(cell) for cell in cells)
+    edges = [pick(one.bounds[i], two.bounds[i]) for i, pick in enumerate((min, min, max, max))]
+    area = area_of_box(*edges)
+
+    layer = open_archive(folder, [Modality.S1RTC], area)[Modality.S1RTC]
+    grid = grid_of_area(area, "EPSG:32633")
+    pixels, known = layer.read(grid)
+
+    x, y = grid.place.to_ground(np.arange(grid.width)[None] + 0.5, np.arange(grid.height)[:, None] + 0.5)
+    ground = ground_at(x, y)
+    assert np.corrcoef(pixels[known, 0], ground[known])[0, 1] > 0.995
+    assert layer.levels[cells[1]][0][0] / layer.levels[cells[0]][0][0] == pytest.approx(1 / 0.6, rel=0.05)
+
+
 def test_true_size_bands_give_the_thumbnails_of_the_simulated_archive(tmp_path):
     cell, seed, size = "465U_103R", 3, 534
     simulated = simulate_cell(cell, seed, size=size)

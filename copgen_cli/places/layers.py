@@ -5,7 +5,8 @@ H and W are pixels of the grid that is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -45,6 +46,10 @@ LOOKED_AT = 512
 MOST_LOOKED_AT = 16
 FEATHER = 68
 """Pixels over which a cell fades where its neighbours overlap it: 680 m, as far as they do."""
+OVERLAP_PIXEL, LEAST_OVERLAP = 4, 100
+"""Pixels of 40 m by which the stretches of neighbours are compared, and how few are too few."""
+_PRIOR_GAIN, _PRIOR_OFFSET = 2.0, 0.02
+"""Weights of gains near 1 and offsets near 0 beside one grey level of difference in an overlap."""
 CELLS_KEPT = 9
 """Thumbnails that are kept decoded, for the next block."""
 
@@ -151,11 +156,20 @@ class ArchiveLayer:
                 continue
             tile, thumbnail = _thumbnail(scene, self.modality)
             pixels, weight = _on_grid(thumbnail, tile, grid)
+            if scene.cell in self.levels:
+                gain, offset = self.levels[scene.cell]
+                pixels = np.where(pixels.any(axis=2, keepdims=True), np.clip(pixels * gain + offset, 0, 255), pixels)
             total += weight[..., None] * pixels
             weights += weight
         known = weights > 0
         mean = total / np.where(known, weights, 1)[..., None]
         return np.rint(mean).astype(np.uint8), known
+
+    @cached_property
+    def levels(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Gain and offset (3,) of each cell, where the archive stretches every picture for itself."""
+        stretched = self.modality.facts.picture.rendering is not Rendering.TRUE_COLOUR
+        return _levels(self.scenes, self.modality) if stretched and len(self.scenes) > 1 else {}
 
     def tile(self, cell: str) -> Grid:
         """The pixels of a cell's picture."""
@@ -333,6 +347,41 @@ def _on_grid(thumbnail: np.ndarray, tile: Grid, grid: Grid) -> tuple[np.ndarray,
     there = np.isfinite(warped).all(axis=0)
     values = np.where(there, warped, np.float32(0))
     return values[:3].transpose(1, 2, 0), values[3]
+
+
+def _levels(scenes: Sequence[Scene], modality: Modality) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Gains and offsets with which neighbouring cells show the same ground alike, by least squares of mean and
+    deviation where they overlap; as near to 1 and 0 as that allows.
+    """
+    grounds = [_ground_of(scene, modality) for scene in scenes]
+    pairs = [(i, j) for i, j in itertools.combinations(range(len(scenes)), 2) if _touch(grounds[i], grounds[j])]
+    moments = {pair: known for pair in pairs if (known := _moments_of_overlap(scenes, pair, modality)) is not None}
+    count = len(scenes)
+    solved = np.empty((2 * count, 3))
+    for channel in range(3):
+        rows = [*(np.repeat([_PRIOR_GAIN, _PRIOR_OFFSET], count) * np.eye(2 * count))]
+        wanted = [_PRIOR_GAIN] * count + [0.0] * count
+        for (i, j), (means, deviations) in moments.items():
+            level, contrast = np.zeros((2, 2 * count))
+            level[[i, j, count + i, count + j]] = means[0, channel], -means[1, channel], 1, -1
+            contrast[[i, j]] = deviations[0, channel], -deviations[1, channel]
+            rows, wanted = [*rows, level, contrast], [*wanted, 0.0, 0.0]
+        solved[:, channel] = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0]
+    return {scene.cell: (solved[i], solved[count + i]) for i, scene in enumerate(scenes)}
+
+
+def _moments_of_overlap(
+    scenes: Sequence[Scene], pair: tuple[int, int], modality: Modality
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Means and deviations (2, 3) of two cells where both have pixels; None where that is next to nowhere."""
+    first, second = (_thumbnail(scenes[i], modality) for i in pair)
+    grid = first[0].coarse(OVERLAP_PIXEL)
+    pixels, weights = zip(*(_on_grid(thumbnail, tile, grid) for tile, thumbnail in (first, second)), strict=True)
+    both = (weights[0] > 0) & (weights[1] > 0) & pixels[0].any(axis=2) & pixels[1].any(axis=2)
+    if both.sum() < LEAST_OVERLAP:
+        return None
+    seen = [one[both] for one in pixels]
+    return np.stack([one.mean(axis=0) for one in seen]), np.stack([one.std(axis=0) for one in seen])
 
 
 def _fading(length: int) -> np.ndarray:
