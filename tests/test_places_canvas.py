@@ -7,13 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_models import tiny_transformer
 
 from copgen_cli.model import SampleNoise, sample_latents
 from copgen_cli.places.canvas import Canvas, ramp_weight, window_edges
-from copgen_cli.places.drawing import blending_weight
+from copgen_cli.places.drawing import fading_of
 from copgen_cli.places.gaps import KnownLatents, fit_to_border, integrate_around, known_latents, membrane, without_gaps
 from copgen_cli.places.grid import Grid
 from copgen_cli.places.walk import GivenWindows, JointWalk
@@ -45,10 +46,12 @@ def test_a_small_area_gets_one_window_with_what_lies_around_it():
     assert small.whole.place.transform[5] == 4_600_000 + 160
 
 
-@given(st.integers(256, 6000), st.integers(256, 6000), st.integers(32, 300))
+@given(
+    st.integers(256, 6000), st.integers(256, 6000), st.integers(64, 300), st.sampled_from([(32, 24), (64, 64), (8, 4)])
+)
 @settings(max_examples=40, deadline=None)
-def test_blocks_share_an_area_out_and_their_windows_cover_what_is_drawn_of_them(height, width, block):
-    area = canvas(height, width, block=block)
+def test_blocks_share_an_area_out_and_their_windows_cover_what_is_drawn_of_them(height, width, block, windows):
+    area = canvas(height, width, block=block, window=windows[0], stride=windows[1])
     cover = np.zeros((area.height, area.width), int)
 
     for one in area.blocks:
@@ -56,6 +59,7 @@ def test_blocks_share_an_area_out_and_their_windows_cover_what_is_drawn_of_them(
         for edges, drawn in ((one.window_rows, one.drawn_rows), (one.window_columns, one.drawn_columns)):
             assert edges[0] <= drawn[0]
             assert edges[-1] + area.window >= drawn[1]
+            assert all(after - before <= area.window for before, after in itertools.pairwise(edges))
 
     assert (cover == 1).all()
 
@@ -66,7 +70,10 @@ def test_neighbouring_blocks_fade_into_one_another_and_add_up_to_one():
 
     for block in area.blocks:
         rows, columns = (slice(8 * first, 8 * last) for first, last in (block.drawn_rows, block.drawn_columns))
-        total[rows, columns] += blending_weight(block, area)
+        down, across = (
+            fading_of(*span, 8) for span in ((block.rows, block.drawn_rows), (block.columns, block.drawn_columns))
+        )
+        total[rows, columns] += np.outer(down, across)
 
     assert_allclose(total, 1, atol=1e-6)
 
@@ -78,6 +85,16 @@ def test_the_same_ground_has_the_same_noise_whatever_area_it_is_asked_in():
     again = other.noise(7, 1, "dem", (0, 40), (0, 40), "start", 4)
 
     assert_array_equal(first, again)
+
+
+def test_a_part_of_a_turned_raster_has_the_noise_of_its_ground():
+    turned = tuple(Affine.translation(500_000, 4_600_000) @ Affine.rotation(30) @ Affine.scale(10, -10))[:6]
+    grid = Grid(Georeferencing(CRS, turned), 1024, 1024)
+    whole, part = (Canvas(one, 32, 8, 24, 384) for one in (grid, grid.part(160, 320, 512, 512)))
+
+    assert_array_equal(
+        whole.noise(1, 1, "dem", (20, 60), (40, 80), "start", 4), part.noise(1, 1, "dem", (0, 40), (0, 40), "start", 4)
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,6 +218,7 @@ def test_latents_near_a_gap_are_not_known():
     known = known_latents(gap, 8)
 
     assert not known[6:11, 8].any()
+    assert not known[7, 7]
     assert known[5, 8]
     assert known[12, 8]
     assert known.sum() > 220

@@ -16,9 +16,10 @@ from copgen_cli.archive import from_utm, to_utm, utm_zone
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.places.area import Area, area_of_box, area_of_cell, read_area
-from copgen_cli.places.grid import crop_to_area, extent_of_raster, grid_of_area, grid_of_raster
+from copgen_cli.places.grid import Grid, crop_to_area, extent_of_raster, grid_of_area, grid_of_raster
 from copgen_cli.places.layers import open_raster
 from copgen_cli.rasters import find_bands
+from copgen_cli.records import Georeferencing
 
 ROME = [[12.45, 41.85], [12.55, 41.85], [12.55, 41.95], [12.45, 41.95], [12.45, 41.85]]
 
@@ -189,6 +190,43 @@ def test_a_shape_that_crosses_itself_is_repaired_and_that_is_said(tmp_path):
     assert "repaired" in area.notes[0]
     assert shapely.geometry.shape(area.polygon).is_valid
     assert area.bounds == pytest.approx((12.4, 41.8, 12.5, 41.9))
+
+
+@pytest.mark.parametrize(
+    ("box", "crs"),
+    [
+        ((100, 0, 101, 1), "EPSG:32633"),
+        ((-80, 0, -79, 1), "EPSG:32633"),
+        ((-80, -70, 80, 80), None),
+        ((-20, 0, 30, 10), None),
+    ],
+)
+def test_an_area_that_a_projection_does_not_reach_is_refused(box, crs):
+    with pytest.raises(UsageError, match=r"does not reach|on the ground in a part"):
+        grid_of_area(area_of_box(*box), crs)
+
+
+def test_a_projection_is_called_by_its_code_however_it_is_written():
+    assert grid_of_area(area_of_box(12, 41, 12.1, 41.1), "epsg:32633").place.crs == "EPSG:32633"
+
+
+def test_a_point_beside_a_polygon_gets_ground_of_its_own(tmp_path):
+    file = geojson(tmp_path / "a.geojson", polygon(ROME), {"type": "Point", "coordinates": [12.8, 41.9]})
+
+    assert read_area(file).bounds[2] == pytest.approx(12.8 + 0.0154, abs=1e-3)
+
+
+def test_a_table_without_shapes_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+
+    with pytest.raises(BrokenInputError, match="no shape"):
+        read_area(tmp_path / "a.csv")
+
+
+def test_outlines_go_round_counter_clockwise_whichever_way_a_grid_lies():
+    for affine in (Affine(10, 0, 5e5, 0, -10, 46e5), Affine(10, 0, 5e5, 0, 10, 46e5)):
+        ring = Grid(Georeferencing("EPSG:32633", tuple(affine)[:6]), 90, 60).outline()["coordinates"][0]
+        assert shapely.LinearRing(ring).is_ccw
 
 
 def test_a_point_gets_ground_around_it(tmp_path):

@@ -24,9 +24,9 @@ from tiny_subsets import CELLS, write_subset
 
 from copgen_cli.archive.grid import FOOTPRINT_METRES, cells_in_box, footprint, parse_cell
 from copgen_cli.modalities import Modality
-from copgen_cli.places.area import area_of_box, area_of_cell
+from copgen_cli.places.area import Area, area_of_box, area_of_cell
 from copgen_cli.places.grid import Grid, grid_of_area, grid_of_raster
-from copgen_cli.places.layers import RasterLayer, open_archive, open_raster
+from copgen_cli.places.layers import RasterLayer, open_archive, open_mask, open_raster
 from copgen_cli.rasters import read_measurements, read_tags, render_picture
 from copgen_cli.records import Georeferencing
 from copgen_cli.simulation.atmosphere import at_top_of_atmosphere, clouds_over, veiled
@@ -326,6 +326,76 @@ def test_an_8_bit_picture_with_a_place_is_taken_as_it_is(scene, tmp_path):
         assert (made.transform, made.shape) == (AT_10_M, (96, 128))
 
 
+def test_a_hill_is_lit_from_the_north_west_whichever_way_its_raster_lies(tmp_path):
+    y, x = np.mgrid[-150:150, -150:150].astype(np.float32)
+    hill = (300 * np.exp(-(x**2 + y**2) / 4000)).astype(np.float32)
+    north_up = Affine(10, 0, 500_000, 0, -10, 4_600_000)
+    south_up = Affine(10, 0, 500_000, 0, 10, 4_597_000)
+    shades = []
+    for name, values, affine in (("n", hill, north_up), ("s", hill[::-1], south_up)):
+        raster = open_raster([write(tmp_path / f"{name}.tif", values[None].copy(), affine=affine)], Modality.DEM)
+        grid = grid_of_raster(raster)
+        assert grid is not None
+        shades.append(RasterLayer(Modality.DEM, raster, grid).read(grid)[0][..., 0].astype(int))
+
+    assert np.abs(shades[0] - shades[1][::-1]).mean() < 2
+    assert shades[0][120, 150] > shades[0][180, 150] + 50
+
+
+def test_a_condition_without_a_value_in_the_area_is_refused(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    write(tmp_path / "far.tif", np.full((3, 60, 60), 90, np.uint8), affine=Affine(10, 0, 600_000, 0, -10, 4_600_000))
+
+    call = scene("--input", "s2_l2a=s2.tif", "--input", "s1_rtc=far.tif", "--generate", "dem")
+
+    assert call.code == 2
+    assert "s1_rtc has no value in the area" in call.err
+
+
+def test_the_area_is_that_of_the_raster_whose_pixels_the_map_has(scene, tmp_path):
+    write(
+        tmp_path / "s1.tif", np.full((2, 300, 300), 0.05, np.float32), affine=Affine(20, 0, 498_000, 0, -20, 4_602_000)
+    )
+    write(tmp_path / "s2.tif", reflectance())
+
+    must_be_good(scene("--input", "s1_rtc=s1.tif", "--input", "s2_l2a=s2.tif", "--generate", "dem"))
+
+    told = json.loads((tmp_path / "out/scene.json").read_text())
+    assert told["area"]["name"] == "s2"
+    assert (told["grid"]["width"], told["grid"]["height"]) == (128, 96)
+
+
+def test_an_area_beyond_its_raster_is_cut_to_it_and_that_is_said(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+
+    call = must_be_good(scene("--input", "s2_l2a=s2.tif", "--bbox", 15, 41.4, 15.1, 41.549, "--generate", "dem"))
+
+    assert "beyond the raster that gives the pixels" in call.err
+
+
+def test_overwriting_draws_the_blocks_of_a_stopped_run_anew(scene, tmp_path, model):
+    write(tmp_path / "s2.tif", reflectance(160, 160))
+    output = tmp_path / "stopped"
+    asked = in_blocks(tmp_path, model, output)
+    assert forked_and_killed_at(Moment.FILE, 3, *asked) == -9
+    (kept,) = {file.stat().st_mtime_ns for file in output.rglob("block_000_000/missing.npy")}
+
+    assert forked_and_killed_at(Moment.FILE, 3, *asked, "--overwrite") == -9
+
+    assert {file.stat().st_mtime_ns for file in output.rglob("block_000_000/missing.npy")} != {kept}
+
+
+def test_a_preview_that_was_deleted_comes_back(scene, tmp_path):
+    write(tmp_path / "s2.tif", reflectance())
+    asked = ("--input", "s2_l2a=s2.tif", "--generate", "dem")
+    must_be_good(scene(*asked))
+    (tmp_path / "out/preview.png").unlink()
+
+    must_be_good(scene(*asked))
+
+    assert (tmp_path / "out/preview.png").is_file()
+
+
 # -- areas ------------------------------------------------------------------------------------------------------------
 
 
@@ -370,6 +440,52 @@ def test_clouds_are_told_by_the_archives_own_masks(scene, subset):
 
     with rasterio.open("out/s2_l2a_synthetic.tif") as drawn:
         assert drawn.read(1).sum() == pytest.approx(100 * 200, rel=0.05)
+
+
+def test_another_polygon_of_the_same_bounds_is_another_area(scene, tmp_path):
+    corners = [[12.5, 41.9], [12.505, 41.9], [12.505, 41.904], [12.5, 41.904]]
+    file = tmp_path / "area.geojson"
+    file.write_text(json.dumps({"type": "Polygon", "coordinates": [[*corners, corners[0]]]}))
+    must_be_good(scene("--aoi", "area.geojson", "--generate", "dem"))
+    file.write_text(json.dumps({"type": "Polygon", "coordinates": [[*corners[:3], corners[0]]]}))
+
+    call = scene("--aoi", "area.geojson", "--generate", "dem")
+
+    assert call.code == 1
+    assert "area was" in call.err
+
+
+def test_blocks_without_ground_of_the_area_are_not_drawn(scene, tmp_path):
+    far = [{"type": "Point", "coordinates": [12.5 + shift, 41.9]} for shift in (0, 0.5)]
+    shapes = {"type": "GeometryCollection", "geometries": far}
+    (tmp_path / "two.geojson").write_text(json.dumps(shapes))
+
+    call = must_be_good(scene("--aoi", "two.geojson", "--generate", "dem", "--block", 512, "--dry-run", "--json"))
+
+    told = json.loads(call.out)
+    assert told["width"] > 4000
+    assert told["blocks"] <= 4
+
+
+def test_a_file_called_like_a_cell_is_no_cell(subset, tmp_path):
+    one, two = (area_of_cell(cell) for cell in CELLS[:2])
+    called = Area.of_polygon(two.polygon, name=CELLS[0])
+
+    layer = open_archive(subset, [Modality.S1RTC], called)[Modality.S1RTC]
+
+    assert CELLS[1] in {scene.cell for scene in layer.scenes}
+    assert [scene.cell for scene in open_archive(subset, [Modality.S1RTC], one)[Modality.S1RTC].scenes] == [CELLS[0]]
+
+
+def test_a_cell_beside_those_that_there_are_is_refused(scene, subset):
+    row, _, column = CELLS[0].partition("_")
+    beside = f"{row}_{int(column[:-1]) + 1}{column[-1]}"
+
+    call = scene("--cell", beside, "--condition", "s1_rtc", "--generate", "dem")
+
+    assert call.code == 2
+    assert "no cell" in call.err
+    assert CELLS[0] in call.err
 
 
 def test_what_lies_outside_of_a_polygon_is_left_out(scene, tmp_path):
@@ -650,6 +766,16 @@ def test_gaps_are_filled_and_all_else_stays_bit_for_bit(scene, tmp_path):
         assert_array_equal(drawn.read(1) == 1, gap[0] == 3)
         assert_array_equal(filled[gap[0] == 0], picture[gap[0] == 0])
         assert np.abs(filled.astype(int) - picture)[gap[0] == 3].mean() > 0
+
+
+def test_any_value_but_0_of_a_mask_marks_a_pixel(tmp_path):
+    values = np.zeros((1, 200, 1600), np.float32)
+    values[0, 50, 700], values[0, 90, 30] = 0.3, -1
+    grid = Grid(Georeferencing("EPSG:32633", tuple(AT_10_M)[:6]), 1600, 200)
+
+    mask = open_mask(write(tmp_path / "mask.tif", values))
+
+    assert mask.read(grid).sum() == 2
 
 
 def test_filling_gaps_with_nothing_else_given_is_warned_of(scene, tmp_path):

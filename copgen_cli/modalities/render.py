@@ -105,13 +105,19 @@ def hillshade(height: Float32) -> Picture:
     return stretched_light(light, shade_range([light]))
 
 
-def light_on(height: Float32) -> Float32:
+def light_on(height: Float32, axes: tuple[tuple[float, float], tuple[float, float]] | None = None) -> Float32:
     """How much light each pixel of a surface gets, before it is stretched.
 
     Gradients are central differences, and slopes that turn away go on getting darker below zero, so that
     a plain is about 205 in a picture with steep slopes.
+
+    Args:
+        axes: unit vectors (east, north) of the way along a row, and down a column; None is a picture with north up.
     """
     down, across = np.gradient(height)
+    if axes is not None:
+        (row_east, row_north), (column_east, column_north) = axes
+        across, down = across * row_east + down * column_east, -(across * row_north + down * column_north)
     east = np.sin(_SUN_AZIMUTH) * np.cos(_SUN_ALTITUDE)
     north = np.cos(_SUN_AZIMUTH) * np.cos(_SUN_ALTITUDE)
     light: Float32 = (np.sin(_SUN_ALTITUDE) - across * east + down * north) / np.sqrt(1 + across**2 + down**2)

@@ -8,7 +8,7 @@ from .preparation import (
     write_tables as write_tables,
 )
 from .scenes import Subset as Subset, is_plain_name as is_plain_name, read_subset as read_subset
-from .split import SplitRule as SplitRule, split_of as split_of
+from .split import SplitRule as SplitRule, neighbours as neighbours, split_of as split_of
 from .split_map import require_matplotlib as require_matplotlib
 from .tree import (
     PatchTree as PatchTree,

@@ -11,6 +11,7 @@ from .run import (
     ScenePlan as ScenePlan,
     counts_of as counts_of,
     draw_blocks as draw_blocks,
+    is_whole as is_whole,
     plan_scene as plan_scene,
     seconds_of as seconds_of,
     start_run as start_run,

@@ -27,19 +27,30 @@ class Area:
     bounds: tuple[float, float, float, float]
     """West, south, east and north in degrees."""
     name: str
+    cell: str | None = None
+    """The cell of the grid that it is, if it is one."""
     cut: bool = False
     """Whether pixels outside of the polygon are left out, and not only those outside of its bounds."""
     notes: tuple[str, ...] = ()
     """What was mended, for the user."""
 
     @classmethod
-    def of_polygon(cls, polygon: dict[str, Any], *, name: str, cut: bool = False, notes: tuple[str, ...] = ()) -> Area:
+    def of_polygon(
+        cls,
+        polygon: dict[str, Any],
+        *,
+        name: str,
+        cell: str | None = None,
+        cut: bool = False,
+        notes: tuple[str, ...] = (),
+    ) -> Area:
         """Raises UsageError where it crosses the antimeridian."""
         longitudes, latitudes = zip(*_points_of(polygon), strict=True)
         west, east = min(longitudes), max(longitudes)
-        if max(abs(west), abs(east)) > 360 or max(map(abs, latitudes)) > 90:
+        strange = [*(x for x in longitudes if abs(x) > 360), *(y for y in latitudes if abs(y) > 90)]
+        if strange:
             raise UsageError(
-                f"The area {name} has coordinates that are no degrees, such as {west:g}.",
+                f"The area {name} has coordinates that are no degrees, such as {strange[0]:g}.",
                 hint="GeoJSON is in longitude and latitude (RFC 7946); a GeoPackage says in which CRS it is.",
             )
         if east - west > 180 or west < -180 or east > 180:
@@ -47,14 +58,28 @@ class Area:
                 f"The area {name} crosses the antimeridian, or is wider than half the Earth.",
                 hint="Cut it at 180 degrees, and draw each half for itself.",
             )
-        return cls(polygon, (west, min(latitudes), east, max(latitudes)), name, cut, notes)
+        return cls(polygon, (west, min(latitudes), east, max(latitudes)), name, cell, cut, notes)
 
     def points_in(self, crs: str) -> list[tuple[float, float]]:
-        """The corners of the polygon in a projection, with points between them: straight lines become curves."""
+        """The corners of the polygon in a projection, with points between them: straight lines become curves.
+
+        Raises:
+            UsageError: the projection does not reach there.
+        """
+        from rasterio._err import CPLE_BaseError  # which its public errors leave out
+        from rasterio.errors import RasterioError
         from rasterio.warp import transform
 
         points = _points_of(_densified(self.polygon))
-        xs, ys = transform(DEGREES, crs, *zip(*points, strict=True))
+        try:
+            xs, ys = transform(DEGREES, crs, *zip(*points, strict=True))
+        except (CPLE_BaseError, RasterioError, ValueError):
+            xs = ys = [math.inf]
+        if not all(map(math.isfinite, (*xs, *ys))):
+            raise UsageError(
+                f"The projection {crs} does not reach the area {self.name}.",
+                hint="Choose a smaller area, or leave --crs out for the UTM zone of its middle.",
+            )
         return list(zip(xs, ys, strict=True))
 
     def bounds_in(self, crs: str) -> tuple[float, float, float, float]:
@@ -101,7 +126,7 @@ def area_of_cell(name: str) -> Area:
     xs, ys = zip(*corners, strict=True)
     longitudes, latitudes = transform(f"EPSG:{place.epsg}", DEGREES, xs, ys)
     ring = [[lon, lat] for lon, lat in zip(longitudes, latitudes, strict=True)]
-    return Area.of_polygon({"type": "Polygon", "coordinates": [ring]}, name=name)
+    return Area.of_polygon({"type": "Polygon", "coordinates": [ring]}, name=name, cell=name)
 
 
 def read_area(file: Path) -> Area:
@@ -115,31 +140,30 @@ def read_area(file: Path) -> Area:
         CopgenError: the packages for it are not installed.
     """
     shapely, pyogrio = require_shapes()
-    if not file.is_file():
+    if not file.exists():
         raise UsageError(f"There is no file {file}.", hint="Check the path after --aoi.")
+    shapes: list[Any] = []
+    mended = False
     try:
-        meta, _, wkb, _ = pyogrio.raw.read(file, columns=[])
-        shapes = [shape for shape in shapely.from_wkb(wkb) if shape is not None and not shape.is_empty]
+        for layer, _ in pyogrio.list_layers(file):
+            meta, _, wkb, _ = pyogrio.raw.read(file, layer=layer, columns=[])
+            found = [shape for shape in shapely.from_wkb(wkb) if shape is not None] if wkb is not None else []
+            if found and meta["crs"] is None:
+                raise UsageError(
+                    f"{file} does not say in which CRS it is.",
+                    hint="Assign it: ogr2ogr -a_srs EPSG:32633 with.gpkg without.shp",
+                )
+            mended |= not all(shape.is_valid for shape in found)
+            placed = [_in_degrees(_valid(shape), meta["crs"]) for shape in found if not shape.is_empty]
+            shapes += [_with_ground(part) for shape in placed for part in shapely.get_parts(shape)]
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, shapely.errors.ShapelyError) as error:
         raise BrokenInputError(
             f"{file} can not be read as a file of shapes: {error}", hint="ogrinfo shows what GDAL makes of it."
         ) from error
     if not shapes:
         raise BrokenInputError(f"{file} holds no shape.", hint="Draw the area again, and save it as GeoJSON.")
-    if meta["crs"] is None:
-        raise UsageError(
-            f"{file} does not say in which CRS it is.",
-            hint="Assign it: ogr2ogr -a_srs EPSG:32633 with.gpkg without.shp",
-        )
-    whole = shapely.union_all([shapely.force_2d(_in_degrees(shape, meta["crs"])) for shape in map(_valid, shapes)])
-    mended = (f"{file} has a shape that crosses itself; it was repaired.",)
-    notes = mended if not all(shape.is_valid for shape in shapes) else ()
-    if whole.area == 0:
-        half = AROUND_A_POINT / _METRES_PER_DEGREE
-        narrow = half / max(0.05, math.cos(math.radians(whole.centroid.y)))
-        west, south, east, north = whole.bounds
-        whole = shapely.box(west - narrow, south - half, east + narrow, north + half)
-    whole = whole.buffer(0)  # a shape that was repaired may have left lines behind
+    notes = (f"{file} has a shape that crosses itself; it was repaired.",) if mended else ()
+    whole = shapely.union_all(shapes).buffer(0)  # what was repaired may have left lines behind
     return Area.of_polygon(shapely.geometry.mapping(whole), name=file.stem, cut=True, notes=notes)
 
 
@@ -160,6 +184,19 @@ def require_shapes() -> tuple[Any, Any]:
             hint="Install them with `pip install copgen[scene]`, or give --bbox.",
         ) from None
     return shapely, pyogrio
+
+
+def _with_ground(shape: Any) -> Any:
+    """A shape in degrees; of a point or line, a box around it."""
+    import shapely
+
+    flat = shapely.force_2d(shape)
+    if flat.area:
+        return flat
+    half = AROUND_A_POINT / _METRES_PER_DEGREE
+    narrow = half / max(0.05, math.cos(math.radians(flat.centroid.y)))
+    west, south, east, north = flat.bounds
+    return shapely.box(west - narrow, south - half, east + narrow, north + half)
 
 
 def _valid(shape: Any) -> Any:

@@ -161,15 +161,14 @@ class Canvas:
     @property
     def _ground(self) -> tuple[int, int]:
         """Row and column of the canvas's first latent pixel, counted from the origin of its projection."""
-        a, b, c, d, e, f = self.whole.place.transform
-        down, across = math.hypot(b, e) * self.reduction, math.hypot(a, d) * self.reduction
-        return round(-f / down), round(c / across)
+        column, row = self.whole.place.to_pixels(0, 0)
+        return round(-row / self.reduction), round(-column / self.reduction)
 
     def _length(self, pixels: int) -> int:
         return max(-(-pixels // self.reduction), self.window)
 
     def _windows_around(self, edges: tuple[int, ...], span: Span, length: int) -> tuple[int, ...]:
-        first, last = _grown(span, MARGIN, length)
+        first, last = _grown(span, max(MARGIN, self.window + BLEND), length)  # what is drawn of a block is covered
         return tuple(edge for edge in edges if edge >= first and edge + self.window <= last)
 
 

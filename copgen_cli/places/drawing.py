@@ -236,14 +236,11 @@ def _overlap(
     return inside, (slice(*rows), slice(*columns))
 
 
-def blending_weight(block: Block, canvas: Canvas) -> np.ndarray:
-    """(H, W) float32: how much a block counts in each pixel of what was drawn of it; neighbours add up to 1."""
-    rows = _fading(block.rows, block.drawn_rows, canvas.reduction)
-    return np.outer(rows, _fading(block.columns, block.drawn_columns, canvas.reduction))
+def fading_of(span: Span, drawn: Span, reduction: int) -> np.ndarray:
+    """(L,) float32: how much a block counts in the pixels of what was drawn of it, along one side.
 
-
-def _fading(span: Span, drawn: Span, reduction: int) -> np.ndarray:
-    """From 0 to 1 over what overlaps a neighbour, and 1 where there is none."""
+    From 0 to 1 over what overlaps a neighbour, so that both add up to 1, and 1 where there is none.
+    """
     length = (drawn[1] - drawn[0]) * reduction
     steps, ramp = np.arange(length, dtype=np.float32) + np.float32(0.5), np.float32(2 * BLEND * reduction)
     before = np.minimum(1, steps / ramp) if drawn[0] < span[0] else np.ones(length, np.float32)

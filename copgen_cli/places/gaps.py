@@ -105,7 +105,7 @@ def known_latents(gap: np.ndarray, reduction: int) -> np.ndarray:
     Returns:
         (H / reduction, W / reduction) bool.
     """
-    grown = ndimage.binary_dilation(gap, iterations=GROWN) if gap.any() else gap
+    grown = ndimage.distance_transform_edt(~gap) <= GROWN if gap.any() else gap
     height, width = gap.shape
     blocks = grown.reshape(height // reduction, reduction, width // reduction, reduction)
     return np.asarray(~blocks.any(axis=(1, 3)))
@@ -168,12 +168,13 @@ def membrane(values: np.ndarray, gap: np.ndarray) -> np.ndarray:
     else:
         guess = np.broadcast_to(values[~gap].mean(axis=0), values.shape)
     filled = np.where(gap[..., None], guess, values)
-    rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(gap))
-    inside = gap[rows, columns, None]
+    near = tuple(slice(max(int(i.min()) - 1, 0), int(i.max()) + 2) for i in np.nonzero(gap))  # with the border's pixels
+    part, inside = filled[near], gap[near][..., None]
     for _ in range(_SWEEPS):
-        padded = np.pad(filled, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        padded = np.pad(part, ((1, 1), (1, 1), (0, 0)), mode="edge")
         around = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
-        filled[rows, columns] = np.where(inside, around[rows, columns], filled[rows, columns])
+        part = np.where(inside, around, part)
+    filled[near] = part
     return filled
 
 

@@ -7,6 +7,7 @@ middle, from multiples of 80 m on, so that areas of one zone have common pixels 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,12 @@ class Grid:
         xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
+    def parts(self, side: int) -> Iterator[Grid]:
+        """The whole grid in pieces of at most so many pixels a side."""
+        for top in range(0, self.height, side):
+            for left in range(0, self.width, side):
+                yield self.part(top, left, min(side, self.height - top), min(side, self.width - left))
+
     def part(self, top: int, left: int, height: int, width: int) -> Grid:
         """Some of the pixels, and pixels beyond where that reaches further."""
         a, b, _, d, e, _ = self.place.transform
@@ -78,6 +85,9 @@ class Grid:
         xs, ys = zip(*(self.place.to_ground(*corner) for corner in ring), strict=True)
         longitudes, latitudes = transform(self.place.crs, "EPSG:4326", xs, ys)
         corners = [[round(x, 7), round(y, 7)] for x, y in zip(longitudes, latitudes, strict=True)]
+        a, b, _, d, e, _ = self.place.transform
+        if a * e > b * d:  # a grid with south up, whose corners come clockwise
+            corners.reverse()
         return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
 
     @property
@@ -104,14 +114,16 @@ def grid_of_area(area: Area, crs: str | None = None) -> Grid:
             )
         crs = f"EPSG:{(32700 if middle_lat < 0 else 32600) + utm_zone(middle_lat, middle_lon)}"
     else:
-        check_projection(crs)
+        crs = check_projection(crs)
     left, bottom, right, top = area.bounds_in(crs)
-    scale = ground_scale(crs, (left + right) / 2, (bottom + top) / 2)
-    if abs(scale - 1) > _DISTORTION:
-        raise UsageError(
-            f"A metre of {crs} is {scale:.2f} m on the ground here, and the model's pixels are 10 m wide.",
-            hint="Leave --crs out for the UTM zone, or choose a projection that is true to scale here.",
-        )
+    for x, y in ((left, bottom), (left, top), (right, bottom), (right, top), ((left + right) / 2, (bottom + top) / 2)):
+        scale = ground_scale(crs, x, y)
+        if not abs(scale - 1) <= _DISTORTION:
+            raise UsageError(
+                f"A metre of {crs} is {scale:.2f} m on the ground in a part of the area, and the model's pixels are "
+                "10 m wide.",
+                hint="Choose a smaller area, or a projection that is true to scale there; UTM is, for some 10 degrees.",
+            )
     left, bottom = math.floor(left / SNAP) * SNAP, math.floor(bottom / SNAP) * SNAP
     width, height = (math.ceil((high - low) / SNAP) * SNAP for low, high in ((left, right), (bottom, top)))
     place = Georeferencing(crs, (PIXEL, 0.0, float(left), 0.0, -PIXEL, float(bottom + height)))
@@ -141,6 +153,8 @@ def ground_scale(crs: str, x: float, y: float) -> float:
     from rasterio.warp import transform
 
     longitudes, latitudes = transform(crs, "EPSG:4326", [x, x, x], [y, y + 1000, y - 1000])
+    if not all(map(math.isfinite, (*longitudes, *latitudes))):
+        return math.inf
     east = math.radians(longitudes[1] - longitudes[2]) * math.cos(math.radians(latitudes[0]))
     return _EARTH_RADIUS * math.hypot(east, math.radians(latitudes[1] - latitudes[2])) / 2000
 
@@ -153,7 +167,7 @@ def extent_of_raster(raster: RasterBands) -> Area:
 
 
 def crop_to_area(grid: Grid, area: Area) -> Grid:
-    """The pixels of a grid that hold an area.
+    """The pixels of a grid that hold an area, as far as it has them.
 
     Raises:
         UsageError: the area lies elsewhere.
@@ -169,8 +183,12 @@ def crop_to_area(grid: Grid, area: Area) -> Grid:
     return grid.part(top, left, bottom - top, right - left)
 
 
-def check_projection(crs: str) -> None:
-    """Raises UsageError where a name is of no projection in metres."""
+def check_projection(crs: str) -> str:
+    """The name of a projection as it stands in files, whatever way it was written.
+
+    Raises:
+        UsageError: it is none in metres.
+    """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
@@ -183,3 +201,4 @@ def check_projection(crs: str) -> None:
             f"--crs {crs} is no projection in metres, and the model's pixels are 10 m wide.",
             hint="Choose a projected one, such as the UTM zone EPSG:32633.",
         )
+    return str(known.to_string())

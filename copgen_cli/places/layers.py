@@ -5,7 +5,6 @@ H and W are pixels of the grid that is asked for.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
 
-from copgen_cli.archive import FOOTPRINT_METRES
-from copgen_cli.errors import MismatchError, MissingInputError, UsageError
+from copgen_cli.archive import FOOTPRINT_METRES, parse_cell
+from copgen_cli.errors import MissingInputError, UsageError
 from copgen_cli.modalities import Modality, Rendering
-from copgen_cli.patches import Subset, georeferencing_of, read_subset, read_thumbnails
+from copgen_cli.patches import Subset, georeferencing_of, neighbours, read_subset, read_thumbnails
 from copgen_cli.places.area import Area
 from copgen_cli.places.grid import PIXEL, Grid
 from copgen_cli.rasters import (
@@ -29,6 +30,7 @@ from copgen_cli.rasters import (
     find_stretch,
     is_missing,
     render_picture,
+    require_place,
     share_pixels,
     warp_measurements,
 )
@@ -44,6 +46,8 @@ AROUND = 12
 LOOKED_AT = 512
 """Side of the squares of a raster by which its stretch is told."""
 MOST_LOOKED_AT = 16
+PIECE = 2048
+"""Pixels along a side that are looked at together where a whole area is."""
 FEATHER = 68
 """Pixels over which a cell fades where its neighbours overlap it: 680 m, as far as they do."""
 OVERLAP_PIXEL, LEAST_OVERLAP = 4, 100
@@ -59,6 +63,10 @@ class Layer(Protocol):
 
     def read(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 pictures as the model knows them, and (H, W) bool where there is one."""
+        ...
+
+    def reaches(self, grid: Grid) -> bool:
+        """Whether it has a value anywhere in a grid."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -91,6 +99,9 @@ class RasterLayer:
         known = ~is_missing(measured, self.modality, self.stretch)
         return render_picture(measured, self.modality, self.stretch), known
 
+    def reaches(self, grid: Grid) -> bool:
+        return any(not self._warp(part).missing.all() for part in grid.parts(PIECE))
+
     @cached_property
     def stretch(self) -> Stretch:
         """Of the whole area, by squares spread over it, or by all of it where it is no larger than these."""
@@ -109,8 +120,7 @@ class RasterLayer:
         return told
 
     def describe(self) -> dict[str, Any]:
-        files = {file.as_posix(): _hash(file) for file in self.raster.files}
-        return {"files": files, "bands": [band for _, band in self.raster.layers]}
+        return {"files": _hashes(self.raster.files), "bands": [band for _, band in self.raster.layers]}
 
     @property
     def _in_decibel(self) -> bool:
@@ -171,10 +181,21 @@ class ArchiveLayer:
         stretched = self.modality.facts.picture.rendering is not Rendering.TRUE_COLOUR
         return _levels(self.scenes, self.modality) if stretched and len(self.scenes) > 1 else {}
 
+    def reaches(self, grid: Grid) -> bool:
+        return any(_touch(_ground_of(scene, self.modality), grid) for scene in self.scenes)
+
     def tile(self, cell: str) -> Grid:
-        """The pixels of a cell's picture."""
-        (scene,) = (scene for scene in self.scenes if scene.cell == cell)
-        return _thumbnail(scene, self.modality)[0]
+        """The pixels of a cell's picture.
+
+        Raises:
+            UsageError: the region does not have it.
+        """
+        known = {scene.cell: scene for scene in self.scenes}
+        if cell not in known:
+            raise UsageError(
+                f"The region has no cell {cell}.", hint=f"Near it are {', '.join(known)}: --cell {self.scenes[0].cell}"
+            )
+        return _thumbnail(known[cell], self.modality)[0]
 
     @property
     def notes(self) -> list[str]:
@@ -203,13 +224,12 @@ class Mask:
         """(H, W) bool."""
         chosen = np.zeros((grid.height, grid.width), bool)
         for raster in self.rasters:
-            measured = warp_measurements(raster, grid.place, grid.width, grid.height)
-            chosen |= ~measured.missing & (measured.values[0] >= 0.5)
+            measured = warp_measurements(raster, grid.place, grid.width, grid.height, categories=True)
+            chosen |= ~measured.missing & (measured.values[0] != 0)
         return chosen
 
     def describe(self) -> dict[str, Any]:
-        files = [file for raster in self.rasters for file in raster.files]
-        return {"files": {file.as_posix(): _hash(file) for file in files}}
+        return {"files": _hashes([file for raster in self.rasters for file in raster.files])}
 
 
 def open_raster(paths: Sequence[Path], modality: Modality) -> RasterBands:
@@ -220,7 +240,9 @@ def open_raster(paths: Sequence[Path], modality: Modality) -> RasterBands:
         MismatchError: it has no CRS.
         UsageError: nothing tells which bands are the wanted ones.
     """
-    return placed(find_bands(paths, modality))
+    raster = find_bands(paths, modality)
+    require_place(raster)
+    return raster
 
 
 def open_mask(path: Path) -> Mask:
@@ -230,17 +252,9 @@ def open_mask(path: Path) -> Mask:
         BrokenInputError: it can not be read.
         MismatchError: it has no CRS.
     """
-    return Mask((placed(find_mask(path)),))
-
-
-def placed(raster: RasterBands) -> RasterBands:
-    """Raises MismatchError where a raster does not say where it lies."""
-    if raster.place is None:
-        raise MismatchError(
-            f"{raster.files[0]} does not say where it lies: it has no CRS.",
-            hint=f"Assign the one that it is in: rio edit-info --crs EPSG:32633 {raster.files[0]}",
-        )
-    return raster
+    raster = find_mask(path)
+    require_place(raster)
+    return Mask((raster,))
 
 
 def open_archive(subset_folder: Path, modalities: Sequence[Modality], area: Area) -> dict[Modality, ArchiveLayer]:
@@ -274,14 +288,14 @@ def cloud_masks(layer: ArchiveLayer) -> Mask:
     for file in files:
         if not file.is_file():
             raise MissingInputError("cloud mask", file.parent, written_by="download --bands cloud_mask")
-    return Mask(tuple(placed(find_mask(file)) for file in files))
+    return Mask(tuple(find_mask(file) for file in files))
 
 
 def _scenes_in(subset: Subset, area: Area) -> tuple[Scene, ...]:
     west, south, east, north = area.bounds
     chosen = []
     for scene in subset.scenes:
-        if scene.cell == area.name:
+        if scene.cell == area.cell:
             return (scene,)
         outline = _ground_of(scene, next(iter(scene.products))).outline()["coordinates"][0]
         xs, ys = zip(*outline, strict=True)
@@ -296,9 +310,20 @@ def _ground_of(scene: Scene, modality: Modality) -> Grid:
     return Grid(georeferencing_of(scene.products[modality]), side, side)
 
 
-@cache
 def _hash(file: Path) -> str:
     """SHA-256 of a file, which is told in several places."""
+    state = file.stat()
+    return _hash_of(file, state.st_size, state.st_mtime_ns)
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    """By name, so that the same files are the same from another folder; by path where names are equal."""
+    names = [file.name for file in files]
+    return {file.as_posix() if names.count(file.name) > 1 else file.name: _hash(file) for file in files}
+
+
+@cache
+def _hash_of(file: Path, size: int, changed: int) -> str:
     return hash_file(file)
 
 
@@ -353,20 +378,21 @@ def _levels(scenes: Sequence[Scene], modality: Modality) -> dict[str, tuple[np.n
     """Gains and offsets with which neighbouring cells show the same ground alike, by least squares of mean and
     deviation where they overlap; as near to 1 and 0 as that allows.
     """
-    grounds = [_ground_of(scene, modality) for scene in scenes]
-    pairs = [(i, j) for i, j in itertools.combinations(range(len(scenes)), 2) if _touch(grounds[i], grounds[j])]
+    number = {scene.cell: i for i, scene in enumerate(scenes)}
+    beside = ((i, number.get(other.name)) for name, i in number.items() for other in neighbours(parse_cell(name)))
+    pairs = sorted({(i, j) for i, j in beside if j is not None and i < j})
     moments = {pair: known for pair in pairs if (known := _moments_of_overlap(scenes, pair, modality)) is not None}
     count = len(scenes)
     solved = np.empty((2 * count, 3))
+    prior = sparse.diags_array(np.repeat([_PRIOR_GAIN, _PRIOR_OFFSET], count))
     for channel in range(3):
-        rows = [*(np.repeat([_PRIOR_GAIN, _PRIOR_OFFSET], count) * np.eye(2 * count))]
-        wanted = [_PRIOR_GAIN] * count + [0.0] * count
-        for (i, j), (means, deviations) in moments.items():
-            level, contrast = np.zeros((2, 2 * count))
-            level[[i, j, count + i, count + j]] = means[0, channel], -means[1, channel], 1, -1
-            contrast[[i, j]] = deviations[0, channel], -deviations[1, channel]
-            rows, wanted = [*rows, level, contrast], [*wanted, 0.0, 0.0]
-        solved[:, channel] = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0]
+        alike = sparse.lil_array((2 * len(moments), 2 * count))
+        for row, ((i, j), (means, deviations)) in enumerate(moments.items()):
+            alike[2 * row, [i, j, count + i, count + j]] = [means[0, channel], -means[1, channel], 1, -1]
+            alike[2 * row + 1, [i, j]] = [deviations[0, channel], -deviations[1, channel]]
+        equations = sparse.vstack([prior, alike]).tocsr()
+        wanted = np.concatenate([np.full(count, _PRIOR_GAIN), np.zeros(count + 2 * len(moments))])
+        solved[:, channel] = spsolve((equations.T @ equations).tocsc(), equations.T @ wanted)
     return {scene.cell: (solved[i], solved[count + i]) for i, scene in enumerate(scenes)}
 
 

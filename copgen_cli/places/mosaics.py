@@ -15,7 +15,7 @@ import numpy as np
 from copgen_cli.modalities import Modality
 from copgen_cli.places.area import Area
 from copgen_cli.places.canvas import Block, Canvas
-from copgen_cli.places.drawing import BlockPictures, blending_weight
+from copgen_cli.places.drawing import BlockPictures, fading_of
 from copgen_cli.places.grid import Grid
 from copgen_cli.stages import put_in_place
 
@@ -84,6 +84,10 @@ class BlockFiles:
                 np.save(beside / f"{prefix}{modality}.npy", values)
         put_in_place({self._of(block): beside}, None)
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def load(self, block: Block) -> BlockPictures:
         def arrays(prefix: str) -> dict[Modality, np.ndarray]:
             files = self._of(block).glob(f"{prefix}*.npy")
@@ -139,8 +143,9 @@ class Mosaic:
 
     def _parts(self, rasters: Sequence[SceneRaster]) -> Iterator[_Part]:
         """Block after block, without what overlaps, each blended with its neighbours."""
-        for block in self.canvas.blocks:
-            near = [other for other in self.canvas.blocks if _are_neighbours(block, other)]
+        drawn = [block for block in self.canvas.blocks if self.files.has(block)]
+        for block in drawn:
+            near = [other for other in drawn if _are_neighbours(block, other)]
             loaded = {other: self.files.load(other) for other in near}
             for part in _strips(self.canvas, block):
                 values = {raster: part.blend(loaded, raster) for raster in rasters}
@@ -228,19 +233,36 @@ class _Strip:
         if raster.kind == "synthetic":
             drawn = [self.take(block, pictures.drawn[raster.modality]) for block, pictures in loaded.items()]
             return np.logical_or.reduce(drawn).astype(np.uint8)[None]
-        total: np.ndarray | None = None
+        chosen = slice(None) if raster.sample is None else slice(raster.sample - 1, raster.sample)
+        total: np.ndarray | float = 0.0
+        weights = np.zeros(self.shape, np.float32)
         for block, pictures in loaded.items():
-            chosen = pictures.pictures[raster.modality]
-            if raster.sample is not None:
-                chosen = chosen[raster.sample - 1 : raster.sample]
-            weight = self.take(block, blending_weight(block, self._canvas))
-            part = weight[None, ..., None] * self.take(block, chosen)
-            total = part if total is None else total + part
-        assert total is not None, "a block is its own neighbour"
-        values = _summary(np.rint(total), raster.kind)
-        bands = values.mean(axis=-1, keepdims=True) if raster.bands == 1 else values
-        bands = bands if raster.dtype == "float32" else np.rint(bands)
-        return np.ascontiguousarray(bands.transpose(2, 0, 1).astype(raster.dtype))
+            weight = self._weight(block)
+            if weight is not None:
+                total = total + weight[None, ..., None] * self.take(block, pictures.pictures[raster.modality][chosen])
+                weights += weight
+        samples = np.rint(total / weights[..., None])  # 1, but where a neighbour holds nothing of the area
+        if raster.bands == 1:
+            samples = np.rint(samples.mean(axis=-1, keepdims=True))
+        values = _summary(samples, raster.kind)
+        values = values if raster.dtype == "float32" else np.rint(values)
+        return np.ascontiguousarray(values.transpose(2, 0, 1).astype(raster.dtype))
+
+    def _weight(self, block: Block) -> np.ndarray | None:
+        """(H, W): how much a block counts here; None where it does not reach."""
+        f = self._canvas.reduction
+        edges = []
+        for fading, drawn, first, last in (
+            (fading_of(block.rows, block.drawn_rows, f), block.drawn_rows, self._top, self._bottom),
+            (fading_of(block.columns, block.drawn_columns, f), block.drawn_columns, self._left, self._right),
+        ):
+            start, end = max(drawn[0] * f, first), min(drawn[1] * f, last)
+            if end <= start:
+                return None
+            edge = np.zeros(last - first, np.float32)
+            edge[start - first : end - first] = fading[start - drawn[0] * f : end - drawn[0] * f]
+            edges.append(edge)
+        return np.outer(*edges)
 
 
 def _summary(samples: np.ndarray, kind: str) -> np.ndarray:

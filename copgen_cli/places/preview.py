@@ -77,9 +77,7 @@ def _with_legend(page: Image.Image, grid: Grid) -> Image.Image:
     place = f"{_degrees(north, 'NS')} {_degrees(west, 'EW')} to {_degrees(south, 'NS')} {_degrees(east, 'EW')}"
     room = page.width - x - bar - 110
     if draw.textlength(place, font=font) < room:
-        draw.text(
-            (page.width - 24, y), f"{place}, {grid.place.crs}"[: len(place) + 30], fill=_FAINT, font=font, anchor="rm"
-        )
+        draw.text((page.width - 24, y), f"{place}, {_name_of(grid.place.crs)}", fill=_FAINT, font=font, anchor="rm")
     else:
         draw.text((x, y + 18), place, fill=_FAINT, font=font, anchor="lm")
     return whole
@@ -98,3 +96,8 @@ def _round_length(metres: float) -> float:
 
 def _degrees(value: float, signs: str) -> str:
     return f"{abs(value):.4f}° {signs[0] if value >= 0 else signs[1]}"
+
+
+def _name_of(crs: str) -> str:
+    """A code, or the name in a longer description."""
+    return crs if crs.startswith("EPSG:") else crs.split('"')[1] if '"' in crs else "own CRS"

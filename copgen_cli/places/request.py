@@ -12,15 +12,15 @@ from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality, Role, as_modality, parse_modalities
 from copgen_cli.places.area import Area, area_of_box, area_of_cell, read_area
 from copgen_cli.places.grid import (
+    PIXEL,
     Grid,
-    check_projection,
     crop_to_area,
     extent_of_raster,
     grid_of_area,
     grid_of_raster,
 )
 from copgen_cli.places.layers import (
-    LOOKED_AT,
+    PIECE,
     ArchiveLayer,
     Layer,
     Mask,
@@ -79,6 +79,7 @@ class SceneRequest:
     missing: Missing
     spread: bool
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def filled(self) -> tuple[Modality, ...]:
@@ -114,11 +115,10 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
     grid = _grid_of(settings, options, area, conditions, rasters)
     layers: dict[Modality, Layer] = {m: RasterLayer(m, raster, grid) for m, raster in rasters.items()}
     from_region = [modality for modality in conditions if modality not in rasters]
-    filled = [modality for modality in generated if options.mask is not None and modality not in rasters]
-    if not rasters and filled:
-        from_region += filled
+    from_region += _filled_from_region(options, generated, rasters, conditions)
     if from_region:
         layers |= open_archive(settings.workspace.subset, from_region, area)
+    _check_reach(layers, grid, area)
     _check_gaps(options, generated, layers, grid)
     gaps = _mask(options.mask, [layers[modality] for modality in generated if modality in layers])
     sample = SampleRequest(
@@ -131,13 +131,17 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
     )
     if options.spread and sample.n_samples < 2:
         raise UsageError("--spread of one sample.", hint="Add --n-samples 4, or more.")
+    if options.missing is Missing.LEAVE_OUT and not conditions:
+        raise UsageError(
+            "--missing leave-out without a condition leaves nothing out.", hint="Add one, or drop --missing."
+        )
     truth = _truth(settings, area, [m for m in generated if m not in layers], from_region)
-    notes = _notes(area, layers, gaps, sample, grid)
-    return SceneRequest(area, grid, sample, layers, gaps, truth, options.missing, options.spread, notes)
+    notes, warnings = _notes(area, layers, gaps, grid), _warnings(layers, gaps, sample, grid)
+    return SceneRequest(area, grid, sample, layers, gaps, truth, options.missing, options.spread, notes, warnings)
 
 
 def parse_rasters(texts: Sequence[str]) -> dict[Modality, list[Path]]:
-    """Read `s1_rtc=vv_vh.tif`, `s1_rtc=vv.tif,vh.tif` and the like.
+    """Read `s1_rtc=vv_vh.tif`, `s1_rtc=vv.tif,vh.tif` and the like, in the order given.
 
     Raises:
         UsageError: one is not MODALITY=RASTER, names a modality again, or a path that is not there.
@@ -157,7 +161,7 @@ def parse_rasters(texts: Sequence[str]) -> dict[Modality, list[Path]]:
         for path in rasters[modality]:
             if not path.exists():
                 raise UsageError(f"There is no raster or folder {path}.", hint=f"Check the path after --input {name}=")
-    return {modality: rasters[modality] for modality in Modality if modality in rasters}
+    return rasters
 
 
 def _conditions(
@@ -192,7 +196,9 @@ def _area_of(options: SceneOptions, rasters: Mapping[Modality, RasterBands]) -> 
     if options.cell is not None:
         return area_of_cell(options.cell)
     if rasters:
-        return extent_of_raster(next(iter(rasters.values())))
+        return extent_of_raster(
+            next((raster for raster in rasters.values() if grid_of_raster(raster)), next(iter(rasters.values())))
+        )
     raise UsageError(
         "No area is named.",
         hint="Give --bbox WEST SOUTH EAST NORTH, --aoi FILE, --cell CELL, or a raster with --input.",
@@ -208,15 +214,15 @@ def _grid_of(
 ) -> Grid:
     """Pixels of a raster, or of a cell, where these will do: what is not resampled stays as sharp as it is."""
     if options.crs is not None:
-        check_projection(options.crs)
         return grid_of_area(area, options.crs)
     named = any(option is not None for option in (options.aoi, options.bbox, options.cell))
     for raster in rasters.values():
         grid = grid_of_raster(raster)
         if grid is not None:
             return crop_to_area(grid, area) if named else grid
-    if options.cell is not None and conditions:
-        (layer, *_) = open_archive(settings.workspace.subset, conditions[:1], area).values()
+    if options.cell is not None and any(modality not in rasters for modality in conditions):
+        of_region = [modality for modality in conditions if modality not in rasters]
+        (layer, *_) = open_archive(settings.workspace.subset, of_region[:1], area).values()
         return layer.tile(options.cell)
     return grid_of_area(area)
 
@@ -230,17 +236,36 @@ def _check_gaps(
             hint=f"Give them: --input {generated[0]}=RASTER",
         )
     for modality in (modality for modality in generated if modality in layers and options.mask is None):
-        looked_at = grid if modality.facts.grey else _coarse(grid)  # shading keeps to the pixels of the area
-        if layers[modality].read(looked_at)[1].all():
+        if all(layers[modality].read(part)[1].all() for part in grid.parts(PIECE)):
             raise UsageError(
                 f"{modality} is given and generated, and it has a value everywhere: nothing of it is to be drawn.",
                 hint="Say what is to be drawn anew with --mask, or take it from one of the two.",
             )
 
 
-def _coarse(grid: Grid) -> Grid:
-    """So few pixels of the whole area that looking at them takes no time."""
-    return grid.coarse(max(1, max(grid.width, grid.height) // LOOKED_AT))
+def _check_reach(layers: Mapping[Modality, Layer], grid: Grid, area: Area) -> None:
+    for modality, layer in layers.items():
+        if not layer.reaches(grid):
+            raise UsageError(
+                f"What is given of {modality} has no value in the area {area.name}.",
+                hint="Leave it out, or choose ground that it covers: rio bounds shows where a raster lies.",
+            )
+
+
+def _filled_from_region(
+    options: SceneOptions,
+    generated: Sequence[Modality],
+    rasters: Mapping[Modality, RasterBands],
+    conditions: Sequence[Modality],
+) -> list[Modality]:
+    """Generated modalities of which the region gives the pixels outside of the mask: under its own cloud masks those
+    that clouds show in, under another all, where anything comes from the region.
+    """
+    lacking = [modality for modality in generated if modality not in rasters]
+    if options.mask == CLOUDS:
+        return [modality for modality in lacking if modality.facts.has_clouds]
+    from_region = not rasters or any(modality not in rasters for modality in conditions)
+    return lacking if options.mask is not None and from_region else []
 
 
 def _mask(named: str | None, filled: Sequence[Layer]) -> Mask | None:
@@ -268,20 +293,30 @@ def _truth(
     return {m: ArchiveLayer(m, scenes) for m in generated if all(m in scene.products for scene in scenes)}
 
 
-def _notes(
-    area: Area, layers: Mapping[Modality, Layer], gaps: Mask | None, sample: SampleRequest, grid: Grid
-) -> tuple[str, ...]:
+def _notes(area: Area, layers: Mapping[Modality, Layer], gaps: Mask | None, grid: Grid) -> tuple[str, ...]:
     notes = [*area.notes]
     for layer in layers.values():
         notes += layer.notes
-    if gaps is not None and not gaps.read(_coarse(grid)).any():
-        notes.append("warning: the mask marks nothing in the area.")
     for raster in gaps.rasters if gaps is not None else ():
         if raster.place is not None and not share_pixels(raster.place, grid.place):
             notes.append(f"{raster.files[0].name} has another grid: it is brought to that of the scene.")
-    if any(modality in layers for modality in sample.generated) and not sample.conditions:
-        notes.append(
-            "warning: nothing else is given, so gaps are filled with ground that does not exist; "
-            "give another modality with --input."
-        )
+    corners = [grid.place.to_pixels(*point) for point in area.points_in(grid.place.crs)]
+    beyond = max(max(-x, x - grid.width, -y, y - grid.height) for x, y in corners)
+    if beyond > 1 and area.cell is None:
+        far = f"{beyond * PIXEL / 1000:.1f} km"
+        notes.append(f"The area reaches {far} beyond the raster that gives the pixels: it is cut to that.")
     return tuple(notes)
+
+
+def _warnings(
+    layers: Mapping[Modality, Layer], gaps: Mask | None, sample: SampleRequest, grid: Grid
+) -> tuple[str, ...]:
+    warnings = []
+    if gaps is not None and not any(gaps.read(part).any() for part in grid.parts(PIECE)):
+        warnings.append("the mask marks nothing in the area.")
+    if any(modality in layers for modality in sample.generated) and not sample.conditions:
+        warnings.append(
+            "nothing else is given, so gaps are filled with ground that does not exist; give another modality with "
+            "--input."
+        )
+    return tuple(warnings)

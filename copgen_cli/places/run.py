@@ -24,7 +24,8 @@ import torch
 
 from copgen_cli import __version__
 from copgen_cli.outputs import synthetic_text
-from copgen_cli.places.canvas import Canvas
+from copgen_cli.places.area import Area
+from copgen_cli.places.canvas import Block, Canvas
 from copgen_cli.places.catalogue import (
     ATTRIBUTION,
     COLLECTION_FILE,
@@ -49,9 +50,13 @@ LISTING, PREVIEW = "scene.json", "preview.png"
 STAGE = "scene"
 _BYTES_PER_SAMPLE = 1.6
 """Of a raster's 8-bit value in a COG with its overviews, about."""
+_BYTES_OF_A_CALL = 300_000_000
+"""Of one call of the network and of one of the decoder, about."""
+_BYTES_PER_PIXEL_GIVEN, _BYTES_PER_PIXEL_DRAWN = 24, 40
+"""While a block's conditions are read and rendered, and while its pictures are put together."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ScenePlan:
     """A scene that can be drawn."""
 
@@ -59,6 +64,8 @@ class ScenePlan:
     generator: SceneGenerator
     command: str
     """The line by which it is made again."""
+    notes: tuple[str, ...] = ()
+    """What of the settings could not be had."""
 
     @property
     def canvas(self) -> Canvas:
@@ -69,6 +76,11 @@ class ScenePlan:
         request = self.request
         return rasters_of(request.sample.generated, request.sample.n_samples, request.filled, spread=request.spread)
 
+    @functools.cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Those that hold anything of the area."""
+        return tuple(block for block in self.canvas.blocks if _holds(block, self.canvas, self.request.area))
+
     @property
     def calls_per_window(self) -> int:
         steps = self.request.sample.steps
@@ -77,7 +89,7 @@ class ScenePlan:
     @property
     def windows(self) -> int:
         """Of all blocks and samples."""
-        return sum(len(block.windows) for block in self.canvas.blocks) * self.request.sample.n_samples
+        return sum(len(block.windows) for block in self.blocks) * self.request.sample.n_samples
 
     @property
     def network_calls(self) -> int:
@@ -86,21 +98,22 @@ class ScenePlan:
 
     @property
     def bytes(self) -> int:
-        """About what is written, blocks included."""
+        """About what is written at most at a time: blocks, rasters without overviews, and COGs made of these."""
         grid, sample = self.canvas.grid, self.request.sample
         pixels = grid.width * grid.height
         blocks = pixels * 3 * sample.n_samples * len(sample.generated)
         values = sum(raster.bands * (4 if raster.dtype == "float32" else 1) for raster in self.rasters)
-        return blocks + round(pixels * values * _BYTES_PER_SAMPLE)
+        return blocks + round(pixels * values * (1 + _BYTES_PER_SAMPLE))
 
     @property
     def memory(self) -> int:
         """About what the largest block needs beside the model."""
         sample = self.request.sample
-        side = max(max(_reach(b.window_rows), _reach(b.window_columns)) for b in self.canvas.blocks)
-        pixels = ((side + self.canvas.window) * self.canvas.reduction) ** 2
-        layers = 4 * len(self.request.layers) + 3 * sample.n_samples * len(sample.generated)
-        return pixels * (layers + 16)
+        window = self.canvas.window
+        latents = max((_reach(b.window_rows) + window) * (_reach(b.window_columns) + window) for b in self.blocks)
+        pixels = latents * self.canvas.reduction**2
+        layers = _BYTES_PER_PIXEL_GIVEN * len(self.request.layers) + 3 * sample.n_samples * len(sample.generated)
+        return _BYTES_OF_A_CALL + pixels * (layers + _BYTES_PER_PIXEL_DRAWN)
 
     def facts(self) -> dict[str, Any]:
         """All that determines the rasters, as JSON."""
@@ -113,7 +126,12 @@ class ScenePlan:
             "attribution": ATTRIBUTION,
             "scene": request.name,
             "command": self.command,
-            "area": {"name": request.area.name, "bounds": list(request.area.bounds), "cut": request.area.cut},
+            "area": {
+                "name": request.area.name,
+                "bounds": list(request.area.bounds),
+                "cut": request.area.cut,
+                "sha256": _hash_json(request.area.polygon),
+            },
             "grid": {
                 "crs": grid.place.crs,
                 "transform": list(grid.place.transform),
@@ -130,7 +148,7 @@ class ScenePlan:
             "n_samples": sample.n_samples,
             "seed": sample.seed,
             "steps": sample.steps,
-            "solver": str(sample.solver),
+            "solver": "repaint" if request.filled else str(sample.solver),
             "guidance_scale": sample.guidance_scale,
             "windows": {
                 "side": canvas.window * canvas.reduction,
@@ -164,13 +182,23 @@ def plan_scene(settings: Settings, request: SceneRequest, model: LoadedModel, co
     patch = int(model.net.config.patch_size)
     overlap = min(-(-settings.scene.overlap // reduction), window - patch)
     stride = max((window - overlap) // patch, 1) * patch
+    notes = _clipped(settings, window * reduction, (window - patch) * reduction)
     canvas = Canvas(request.grid, window, reduction, stride, max(settings.scene.block // reduction, window))
     guided = request.sample.guidance_scale != 0 and bool(request.sample.conditions)
     size = settings.sample.batch_size or choose_batch_size(
         model.net, model.autoencoder, guided=guided, device=model.autoencoder.device
     )
     generator = SceneGenerator(model, request.sample, canvas, request.layers, request.gaps, size)
-    return ScenePlan(request, generator, shlex.join(["copgen", *command]))
+    return ScenePlan(request, generator, shlex.join(["copgen", *command]), notes)
+
+
+def _clipped(settings: Settings, window: int, most: int) -> tuple[str, ...]:
+    notes = []
+    if settings.scene.overlap > most:
+        notes.append(f"Windows of {window} px overlap by {most} px at most.")
+    if settings.scene.block < window:
+        notes.append(f"A block is no smaller than a window of {window} px.")
+    return tuple(notes)
 
 
 def start_run(plan: ScenePlan, output: Path, *, overwrite: bool = False, dry_run: bool = False) -> StageRun:
@@ -202,25 +230,37 @@ def work_items_of(plan: ScenePlan) -> list[WorkItem[SceneRaster]]:
     return [WorkItem(raster.name, raster) for raster in plan.rasters]
 
 
-def draw_blocks(plan: ScenePlan, run: StageRun) -> Iterator[int]:
+def is_whole(output: Path) -> bool:
+    """Whether what lies beside the maps of a finished scene is there."""
+    return all((output / name).is_file() for name in (LISTING, PREVIEW, COLLECTION_FILE))
+
+
+def draw_blocks(plan: ScenePlan, run: StageRun, *, afresh: bool = False) -> Iterator[int]:
     """Draw the blocks that no earlier run has drawn; yields numbers of windows as they are walked one call further.
+
+    Args:
+        afresh: draw those as well.
 
     Raises:
         DiskFullError: there is less room than the scene will take.
     """
     require_free_space(run.output, plan.bytes)
-    _created(run)
-    return tell_while(functools.partial(_draw, plan, _block_files(plan, run)))
+    files = _block_files(plan, run)
+    if afresh:
+        files.clear()
+    _created(files)
+    return tell_while(functools.partial(_draw, plan, files))
 
 
 def write_scene(plan: ScenePlan, run: StageRun) -> Summary:
     """All rasters from the blocks, their catalogue, the preview and `scene.json`."""
-    facts, created = plan.facts(), _created(run)
+    files = _block_files(plan, run)
+    facts, created = plan.facts(), _created(files)
     request = plan.request
-    mosaic = Mosaic(plan.canvas, request.area, _block_files(plan, run), request.missing is Missing.LEAVE_OUT)
+    mosaic = Mosaic(plan.canvas, request.area, files, request.missing is Missing.LEAVE_OUT)
     with ExitStack() as stack:
-        files = {raster: stack.enter_context(run.place.writing(f"{raster.name}.tif")) for raster in plan.rasters}
-        mosaic.write(files, lambda raster: tags_of(raster, facts))
+        maps = {raster: stack.enter_context(run.place.writing(f"{raster.name}.tif")) for raster in plan.rasters}
+        mosaic.write(maps, lambda raster: tags_of(raster, facts))
     items = {
         raster: run.place.write(item_path(raster), build_item(raster, request.grid, facts, created))
         for raster in plan.rasters
@@ -229,6 +269,7 @@ def write_scene(plan: ScenePlan, run: StageRun) -> Summary:
     run.place.write(PREVIEW, _preview(plan, run.output))
     borders = {raster.name: plan.canvas.borders for raster in plan.rasters}
     listing = facts | {"created": created.isoformat(), "files": [f"{r.name}.tif" for r in plan.rasters]}
+    listing |= {"polygon": request.area.polygon}
     run.place.write(LISTING, (json.dumps(listing | {"borders": borders}, indent=1) + "\n").encode())
     for raster, item in items.items():  # last, for a run that is stopped before writes all of it again
         run.record(Outcome(raster.name, Status.DONE, (run.place.describe(f"{raster.name}.tif"), item)))
@@ -261,7 +302,7 @@ def _reach(edges: Sequence[int]) -> int:
 
 def _draw(plan: ScenePlan, files: BlockFiles, tell: Tell[int]) -> None:
     walked = plan.request.sample.n_samples * plan.calls_per_window
-    for block in plan.canvas.blocks:
+    for block in plan.blocks:
         if files.has(block):
             tell(walked * len(block.windows))
             continue
@@ -270,17 +311,32 @@ def _draw(plan: ScenePlan, files: BlockFiles, tell: Tell[int]) -> None:
 
 def _block_files(plan: ScenePlan, run: StageRun) -> BlockFiles:
     """In a folder that is named by all that they depend on: those of another scene are never taken for them."""
-    made_of = json.dumps([plan.settings(), run.header.inputs], sort_keys=True)
-    return BlockFiles(run.building / hashlib.sha256(made_of.encode()).hexdigest()[:16])
+    return BlockFiles(run.building / _hash_json([plan.settings(), run.header.inputs])[:16])
 
 
-def _created(run: StageRun) -> datetime:
+def _hash_json(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _holds(block: Block, canvas: Canvas, area: Area) -> bool:
+    """Whether a block has any of an area's ground, by pixels that it touches."""
+    if not area.cut:
+        return True
+    from rasterio.features import geometry_mask
+
+    grid = canvas.pixels_of(block.rows, block.columns).coarse(canvas.reduction)
+    shape = area.polygon_in(grid.place.crs)
+    return not geometry_mask([shape], (grid.height, grid.width), grid.affine, all_touched=True).all()
+
+
+def _created(files: BlockFiles) -> datetime:
     """When the scene was begun, the same after a stop; SOURCE_DATE_EPOCH says otherwise, as it does for other tools."""
     stated = os.environ.get("SOURCE_DATE_EPOCH", "")
     if stated.isdecimal():
         return datetime.fromtimestamp(int(stated), UTC)
-    file = run.building / "begun"
+    file = files.folder / "begun"
     if not file.is_file():
+        files.folder.mkdir(parents=True, exist_ok=True)
         file.write_text(datetime.now(UTC).isoformat(timespec="seconds"))
     return datetime.fromisoformat(file.read_text())
 
@@ -314,16 +370,13 @@ def _small(plan: ScenePlan, layer: Layer, gaps: Mask | None = None) -> np.ndarra
     grid, canvas = plan.request.grid, plan.canvas
     factor = max(1, max(grid.width, grid.height) // SIDE)
     whole = np.zeros((-(-grid.height // factor), -(-grid.width // factor), 3), np.uint8)
-    step = canvas.block * canvas.reduction // factor * factor
-    for top in range(0, grid.height, step):
-        for left in range(0, grid.width, step):
-            size = min(step, grid.height - top), min(step, grid.width - left)
-            part = grid.part(top, left, *size)
-            pixels, known = layer.read(part)
-            known = known if gaps is None else known & ~gaps.read(part)
-            shown = np.where(known[..., None], pixels, np.uint8(255))[::factor, ::factor]
-            row, column = top // factor, left // factor
-            whole[row : row + shown.shape[0], column : column + shown.shape[1]] = shown
+    for part in grid.parts(max(canvas.block * canvas.reduction // factor, 1) * factor):
+        left, top = map(round, grid.place.to_pixels(part.place.transform[2], part.place.transform[5]))
+        pixels, known = layer.read(part)
+        known = known if gaps is None else known & ~gaps.read(part)
+        shown = np.where(known[..., None], pixels, np.uint8(255))[::factor, ::factor]
+        row, column = top // factor, left // factor
+        whole[row : row + shown.shape[0], column : column + shown.shape[1]] = shown
     return whole
 
 
@@ -345,7 +398,7 @@ def counts_of(plan: ScenePlan) -> Mapping[str, Any]:
         "width": grid.width,
         "height": grid.height,
         "cells": sum(len(layer.describe().get("cells", ())) for layer in list(plan.request.layers.values())[:1]),
-        "blocks": len(plan.canvas.blocks),
+        "blocks": len(plan.blocks),
         "windows": plan.windows,
         "network_calls": plan.network_calls,
         "rasters": len(plan.rasters),

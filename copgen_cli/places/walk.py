@@ -60,8 +60,8 @@ class JointWalk:
     _total: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        some = next(iter((*self.held_noise.values(),)), None)
-        height, width = some.shape[-2:] if some is not None else self._reach()
+        rows, columns = zip(*self.windows, strict=True)
+        height, width = max(rows) + self.side, max(columns) + self.side
         self._weight = window_weight(self.side).to(self.net.device)
         self._total = torch.zeros(height, width, device=self.net.device)
         for row, column in self.windows:
@@ -179,10 +179,6 @@ class JointWalk:
 
     def _cut(self, region: Tensor, batch: Sequence[tuple[int, int]]) -> Tensor:
         return torch.stack([region[:, r : r + self.side, c : c + self.side] for r, c in batch]).to(self.net.device)
-
-    def _reach(self) -> tuple[int, int]:
-        rows, columns = zip(*self.windows, strict=True)
-        return max(rows) + self.side, max(columns) + self.side
 
 
 def _side_by_side(latents: Sequence[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from .measurements import (
     find_bands as find_bands,
     find_mask as find_mask,
     read_measurements as read_measurements,
+    require_place as require_place,
     share_pixels as share_pixels,
     warp_measurements as warp_measurements,
 )

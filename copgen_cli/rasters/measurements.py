@@ -80,6 +80,12 @@ def find_bands(paths: Sequence[Path], modality: Modality, numbers: Sequence[int]
             f"{len(files)} files are given for {modality}.",
             hint=f"Give one with all bands, or one for each of {', '.join(wanted)}.",
         )
+    lacking = [file.name for file in files if not file.is_file()]
+    if lacking:
+        raise BrokenInputError(
+            f"{files[0].parent} has no {', '.join(lacking)}.",
+            hint=f"A folder holds a file for each of {', '.join(wanted)}.",
+        )
     with _opened(files) as datasets:
         _check_grids(datasets)
         first = datasets[0]
@@ -124,11 +130,29 @@ def read_measurements(bands: RasterBands) -> Measurements:
     return Measurements(values, ~np.isfinite(values).all(axis=0), bands.place, bands.pixel_size)
 
 
-def warp_measurements(bands: RasterBands, place: Georeferencing, width: int, height: int) -> Measurements:
+def require_place(bands: RasterBands) -> Georeferencing:
+    """Where a raster lies.
+
+    Raises:
+        MismatchError: it does not say so, or in a CRS that is of no place on Earth.
+    """
+    if bands.place is None or bands.pixel_size is None:
+        lacking = "it has no CRS" if bands.place is None else "its CRS is of no place on Earth"
+        raise MismatchError(
+            f"{bands.files[0]} does not say where it lies: {lacking}.",
+            hint=f"Assign the one that it is in: rio edit-info --crs EPSG:32633 {bands.files[0]}",
+        )
+    return bands.place
+
+
+def warp_measurements(
+    bands: RasterBands, place: Georeferencing, width: int, height: int, *, categories: bool = False
+) -> Measurements:
     """A raster on another grid, by one bilinear resampling, or none where the pixels are the same ones.
 
     Args:
         place, width, height: the grid; pixels outside of the raster are missing.
+        categories: values are of a kind that has no mean: take the nearest.
 
     Raises:
         BrokenInputError: a file is damaged.
@@ -138,12 +162,8 @@ def warp_measurements(bands: RasterBands, place: Georeferencing, width: int, hei
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
-    if bands.place is None:
-        raise MismatchError(
-            f"{bands.files[0]} does not say where it lies: it has no CRS.",
-            hint=f"Assign the one that it is in: rio edit-info --crs EPSG:32633 {bands.files[0]}",
-        )
-    resampling = Resampling.nearest if share_pixels(bands.place, place) else Resampling.bilinear
+    nearest = categories or share_pixels(require_place(bands), place)
+    resampling = Resampling.nearest if nearest else Resampling.bilinear
     grid = {"crs": place.crs, "transform": Affine(*place.transform), "width": width, "height": height}
     with _opened(bands.files) as datasets:
         layers: dict[tuple[Path, int], np.ndarray] = {}
@@ -215,7 +235,7 @@ def _check_grids(opened: Sequence[DatasetReader]) -> None:
 
 
 def _pixel_size(dataset: DatasetReader) -> float | None:
-    if dataset.crs is None:
+    if dataset.crs is None or not (dataset.crs.is_geographic or dataset.crs.is_projected):
         return None
     unit = _METRES_PER_DEGREE if dataset.crs.is_geographic else float(dataset.crs.linear_units_factor[1])
     return float(math.hypot(dataset.transform.b, dataset.transform.e)) * unit

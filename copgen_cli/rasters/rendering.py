@@ -146,7 +146,17 @@ def _light(measured: Measurements) -> tuple[np.ndarray, int]:
         height = np.asarray(Image.fromarray(height).resize(coarse, Image.Resampling.BICUBIC))
     if min(height.shape) < 2:
         raise BrokenInputError("The raster has too few pixels to shade.", hint="Give a larger one.")
-    return light_on(height), factor
+    return light_on(height, _axes(measured.place)), factor
+
+
+def _axes(place: Georeferencing | None) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Which way rows and columns go on the ground; None where that is as in most rasters, or not known."""
+    if place is None:
+        return None
+    a, b, _, d, e, _ = place.transform
+    if b == d == 0 and a > 0 > e:
+        return None
+    return (a / math.hypot(a, d), d / math.hypot(a, d)), (b / math.hypot(b, e), e / math.hypot(b, e))
 
 
 def _with_nearest(height: np.ndarray, missing: np.ndarray) -> np.ndarray:

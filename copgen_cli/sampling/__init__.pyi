@@ -6,7 +6,7 @@ from .plan import plan_job as plan_job
 from .progress import Tell as Tell, tell_while as tell_while
 from .repetition import repeat_picture as repeat_picture
 from .request import RequestOptions as RequestOptions, check_request as check_request
-from .roles import check_known as check_known, choose_roles as choose_roles
+from .roles import check_known as check_known
 from .run import (
     Job as Job,
     draw as draw,

@@ -228,6 +228,7 @@ def _scene(
         check_scene,
         counts_of,
         draw_blocks,
+        is_whole,
         plan_scene,
         seconds_of,
         start_run,
@@ -236,18 +237,19 @@ def _scene(
     )
 
     request = check_scene(settings, options)
-    for text in request.notes:
-        warning = text.removeprefix("warning: ")
-        console.note(text) if warning == text else console.warn(warning)
     plan = plan_scene(settings, request, _load_model(settings), sys.argv[1:])
+    for text in (*request.notes, *plan.notes):
+        console.note(text)
+    for text in request.warnings:
+        console.warn(text)
     folder = output or SCENES / request.name
     with start_run(plan, folder, overwrite=overwrite, dry_run=dry_run) as run:
-        pending = run.pending(work_items_of(plan))
+        pending = run.pending(work_items_of(plan), is_done=lambda *_: is_whole(folder))
         if dry_run:
             console.forecast("Would draw", json=json, **counts_of(plan), seconds=round(seconds_of(plan)), folder=folder)
             return 0
         if pending:
-            walked = draw_blocks(plan, run)
+            walked = draw_blocks(plan, run, afresh=overwrite)
             for _ in console.track_counts(walked, total=plan.network_calls, label="Drawing", done=0, unit="calls"):
                 pass
             summary = write_scene(plan, run)
