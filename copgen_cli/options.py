@@ -161,6 +161,27 @@ VaeOption = Annotated[
         rich_help_panel=MADE_PANEL,
     ),
 ]
+GenerateOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--generate",
+        metavar="LIST",
+        help=f"What to generate: {', '.join(modality_names())}.",
+        autocompletion=complete_lists(modality_names),
+        show_default=False,
+        rich_help_panel=MADE_PANEL,
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="ID_OR_PATH",
+        help="Folder, file of weights or hub id.",
+        show_default="the newest trained on the region, else copgen-sim",
+        rich_help_panel=MADE_PANEL,
+    ),
+]
 StepsOption = Annotated[
     int | None,
     typer.Option(

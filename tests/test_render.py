@@ -10,23 +10,10 @@ import rasterio
 from PIL import Image
 from rasterio.transform import Affine
 from sample_commands import call_copgen, pixels_of, small_model
+from tiny_rasters import AT_10_M, write_raster as write
 
 TILES = ("282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3")
 FILES = {"s2_l1c": "S2L1C", "s2_l2a": "S2L2A", "s1_rtc": "S1RTC", "dem": "DEM"}
-AT_10_M = Affine(10, 0, 500_000, 0, -10, 4_600_000)
-
-
-def write(path, values, *, transform=AT_10_M, crs="EPSG:32633", nodata=None, names=()):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, crs=crs,
-        transform=transform, nodata=nodata,
-    ) as dataset:  # fmt: skip
-        dataset.write(values)
-        for band, name in enumerate(names, start=1):
-            dataset.set_band_description(band, name)
-    return path
 
 
 def render(capsys, tmp_path, raster, modality="s2_l2a", *options):
@@ -125,7 +112,7 @@ def test_bands_are_found_by_their_names_by_number_and_in_a_folder(capsys, tmp_pa
 
 def test_elevation_of_30_m_is_enlarged_and_its_corners_stay(capsys, tmp_path):
     height = np.random.default_rng(3).uniform(0, 500, (1, 20, 30)).astype(np.float32)
-    raster = write(tmp_path / "dem.tif", height, transform=Affine(30, 0, 500_000, 0, -30, 4_600_000))
+    raster = write(tmp_path / "dem.tif", height, affine=Affine(30, 0, 500_000, 0, -30, 4_600_000))
 
     _, output = render(capsys, tmp_path, raster, "dem")
 

@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform, transform_geom
 from rio_cogeo import cog_validate
 from sample_commands import call_copgen, small_model
+from tiny_rasters import AT_10_M, write_raster as write
 from tiny_subsets import CELLS, write_subset
 
 from copgen_cli.archive.grid import FOOTPRINT_METRES, cells_in_box, footprint, parse_cell
@@ -35,21 +36,7 @@ from copgen_cli.simulation.radar import backscatter
 from copgen_cli.simulation.world import simulate_cell
 
 TILES = ("282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3")
-AT_10_M = Affine(10, 0, 500_000, 0, -10, 4_600_000)
 EXTENSIONS = Path(__file__).parent / "data" / "stac_extensions.json"
-
-
-def write(path, values, *, affine=AT_10_M, crs="EPSG:32633", nodata=None, names=()):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, crs=crs,
-        transform=affine, nodata=nodata,
-    ) as file:  # fmt: skip
-        file.write(values)
-        for band, name in enumerate(names, start=1):
-            file.set_band_description(band, name)
-    return path
 
 
 def reflectance(height=96, width=128, *, seed=0, dtype="uint16"):

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from killed_runs import Moment, forked_and_killed_at
 from sample_commands import small_model
-from test_scene import NEVER, in_blocks, reflectance, write
+from test_scene import NEVER, in_blocks, reflectance
+from tiny_rasters import write_raster
 
 MOMENTS = range(1, 14)
 
@@ -21,7 +22,7 @@ MOMENTS = range(1, 14)
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    write(folder / "s2.tif", reflectance(160, 160))
+    write_raster(folder / "s2.tif", reflectance(160, 160))
     model = small_model(folder / "model")
     assert forked_and_killed_at(Moment.FILE, NEVER, *in_blocks(folder, model, folder / "out")) == 0
     return folder

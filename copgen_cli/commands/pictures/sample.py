@@ -19,10 +19,12 @@ from copgen_cli.options import (
     DeviceOption,
     DryRunOption,
     DtypeOption,
+    GenerateOption,
     GpusOption,
     GuidanceOption,
     IgnoredOption,
     JsonOption,
+    ModelOption,
     OverwriteOption,
     ProcessesOption,
     RegionOption,
@@ -80,16 +82,7 @@ def sample(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Use so many records.", show_default="all", rich_help_panel=DATA_PANEL)
     ] = None,
-    generate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST",
-            help=f"What to generate: {', '.join(modality_names())}.",
-            autocompletion=complete_lists(modality_names),
-            show_default=False,
-            rich_help_panel=MADE_PANEL,
-        ),
-    ] = None,
+    generate: GenerateOption = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,15 +93,7 @@ def sample(
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID_OR_PATH",
-            help="Folder, file of weights or hub id.",
-            show_default="the newest trained on the region, else copgen-sim",
-            rich_help_panel=MADE_PANEL,
-        ),
-    ] = None,
+    model: ModelOption = None,
     like: Annotated[
         Path | None,
         typer.Option(

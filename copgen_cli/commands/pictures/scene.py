@@ -19,8 +19,10 @@ from copgen_cli.options import (
     DeviceOption,
     DryRunOption,
     DtypeOption,
+    GenerateOption,
     GuidanceOption,
     JsonOption,
+    ModelOption,
     OverwriteOption,
     RegionOption,
     SeedOption,
@@ -87,16 +89,7 @@ def scene(
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    generate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST",
-            help=f"What to generate: {', '.join(modality_names())}.",
-            autocompletion=complete_lists(modality_names),
-            show_default=False,
-            rich_help_panel=MADE_PANEL,
-        ),
-    ] = None,
+    generate: GenerateOption = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,15 +100,7 @@ def scene(
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID_OR_PATH",
-            help="Folder, file of weights or hub id.",
-            show_default="the newest trained on the region, else copgen-sim",
-            rich_help_panel=MADE_PANEL,
-        ),
-    ] = None,
+    model: ModelOption = None,
     crs: Annotated[
         str | None,
         typer.Option(
