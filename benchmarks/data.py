@@ -40,12 +40,12 @@ from copgen_cli.latents.moments import NpyMoments
 from copgen_cli.latents.packing import MomentPacking, pack
 from copgen_cli.latents.store import LatentStore, keep_batch
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import PUBLISHED, Split
 from copgen_cli.patches.preparation import Plan, plan_patches
 from copgen_cli.settings.sections import PrepareSettings
 
 SHAPE = (8, 32, 32)
-FOLDERS = sorted(modality.facts.folder for modality in Modality)
+FOLDERS = sorted(modality.spec.folder for modality in PUBLISHED)
 SIMULATE = (
     "simulate --bbox 12.2 41.6 13.0 42.2 --cells {cells} --no-gaps --output archive",
     "download --bbox 12.2 41.6 13.0 42.2 --subset-name area --data-dir . --endpoint file://{here}/archive",
@@ -92,11 +92,11 @@ def prepare_plainly(plan: Plan, output: Path) -> None:
         scene, split = unit.item
         for modality, file in scene.thumbnails.items():
             with Image.open(file) as opened:
-                picture = opened.convert("L" if modality.facts.grey else "RGB")
-            if modality.facts.grey:
+                picture = opened.convert("L" if modality.spec.grey else "RGB")
+            if modality.spec.grey:
                 picture = picture.resize((1068, 1068), Image.Resampling.BILINEAR)
             floats = torch.from_numpy(np.array(picture, np.float32)) / 255
-            floats = floats.expand(3, -1, -1) if modality.facts.grey else floats.permute(2, 0, 1)
+            floats = floats.expand(3, -1, -1) if modality.spec.grey else floats.permute(2, 0, 1)
             cut = floats[:, 22 : 22 + 1024, 22 : 22 + 1024].unfold(1, 256, 256).unfold(2, 256, 256)
             for k in range(16):
                 patch = (cut[:, k // 4, k % 4] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
@@ -141,7 +141,7 @@ def measure_prepare(subset: Path, scratch: Path, *, workers: int, turns: int) ->
 
 def write_moments(folder: Path, names: Sequence[str]) -> None:
     draw = np.random.default_rng(0)
-    for modality in Modality:
+    for modality in PUBLISHED:
         for name in names:
             file = patch_file(folder, Split.TRAIN, modality, name, ".npy")
             file.parent.mkdir(parents=True, exist_ok=True)

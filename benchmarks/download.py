@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from tiny_archive import INDEX_COLUMNS, Archive, Row, index_table, part_row, write_part
 from tiny_hub import TinyHub
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.settings.sections import RegionSettings
 
 MEGABYTE = 1_000_000
@@ -65,8 +65,8 @@ def measure_wire() -> None:
         archive, footers = write_true_size_archive(Path(folder) / "archive")
         wanted = [row for row in archive.rows if signed_in_box(row)]
         thumbnails = sum(len(archive.thumbnails[row]) for row in wanted)
-        tables = sum(archive.table(modality).stat().st_size for modality in Modality)
-        parts = sum(archive.part(modality).stat().st_size for modality in Modality)
+        tables = sum(archive.table(modality).stat().st_size for modality in PUBLISHED)
+        parts = sum(archive.part(modality).stat().st_size for modality in PUBLISHED)
         with TinyHub(archive.root) as hub:
             program = [sys.executable, "-c", WITH_MEMORY, "--quiet", "download", "--json"]
             program += ["--endpoint", hub.endpoint, "--data-dir", f"{folder}/data", "--n-samples", "1000"]
@@ -87,10 +87,10 @@ def measure_wire() -> None:
 def write_true_size_archive(root: Path) -> tuple[Archive, int]:
     """Four sources of one part each, a dozen rows, thumbnails of full size; and the bytes of their footers."""
     cells = [f"{row}U_{column}R" for row in (464, 466, 468) for column in range(102, 106)]
-    rows = [Row(cell, modality) for modality in Modality for cell in cells]
+    rows = [Row(cell, modality) for modality in PUBLISHED for cell in cells]
     archive = Archive(root, tuple(rows))
     footers = 0
-    for modality in Modality:
+    for modality in PUBLISHED:
         own = [row for row in rows if row.modality is modality]
         file = archive.part(modality)
         file.parent.mkdir(parents=True)
@@ -109,11 +109,11 @@ def write_true_size_archive(root: Path) -> tuple[Archive, int]:
 def full_size_picture(row: Row) -> bytes:
     """As many pixels as a thumbnail of this source has, with about as much detail."""
     draw = np.random.default_rng(list(row.folder.encode()))
-    side, grey = row.modality.facts.thumbnail_size, row.modality.facts.grey
+    side, grey = row.modality.source.thumbnail_size, row.modality.spec.grey
     coarse = draw.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse[..., 0] if grey else coarse).resize((side, side), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
-    picture.save(stream, "JPEG" if row.modality.facts.has_clouds else "PNG")
+    picture.save(stream, "JPEG" if row.modality.source.has_clouds else "PNG")
     return stream.getvalue()
 
 
@@ -132,7 +132,7 @@ def measure_selection(keep: Path | None) -> None:
             tables[modality] = (keep or Path(folder)) / f"{modality}.parquet"
             if not tables[modality].is_file():
                 write_planet_table(tables[modality], modality, rows)
-            print(f"{modality.facts.source}: {rows:,} rows, {tables[modality].stat().st_size / MEGABYTE:.0f} MB")
+            print(f"{modality.source.name}: {rows:,} rows, {tables[modality].stat().st_size / MEGABYTE:.0f} MB")
         regions = {
             "rome": RegionSettings(bbox=(12.2, 41.6, 13.0, 42.2), n_samples=10),
             "europe": RegionSettings(bbox=(-10.0, 36.0, 30.0, 70.0)),
@@ -192,7 +192,7 @@ def write_planet_table(file: Path, modality: Modality, rows: int) -> None:
     days = [(first_day + timedelta(days=day)).strftime("%Y%m%d") for day in range(3300)]
     times = [f"{days[d]}T{s // 60:02}{s % 60:02}11" for d, s in draw.integers(0, (3300, 1440), (rows, 2)).tolist()]
     part, part_row_number = np.divmod(np.arange(rows), 500)
-    source = f"https://huggingface.co/datasets/Major-TOM/{modality.facts.source}/resolve/main/images"
+    source = f"https://huggingface.co/datasets/Major-TOM/{modality.source.name}/resolve/main/images"
     lat, lon = grid_row * 180 / 2004 + 0.045, grid_col * 360 / across + 0.05
     values = {
         "grid_cell": cells,

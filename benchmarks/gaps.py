@@ -22,7 +22,7 @@ from scipy import ndimage
 from seams import interval
 
 from copgen_cli.metrics.pairwise import psnr
-from copgen_cli.modalities.builtin import Modality, Role
+from copgen_cli.modalities import Modality, Role
 from copgen_cli.patches.scenes import read_subset
 from copgen_cli.places import drawing, gaps
 from copgen_cli.places.canvas import Canvas

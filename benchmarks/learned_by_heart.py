@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.model.autoencoder import ImageAutoencoder
 from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of
 from copgen_cli.model.sampler import sample_noise
@@ -60,14 +60,14 @@ def main() -> None:
 @torch.inference_mode()
 def latents_of(folder: Path, modalities: Sequence[Modality], autoencoder: ImageAutoencoder, count: int) -> list[Tensor]:
     """Mean latents, scaled, (count, C, h, w) of each modality, of places that all have."""
-    there = [{file.name for file in (folder / modality.facts.folder).glob("*.png")} for modality in modalities]
+    there = [{file.name for file in (folder / modality.spec.folder).glob("*.png")} for modality in modalities]
     names = sorted(set.intersection(*there))
     chosen = [names[i] for i in np.linspace(0, len(names), min(count, len(names)), endpoint=False).astype(int)]
     latents = []
     for modality in modalities:
         means = []
         for name in chosen:
-            pixels = torch.from_numpy(read_colour(folder / modality.facts.folder / name).copy())
+            pixels = torch.from_numpy(read_colour(folder / modality.spec.folder / name).copy())
             means.append(autoencoder.moments(pixels.permute(2, 0, 1)[None]).chunk(2, dim=1)[0])
         latents.append(autoencoder.scale_factor * torch.cat(means))
     return latents

@@ -37,7 +37,7 @@ from copgen_cli.metrics.confidence import Estimate, draw_weights, weighted_mean
 from copgen_cli.metrics.distributions import frechet_distance
 from copgen_cli.metrics.features import AutoencoderFeatures
 from copgen_cli.metrics.pairwise import psnr
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.model.devices import choose_device, choose_dtype
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver

@@ -26,7 +26,7 @@ from measuring import machine
 from PIL import Image
 
 from copgen_cli.metrics.pairwise import psnr
-from copgen_cli.modalities.builtin import Modality, Role
+from copgen_cli.modalities import Modality, Role
 from copgen_cli.patches.scenes import read_subset
 from copgen_cli.places.canvas import Canvas
 from copgen_cli.places.drawing import SceneGenerator
@@ -133,7 +133,7 @@ def median_interval(borders: Sequence[Sequence[float]]) -> str:
 
 
 def grey(modality: Modality, picture: np.ndarray) -> np.ndarray:
-    return picture.mean(axis=2, keepdims=True) if modality.facts.grey else picture
+    return picture.mean(axis=2, keepdims=True) if modality.spec.grey else picture
 
 
 def report(task: str, drawn: dict[str, list[Drawn]], scenes: Sequence[Scene], grids: Sequence[Grid]) -> None:

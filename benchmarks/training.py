@@ -43,7 +43,7 @@ from torch.utils.data import DataLoader
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
 from copgen_cli.latents.store import LatentStore
 from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED
 from copgen_cli.model.diffusion import denoising_loss
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import LatentSpec
@@ -55,10 +55,10 @@ from copgen_cli.training.new_network import make_network
 from copgen_cli.training.optimisers import AveragedWeights
 from copgen_cli.training.state import TrainState
 
-MODALITIES = tuple(Modality)
+MODALITIES = tuple(PUBLISHED)
 SHAPE = (len(MODALITIES), 8, 32, 32)
 SCALE = 0.18215
-SPEC = LatentSpec(MODALITIES, 4, 32, "random", None, SCALE)
+SPEC = LatentSpec.alike(MODALITIES, 4, 32, "random", None, SCALE)
 WORKERS = 8  # of the published loader
 LOADED = 64  # batches by which loaders alone are measured
 
@@ -112,7 +112,9 @@ class Bench:
         store = LatentStore(self.stores / "packed")
         plan = Plan(0, len(store), size, self.settings.micro_batch or size)
         slots = plan.slots(1, 10**9, position=0)
-        return load_batches(DrawnSamples(store, SCALE, seed=0), slots, workers=self.workers, pin_memory=pin)
+        return load_batches(
+            DrawnSamples(store, (SCALE,) * len(MODALITIES), seed=0), slots, workers=self.workers, pin_memory=pin
+        )
 
 
 def published_steps(
@@ -153,7 +155,7 @@ def write_stores(folder: Path, records: int) -> None:
         transaction.put(NAMES_KEY, b"".join(names))
         metadata = StoreMetadata(MODALITIES, SHAPE, "float32", records, facts, source="random")
         transaction.put(METADATA_KEY, metadata.as_json())
-    theirs = ({m.facts.folder: values[m.order] for m in MODALITIES} for values in arrays)
+    theirs = ({m.spec.folder: values[m.order] for m in MODALITIES} for values in arrays)
     write_records(folder / "pickled", zip((name.decode() for name in names), theirs, strict=True))
 
 

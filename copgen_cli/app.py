@@ -20,6 +20,7 @@ from copgen_cli.commands.data.prepare import prepare
 from copgen_cli.commands.data.simulate import simulate
 from copgen_cli.commands.models.convert import convert
 from copgen_cli.commands.models.info import info
+from copgen_cli.commands.models.modalities import modalities
 from copgen_cli.commands.models.train import train
 from copgen_cli.commands.models.train_autoencoder import train_autoencoder
 from copgen_cli.commands.pictures.evaluate import evaluate
@@ -40,7 +41,7 @@ app = typer.Typer(
 
 COMMANDS = {  # by panel of the help, in its order
     "From data to pictures": (quickstart, download, prepare, encode, pack, train, sample, scene, evaluate),
-    "Beside the way": (render, simulate, convert, train_autoencoder, info),
+    "Beside the way": (render, simulate, convert, train_autoencoder, modalities, info),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

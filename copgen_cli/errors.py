@@ -38,6 +38,7 @@ class UnknownNameError(UsageError):
     """A name that should be one of a known list."""
 
     def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
+        self.name = str(name)
         names = [str(item) for item in known]
         nearest = nearest_name(str(name), names)
         suggestion = f"Did you mean {nearest!r}? " if nearest else ""

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities import BETA, Modality, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +15,17 @@ class Workspace:
 
     data_dir: Path
     region: str
+    family: str = BETA.name
 
     @classmethod
-    def around(cls, subset: Path) -> Workspace:
+    def around(cls, subset: Path, family: str = BETA.name) -> Workspace:
         """The workspace whose region's folder is `subset`."""
         whole = Path(os.path.abspath(subset))  # `..` taken out, links left in
-        return cls(whole.parent, whole.name)
+        return cls(whole.parent, whole.name, family)
 
     def world_index(self, modality: Modality) -> Path:
         """The cached metadata of a whole source."""
-        return self.data_dir / modality.facts.source / "metadata.parquet"
+        return self.data_dir / modality.source.name / "metadata.parquet"
 
     @property
     def subset(self) -> Path:
@@ -33,18 +34,27 @@ class Workspace:
 
     @property
     def patches(self) -> Path:
-        """What `prepare` writes: PNG patches in train/ and test/."""
-        return self.subset / f"{self.region}_thumbnail_png"
+        """What `prepare` writes: patches in train/ and test/."""
+        return self.subset / f"{self._stem}_{'png' if self.family == BETA.name else 'patches'}"
 
     @property
     def moments(self) -> Path:
         """What `encode` writes: one npy per patch and modality."""
-        return self.subset / f"{self.region}_thumbnail_npy"
+        return self.subset / f"{self._stem}_npy"
 
     @property
     def store(self) -> Path:
         """What `pack` writes: one LMDB per split."""
-        return self.subset / f"{self.region}_thumbnail_npy_lmdb"
+        return self.subset / f"{self._stem}_npy_lmdb"
+
+    @property
+    def autoencoders(self) -> Path:
+        """What `train-autoencoder` makes for the modalities of a family that have none, a folder for each."""
+        return self.subset / f"{self._stem}_autoencoders"
+
+    @property
+    def _stem(self) -> str:
+        return f"{self.region}_{'thumbnail' if self.family == BETA.name else self.family}"
 
 
 NO_PRODUCT = "id"
@@ -53,7 +63,7 @@ NO_PRODUCT = "id"
 
 def subset_index(subset: Path, modality: Modality) -> Path:
     """The rows chosen for a subset."""
-    return subset / modality.facts.source / "metadata.parquet"
+    return subset / modality.source.name / "metadata.parquet"
 
 
 def product_folder(subset: Path, modality: Modality, cell: str, product_id: str) -> Path:
@@ -63,12 +73,12 @@ def product_folder(subset: Path, modality: Modality, cell: str, product_id: str)
 
 def product_path(modality: Modality, cell: str, product_id: str) -> str:
     """That folder below its subset; the grid row is the part of the cell's name before the underscore."""
-    return f"{modality.facts.source}/{cell.partition('_')[0]}/{cell}/{product_id}"
+    return f"{modality.source.name}/{cell.partition('_')[0]}/{cell}/{product_id}"
 
 
 def patch_file(folder: Path, split: Split, modality: Modality, name: str, suffix: str) -> Path:
-    """The file of one patch in one modality; `suffix` is `.png` or `.npy`."""
-    return folder / split / modality.facts.folder / f"{name}{suffix}"
+    """The file of one patch in one modality; `suffix` is that of the modality's patches, or `.npy` of moments."""
+    return folder / split / modality.spec.folder / f"{name}{suffix}"
 
 
 def split_index(patches: Path, split: Split) -> Path:
@@ -78,17 +88,29 @@ def split_index(patches: Path, split: Split) -> Path:
 
 def moments_beside(patches: Path) -> Path:
     """Where `encode` writes when no other folder is named: the published workflow's name for it."""
-    return patches.with_name(f"{patches.name.removesuffix('_png')}_npy")
+    return patches.with_name(f"{_plain(patches.name)}_npy")
+
+
+def autoencoders_beside(patches: Path) -> Path:
+    """Where `train-autoencoder` puts those of the modalities of a tree, a folder for each."""
+    return patches.with_name(f"{_plain(patches.name)}_autoencoders")
 
 
 def store_beside(folder: Path) -> Path:
     """Where a store goes that is packed from a folder of patches or moments."""
-    return folder.with_name(f"{folder.name.removesuffix('_png').removesuffix('_npy')}_npy_lmdb")
+    return folder.with_name(f"{_plain(folder.name).removesuffix('_npy')}_npy_lmdb")
 
 
 def patches_beside(folder: Path) -> Path:
     """Where the patches lie that a folder of moments, or a store, was made from."""
-    return folder.with_name(f"{folder.name.removesuffix('_lmdb').removesuffix('_npy')}_png")
+    stem = folder.name.removesuffix("_lmdb").removesuffix("_npy")
+    pictures = folder.with_name(f"{stem}_png")
+    return pictures if pictures.is_dir() else folder.with_name(f"{stem}_patches")
+
+
+def _plain(patches: str) -> str:
+    """A folder's name without what says that it holds patches."""
+    return patches.removesuffix("_png").removesuffix("_patches")
 
 
 def split_store(store: Path, split: Split) -> Path:
@@ -96,9 +118,9 @@ def split_store(store: Path, split: Split) -> Path:
     return store / split
 
 
-def run_folder(runs_dir: Path, region: str, preset: str) -> Path:
+def run_folder(runs_dir: Path, region: str, preset: str, family: str = BETA.name) -> Path:
     """Where a training run lives when no --workdir is given."""
-    return runs_dir / f"{region}-{preset}"
+    return runs_dir / (f"{region}-{preset}" if family == BETA.name else f"{region}-{family}-{preset}")
 
 
 def model_folder(workdir: Path) -> Path:

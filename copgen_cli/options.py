@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from copgen_cli.modalities import Modality, parse_modalities
+from copgen_cli.modalities import BETA, Modality, archived, families, parse_modalities
 from copgen_cli.records import Ignored, Solver
-from copgen_cli.settings import known_regions
+from copgen_cli.settings import configured, known_regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,18 @@ def as_modalities(values: list[str] | None, *, option: str) -> tuple[Modality, .
 
 
 def modality_names() -> list[str]:
-    return [str(modality) for modality in Modality]
+    """Of the package, and of the settings file that lies here."""
+    return [*map(str, Modality), *configured("modalities")]
+
+
+def source_names() -> list[str]:
+    """Of the datasets that can be downloaded, by their thumbnails."""
+    return [str(modality) for modality in archived()]
+
+
+def family_names() -> list[str]:
+    """Of the package, and of the settings file that lies here."""
+    return [*(one.name for one in families()), *configured("families")]
 
 
 DATA_PANEL = "Where data is"
@@ -107,6 +118,17 @@ RegionOption = Annotated[
         help="Named region, built in or from copgen.toml.",
         show_default="from settings: rome",
         autocompletion=complete_names(known_regions),
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+FamilyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--family",
+        metavar="NAME",
+        help="Family of modalities; `copgen modalities` lists them.",
+        show_default="from settings: beta",
+        autocompletion=complete_names(family_names),
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -161,12 +183,21 @@ VaeOption = Annotated[
         rich_help_panel=MADE_PANEL,
     ),
 ]
+VaeDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--vae-dir",
+        help="A folder with an autoencoder for each raster.",
+        show_default="beside the patches",
+        rich_help_panel=MADE_PANEL,
+    ),
+]
 GenerateOption = Annotated[
     list[str] | None,
     typer.Option(
         "--generate",
         metavar="LIST",
-        help=f"What to generate: {', '.join(modality_names())}.",
+        help=f"What to generate: {', '.join(BETA.modalities)}, or what else the model knows.",
         autocompletion=complete_lists(modality_names),
         show_default=False,
         rich_help_panel=MADE_PANEL,

@@ -6,8 +6,8 @@ Frozen, and free of heavy imports, so that commands and completion can name thes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,11 +155,16 @@ class Patch:
 
     cell: str
     position: int | None
-    """k = row * 4 + column in the 4 x 4 cut; None for the one patch of the centre crop."""
+    """k = row * patches per side + column; None for the one patch of the centre crop."""
     split: Split
     georeferencing: Georeferencing
+    """Of the first modality."""
     pixels: Mapping[Modality, np.ndarray]
-    """(256, 256, 3) uint8."""
+    """(H, W, 3) uint8 of pictures, (B, H, W) of others, as they are in their files."""
+    nodata: Mapping[Modality, float] = field(default_factory=dict)
+    """What marks pixels without a value."""
+    scalars: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
+    """Place and time."""
 
     @property
     def name(self) -> str:
@@ -215,19 +220,54 @@ class SampleRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentSpec:
-    """What the data's latents are: what a network must fit."""
+class LatentPart:
+    """What the latents of one modality are."""
 
-    modalities: tuple[Modality, ...]
-    """Those in the store, in its order."""
-    channels: int
-    side: int
-    """In latent pixels."""
+    shape: tuple[int, int, int]
+    """(C, H, W)."""
     autoencoder: str
     """Where the autoencoder that made them came from."""
     fingerprint: str | None
     """Of its weights; None where the store does not tell."""
     scale_factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """What the data's latents are: what a network must fit."""
+
+    modalities: tuple[Modality, ...]
+    """Those in the store, in its order."""
+    parts: tuple[LatentPart, ...]
+    """Of each of them."""
+
+    @classmethod
+    def alike(
+        cls,
+        modalities: tuple[Modality, ...],
+        channels: int,
+        side: int,
+        autoencoder: str,
+        fingerprint: str | None,
+        scale_factor: float,
+    ) -> LatentSpec:
+        """Latents of one shape and one autoencoder."""
+        part = LatentPart((channels, side, side), autoencoder, fingerprint, scale_factor)
+        return cls(modalities, (part,) * len(modalities))
+
+    @property
+    def common(self) -> LatentPart | None:
+        """What all have in common; None where they differ."""
+        first = self.parts[0]
+        pictures = all(modality.spec.is_picture for modality in self.modalities)
+        return first if pictures and all(part == first for part in self.parts) else None
+
+    def of(self, modality: Modality) -> LatentPart:
+        return self.parts[self.modalities.index(modality)]
+
+    def scales(self, modalities: Iterable[Modality]) -> tuple[float, ...]:
+        """What drawn latents of these are multiplied by."""
+        return tuple(self.of(modality).scale_factor for modality in modalities)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_models import tiny_pipeline
 
 from copgen_cli.app import main
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 SIDE = 64
 """Of the pictures of `small_model`, in pixels."""

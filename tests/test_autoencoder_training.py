@@ -18,7 +18,7 @@ from copgen_cli.autoencoding import recipe as training
 from copgen_cli.autoencoding.state import METRICS_NAME, STATE_NAME
 from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError, NotFiniteError
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import fingerprint, load_autoencoder, read_autoencoder
 from copgen_cli.settings.sections import AutoencoderSettings
 
@@ -37,17 +37,17 @@ def patches(tmp_path_factory):
     generator = np.random.default_rng(0)
     for split in Split:
         for modality in (Modality.DEM, Modality.S2L2A):
-            (folder / split / modality.facts.folder).mkdir(parents=True)
+            (folder / split / modality.spec.folder).mkdir(parents=True)
             for k in range(2):
                 corners = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
                 picture = corners.resize((256, 256), Image.Resampling.BICUBIC)
-                picture.save(folder / split / modality.facts.folder / f"1U_1R_{k}.png")
+                picture.save(folder / split / modality.spec.folder / f"1U_1R_{k}.png")
     return folder
 
 
 @pytest.fixture
 def images(patches):
-    return {m: sorted((patches / "train" / m.facts.folder).glob("*.png")) for m in (Modality.DEM, Modality.S2L2A)}
+    return {m: sorted((patches / "train" / m.spec.folder).glob("*.png")) for m in (Modality.DEM, Modality.S2L2A)}
 
 
 def train(images, settings, output, **options):

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from copgen_cli import CopGenPipeline
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.autoencoder import load_autoencoder, to_uint8
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
 from copgen_cli.model.checkpoint import load_transformer
@@ -36,7 +36,7 @@ def test_every_loader_knows_it_by_name(pipe):
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), pipe.transformer.parameters(), strict=True))
     assert load_autoencoder(BUNDLED_NAME).fingerprint == pipe.autoencoder.fingerprint
-    assert pipe.modalities == tuple(Modality)
+    assert pipe.modalities == tuple(PUBLISHED)
 
 
 def test_it_is_small_half_precise_and_nothing_in_it_can_run():
@@ -65,7 +65,7 @@ def test_its_card_tells_licence_recipe_and_that_pictures_are_synthetic():
 @pytest.fixture(scope="module")
 def unseen():
     """One patch of each of three cells that training never saw, by modality: (3, 3, 256, 256) uint8."""
-    found: dict[Modality, list[np.ndarray]] = {modality: [] for modality in Modality}
+    found: dict[Modality, list[np.ndarray]] = {modality: [] for modality in PUBLISHED}
     for name in ("502U_166R", "529U_182R", "542U_180R"):
         cell = simulate_cell(name, UNSEEN_SEED, days=AUTUMN)
         dem = Image.fromarray(cell.dem).convert("RGB").resize((1068, 1068), Image.Resampling.BILINEAR)
@@ -87,7 +87,7 @@ def test_its_autoencoder_keeps_what_can_be_seen(pipe, unseen):
 def test_its_transformer_knows_noise_from_places_it_never_saw(pipe, unseen):
     """At every modality's middle step most of the noise is told; an untrained network tells none (an error of 1)."""
     autoencoder = pipe.autoencoder
-    latents = [autoencoder.scale_factor * autoencoder.moments(unseen[m]).chunk(2, dim=1)[0] for m in Modality]
+    latents = [autoencoder.scale_factor * autoencoder.moments(unseen[m]).chunk(2, dim=1)[0] for m in PUBLISHED]
     steps = [torch.full((3,), 500) for _ in latents]
     of_velocity = denoising_loss_parts(pipe.transformer, latents, steps, generator=torch.Generator().manual_seed(0))
     error = float(SCHEDULE.abar[500]) * of_velocity.mean(dim=1)  # of the noise that the velocity amounts to

@@ -19,7 +19,7 @@ from tiny_models import tiny_transformer
 from torch.testing import assert_close
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.checkpoint import load_transformer, modalities_of
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.weights import PUBLISHED_FILE, PUBLISHED_ID, WEIGHTS_NAME, read_tensors
@@ -79,7 +79,7 @@ def test_every_size_is_read_off_the_tensors_of_a_file(tmp_path, suffix, case):
 def test_the_full_published_size_is_recognised_by_its_tensors(shared, tmp_path):
     manifest = json.loads((shared / "golden/manifest_triffuser_full.json").read_text())
     with torch.device("meta"):
-        wanted = CopGenTransformer(modalities=[str(m) for m in Modality])
+        wanted = CopGenTransformer(modalities=[str(m) for m in PUBLISHED])
     path = write_sparse(tmp_path / "full.safetensors", manifest["state_dict"])
 
     net = load_transformer(path)
@@ -369,8 +369,8 @@ def test_four_modalities_are_those_of_the_registry_and_others_must_be_named(tmp_
     four = save_pth(tmp_path / "four.pth", weights)
     two = save_pth(tmp_path / "two.pth", network("odd").state_dict())
 
-    assert modalities_of(load_transformer(four, num_heads=2)) == tuple(Modality)
-    assert modalities_of(network()) == tuple(Modality)  # a network that was built without names
+    assert modalities_of(load_transformer(four, num_heads=2)) == tuple(PUBLISHED)
+    assert modalities_of(network()) == tuple(PUBLISHED)  # a network that was built without names
     assert modalities_of(load_transformer(two, num_heads=3, modalities=["s1_rtc", "dem"])) == ("s1_rtc", "dem")
     with pytest.raises(MismatchError, match="does not name its 2 modalities"):
         modalities_of(load_transformer(two, num_heads=3))

@@ -33,12 +33,18 @@ def test_options_are_completed():
 
 
 def test_a_list_of_modalities_is_completed_also_after_a_comma():
-    assert offered("copgen sample --generate d") == {"dem"}
-    assert offered("copgen sample --generate dem,s2_") == {"dem,s2_l1c", "dem,s2_l2a"}
+    assert offered("copgen sample --generate d") == {"dem", "dem_m"}
+    assert {"dem,s2_l1c", "dem,s2_l2a_10m"} <= offered("copgen sample --generate dem,s2_")
 
 
 def test_a_modality_already_in_the_list_is_not_offered_again():
-    assert offered("copgen sample --generate s2_l1c,s2_") == {"s2_l1c,s2_l2a"}
+    assert offered("copgen sample --generate s1_rtc,s1_") == {"s1_rtc,s1_db"}
+
+
+def test_modalities_of_the_settings_file_are_completed(tmp_path):
+    (tmp_path / "copgen.toml").write_text('[modalities.ndvi]\nkind = "picture"\nfiles = "ndvi"\n')
+
+    assert offered("copgen sample --generate nd", folder=tmp_path) == {"ndvi"}
 
 
 def test_regions_are_completed_with_those_of_the_settings_file(tmp_path):

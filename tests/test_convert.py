@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from copgen_cli import CopGenPipeline
 from copgen_cli.app import app
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED
 from copgen_cli.model import load_transformer
 from copgen_cli.model.autoencoder import fingerprint
 from copgen_cli.pipeline.conversion import convert, read_manifest
@@ -49,7 +49,7 @@ def test_published_weights_become_a_folder_that_diffusers_itself_loads(net, publ
 
     assert json.loads(result.stdout)["written"] is True
     loaded = type(net).from_pretrained(tmp_path / "made")
-    assert loaded.config.modalities == [str(modality) for modality in Modality]
+    assert loaded.config.modalities == [str(modality) for modality in PUBLISHED]
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in loaded.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "nnet.pth"]
 

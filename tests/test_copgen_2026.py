@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from copgen_cli.errors import MismatchError
 from copgen_cli.modalities import (
     COPGEN_2026,
+    Modality,
     decode_place,
     decode_time,
     encode_place,
     encode_time,
+    modalities_in,
     normalise,
     to_values,
 )
@@ -25,6 +27,8 @@ from copgen_cli.model.sampler import SampleNoise, sample_latents
 from copgen_cli.model.transformer import CopGenTransformer
 
 TAGS = ("c5", "c3opt")
+SPECS = [modality.spec for modality in modalities_in(COPGEN_2026)]
+NAMES = [spec.published for spec in SPECS]
 
 
 @pytest.fixture(params=TAGS)
@@ -76,10 +80,10 @@ def test_sampling_is_the_published_one(published, case):
 def base(**sizes) -> CopGenTransformer:
     with torch.device("meta"):
         return CopGenTransformer(
-            num_modalities=len(COPGEN_2026),
-            modalities=list(COPGEN_2026),
-            latent_shapes=[list(facts.latent) for facts in COPGEN_2026.values()],
-            patch_sizes=[facts.patch for facts in COPGEN_2026.values()],
+            num_modalities=len(SPECS),
+            modalities=NAMES,
+            latent_shapes=[list(spec.latent) for spec in SPECS],
+            patch_sizes=[spec.patch_size for spec in SPECS],
             **sizes,
         )
 
@@ -103,7 +107,7 @@ def test_a_checkpoint_of_the_family_is_recognised_by_its_tensors(tmp_path):
 
     net = load_transformer(tmp_path / "nnet_ema.pth", num_heads=2)
 
-    assert list(net.config.modalities) == sorted(COPGEN_2026) == list(COPGEN_2026)
+    assert list(net.config.modalities) == sorted(NAMES) == NAMES
     net.save_pretrained(tmp_path / "saved")
     again = load_transformer(tmp_path / "saved")
     assert again.latent_shapes == net.latent_shapes
@@ -146,8 +150,8 @@ def test_a_sample_of_mixed_shapes_does_not_depend_on_its_company():
 def test_values_are_normalised_there_and_back_as_published(shared, what, name):
     arrays = np.load(shared / "golden/copgen2026/normalisation.npz", allow_pickle=False)
 
-    np.testing.assert_allclose(normalise(arrays[f"{what}_in"], COPGEN_2026[name]), arrays[f"{what}_out"], atol=3e-7)
-    back = to_values(arrays[f"{what}_post_in"], COPGEN_2026[name])
+    np.testing.assert_allclose(normalise(arrays[f"{what}_in"], Modality(name).spec), arrays[f"{what}_out"], atol=3e-7)
+    back = to_values(arrays[f"{what}_post_in"], Modality(name).spec)
     np.testing.assert_allclose(back, arrays[f"{what}_back"], rtol=3e-6)
     assert back.shape == arrays[f"{what}_back"].shape
 
@@ -170,6 +174,6 @@ def test_the_turn_of_the_year_comes_back(day):
 
 def test_what_is_no_class_or_no_place_is_refused():
     with pytest.raises(ValueError, match=r"\[3\] are no classes"):
-        normalise(np.full((1, 2, 2), 3, np.uint8), COPGEN_2026["LULC_LULC"])
+        normalise(np.full((1, 2, 2), 3, np.uint8), Modality("land_cover").spec)
     with pytest.raises(ValueError, match="latitude 95"):
         encode_place(95, 0)

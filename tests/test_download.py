@@ -18,7 +18,7 @@ from tiny_hub import REVISION, Fault, Request, TinyHub, scripted, status
 
 from copgen_cli.app import main
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.stages.manifest import read_outcomes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -75,8 +75,8 @@ def test_rome_is_downloaded_byte_for_byte_and_nothing_else(run, hub, archive):
     assert code == 0
     assert thumbnails(ROME) == archive.files_of(rome_kept())
     assert "done now: 12" in out
-    for modality in Modality:
-        source = modality.facts.source
+    for modality in PUBLISHED:
+        source = modality.source.name
         assert (ROME.parent / source / "metadata.parquet").read_bytes() == archive.table(modality).read_bytes()
         chosen = pq.read_table(ROME / source / "metadata.parquet")
         assert chosen["grid_cell"].to_pylist() == ["464U_102R", "465U_103R", "466U_104R"]
@@ -310,7 +310,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(run, hub, monkeypatch):
 def test_the_manifest_names_revision_settings_and_every_file(run, hub):
     run("download", "--endpoint", hub.endpoint)
     manifest = json.loads((ROME / "copgen_download.json").read_text())
-    assert manifest["inputs"] == {modality.facts.source: REVISION for modality in Modality}
+    assert manifest["inputs"] == {modality.source.name: REVISION for modality in PUBLISHED}
     assert manifest["settings"]["bbox"] == [12.2, 41.6, 13.0, 42.2]
     assert {file.path: file.sha256 for o in read_outcomes(ROME, "download") for file in o.files} == thumbnails(ROME)
 

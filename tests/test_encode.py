@@ -18,9 +18,10 @@ from tiny_subsets import patch_pixels, picture_bytes, tree, write_moments, write
 
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
 from copgen_cli.latents.batches import PatchBatch, encode_batches, plan_batches
+from copgen_cli.latents.encoders import Encoders
 from copgen_cli.latents.store import LatentStore
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.model.autoencoder import load_autoencoder
 from copgen_cli.patches.tree import read_tree
 from copgen_cli.stages.driver import StageRun
@@ -76,7 +77,7 @@ def test_every_patch_and_modality_gets_its_moments(encode, made):
         for name in NAMES:
             values = np.load(patch_file(Path("npy"), Split.TRAIN, modality, name, ".npy"), allow_pickle=False)
             assert (values.shape, values.dtype) == ((8, 32, 32), np.float32)
-            pixels = patch_pixels(f"train {modality} {name}", grey=modality.facts.grey)
+            pixels = patch_pixels(f"train {modality} {name}", grey=modality.spec.grey)
             np.testing.assert_allclose(values, moments(made, pixels)[0], atol=1e-5)
     assert len([file for file in Path("npy").rglob("*") if file.is_file()]) == 2 * len(NAMES) + 2
 
@@ -165,10 +166,12 @@ def test_batches_follow_from_the_list_of_patches_alone():
 def test_batches_come_in_order_with_broken_patches_named(made, tmp_path):
     shutil.copytree(made / "png", tmp_path / "png")
     patch_file(tmp_path / "png", Split.TRAIN, Modality.DEM, NAMES[1], ".png").write_bytes(b"no picture")
-    tree = read_tree(tmp_path / "png", ".png", what="patches", written_by="prepare")
+    tree = read_tree(tmp_path / "png", None, what="patches", written_by="prepare")
+    sources = dict.fromkeys(tree.modalities, str(made / "vae"))
+    encoders = Encoders(tree.modalities, sources, device=torch.device("cpu"), dtype=torch.float32, known=None)
     batches = [PatchBatch(Split.TRAIN, 1, NAMES[3:]), PatchBatch(Split.TRAIN, 0, NAMES[:3])]
 
-    first, second = encode_batches(batches, tree, load_autoencoder(made / "vae"), batch_size=3)
+    first, second = encode_batches(batches, tree, encoders, batch_size=3)
 
     assert (first.batch, second.batch) == tuple(batches)
     assert (set(first.moments), first.failed) == (set(NAMES[3:]), {})

@@ -16,7 +16,7 @@ from tiny_hub import TinyHub
 from tiny_models import tiny_autoencoder
 from way_of_commands import run_in
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED
 
 COPGEN = Path(sys.executable).with_name("copgen")
 
@@ -132,4 +132,4 @@ def test_the_finished_model_loads_from_python(workplace):
     folder, *_ = workplace
     pipeline = CopGenPipeline.from_pretrained(folder / "runs/rome-tiny/model")
 
-    assert tuple(pipeline.modalities) == tuple(Modality)
+    assert tuple(pipeline.modalities) == tuple(PUBLISHED)

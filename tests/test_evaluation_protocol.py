@@ -26,7 +26,7 @@ from copgen_cli.layout import Workspace, patch_file
 from copgen_cli.metrics.catalogue import Metric
 from copgen_cli.metrics.confidence import Estimate
 from copgen_cli.metrics.features import AutoencoderFeatures, InceptionFeatures, features_of, in_units_of_truth
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import PUBLISHED, Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed
 from copgen_cli.records import Ignored, Solver
 from copgen_cli.sampling.generation import PictureGenerator, Task
@@ -60,8 +60,8 @@ def workspace(tmp_path_factory) -> Workspace:
     random = np.random.default_rng(0)
     for split, cells in ((Split.TEST, CELLS), (Split.TRAIN, ("9U_9R",))):
         for name in (f"{cell}_{k}" for cell in cells for k in range(2)):
-            for modality in Modality:
-                shape = (16, 16, 1 if modality.facts.grey else 3)
+            for modality in PUBLISHED:
+                shape = (16, 16, 1 if modality.spec.grey else 3)
                 pixels = random.integers(0, 256, shape, dtype=np.uint8).repeat(4, 0).repeat(4, 1)
                 file = patch_file(workspace.patches, split, modality, name, ".png")
                 file.parent.mkdir(parents=True, exist_ok=True)

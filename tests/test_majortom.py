@@ -26,7 +26,7 @@ from copgen_cli.archive.products import Bands, OpenParts, Order, fetch_product, 
 from copgen_cli.archive.remote import Traffic
 from copgen_cli.archive.selection import NoCommonCellsError, compact_times, select, take_rows
 from copgen_cli.errors import BrokenInputError, UnknownNameError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.rasters.integrity import check_thumbnail
 from copgen_cli.records import Product
 from copgen_cli.settings.loading import load_settings
@@ -47,7 +47,7 @@ def rome() -> RegionSettings:
     return load_settings(regions={"rome": {"n_samples": 1000}}).region_settings("rome")
 
 
-def tables(archive: Archive, modalities=tuple(Modality)) -> dict[Modality, Path]:
+def tables(archive: Archive, modalities=tuple(PUBLISHED)) -> dict[Modality, Path]:
     return {modality: archive.table(modality) for modality in modalities}
 
 
@@ -58,11 +58,11 @@ def test_rome_is_the_cells_that_pass_every_filter_in_every_source(archive, rome)
     selection = select(tables(archive), rome)
 
     assert selection.cells == ("464U_102R", "465U_103R", "466U_104R")
-    for modality in Modality:
+    for modality in PUBLISHED:
         chosen = take_rows(archive.table(modality), selection.rows[modality]).to_pylist()
         expected = [row for row in rome_kept() if row.modality is modality]
         assert [row["grid_cell"] for row in chosen] == [row.cell for row in expected]
-        if modality.facts.has_product:
+        if modality.source.has_product:
             assert [row["product_id"] for row in chosen] == [row.pid for row in expected]  # the latest of two dates
         assert {row["crs"] for row in chosen} == {"EPSG:32633"}
 
@@ -81,7 +81,7 @@ def test_rome_is_the_cells_that_pass_every_filter_in_every_source(archive, rome)
 )
 def test_an_index_that_another_tool_wrote_gives_the_same_cells(archive, rome, tmp_path, types):
     files = {}
-    for modality in Modality:
+    for modality in PUBLISHED:
         table = pq.read_table(archive.table(modality))
         for name in set(types) & set(table.column_names):
             table = table.set_column(table.column_names.index(name), name, as_type(table[name], name, types[name]))
@@ -91,7 +91,7 @@ def test_an_index_that_another_tool_wrote_gives_the_same_cells(archive, rome, tm
     selection = select(files, rome)
 
     assert selection.cells == select(tables(archive), rome).cells
-    for modality in Modality:
+    for modality in PUBLISHED:
         rows = take_rows(files[modality], selection.rows[modality])
         assert set(rows["crs"].to_pylist()) == {"EPSG:32633"}
         for column in ("parquet_url", "parquet_row", "grid_cell"):
@@ -119,7 +119,7 @@ def test_an_index_with_other_values_in_a_column_is_refused_by_its_name(archive, 
 
 def test_a_box_across_the_antimeridian_holds_cells_of_both_sides(tmp_path):
     cells = ("184D_1911R", "184D_1912L", "184D_0R")
-    archive = write_archive(tmp_path, [Row(cell, modality) for cell in cells for modality in Modality])
+    archive = write_archive(tmp_path, [Row(cell, modality) for cell in cells for modality in PUBLISHED])
     region = RegionSettings(bbox=(179.0, -17.0, -179.0, -16.0))
 
     assert set(select(tables(archive), region).cells) == {"184D_1911R", "184D_1912L"}
@@ -130,12 +130,12 @@ def test_the_shared_sample_gives_the_cells_and_rows_of_its_manifest(shared, rome
 
     root = shared / "sample_data/majortom"
     expected = json.loads((root / "manifest.json").read_text())["rome"]
-    files = {m: root / f"datasets/Major-TOM/{m.facts.source}/resolve/main/metadata.parquet" for m in Modality}
+    files = {m: root / f"datasets/Major-TOM/{m.source.name}/resolve/main/metadata.parquet" for m in PUBLISHED}
     selection = select(files, rome)
 
     assert sorted(selection.cells) == expected["common_cells"]
     for modality, file in files.items():
-        places = {row["grid_cell"]: row["places"] for row in expected["rows"][modality.facts.source]}
+        places = {row["grid_cell"]: row["places"] for row in expected["rows"][modality.source.name]}
         for row in take_rows(file, selection.rows[modality]).to_pylist():
             assert [row["parquet_url"], row["parquet_row"]] in places[row["grid_cell"]]
 
@@ -160,7 +160,7 @@ def test_each_filter_lets_through_what_it_should(archive, rome, change, cells):
 
 
 def test_without_radar_the_cell_that_radar_lacks_is_kept(archive, rome):
-    others = tuple(modality for modality in Modality if modality is not Modality.S1RTC)
+    others = tuple(modality for modality in PUBLISHED if modality is not Modality.S1RTC)
     assert "467U_103R" in select(tables(archive, others), rome).cells
 
 
@@ -173,7 +173,7 @@ def test_no_common_cells_says_how_many_each_source_had_after_each_filter(archive
 
 def test_the_draw_is_the_published_one(tmp_path, rome):
     cells = [f"{row}U_{column}R" for row in range(464, 468) for column in range(102, 107)]
-    archive = write_archive(tmp_path, [Row(cell, modality) for cell in cells for modality in Modality], size=6)
+    archive = write_archive(tmp_path, [Row(cell, modality) for cell in cells for modality in PUBLISHED], size=6)
 
     drawn = select(tables(archive), rome.model_copy(update={"n_samples": 7, "seed": 3})).cells
 

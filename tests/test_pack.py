@@ -24,7 +24,7 @@ from copgen_cli.latents.moments import NpyMoments, parse_npy
 from copgen_cli.latents.packing import as_stored
 from copgen_cli.latents.store import LatentStore
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.stages.driver import StageRun
 
 NAMES = [f"{row}U_{100 + row % 3}R_{k}" for row in (463, 464) for k in range(16)]
@@ -178,7 +178,7 @@ class Malicious:
 
 def test_a_malicious_record_is_set_aside_and_the_rest_imported(pack, tmp_path):
     (tmp_path / "db").mkdir()
-    sound = {modality.facts.folder: moments_of(modality, (8, 32, 32)).tobytes() for modality in BOTH}
+    sound = {modality.spec.folder: moments_of(modality, (8, 32, 32)).tobytes() for modality in BOTH}
     with lmdb.open("db", map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"463U_101R_0.npy", pickle.dumps(sound))
         transaction.put(b"463U_101R_1.npy", pickle.dumps({"DEM_thumbnail": Malicious()}))
@@ -297,7 +297,7 @@ def test_what_float16_can_not_hold_is_set_aside(pack, npy):
     run = pack("--dtype", "float16", "--json")
     assert run.code == EXIT_PARTLY
     assert "beyond float16" in json.loads(run.out)["failed"][f"train/{NAMES[3]}"]
-    negative = as_stored(["name"], np.full((1, 1, 2, 1, 1), -1e5, np.float32), "float16", {})
+    negative = as_stored(["name"], np.full((1, 2), -1e5, np.float32), "float16", {})
     assert negative.failed == {"name": "it holds values beyond float16"}
 
 

@@ -15,11 +15,11 @@ from tiny_subsets import CELLS, picture_bytes, thumbnail_file, write_subset
 from copgen_cli.archive.grid import Cell, columns_of_row, footprint, from_utm, parse_cell, to_utm
 from copgen_cli.errors import BrokenInputError, MissingInputError
 from copgen_cli.layout import subset_index
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.patches.cutting import Window, cut, shift, windows
+from copgen_cli.modalities import BETA, Modality, Split
+from copgen_cli.patches.cutting import Cutting, Window, cut, shift, windows
 from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.patches.scenes import choose, is_plain_name, read_subset
-from copgen_cli.patches.table import patch_table
+from copgen_cli.patches.table import CellFacts, patch_table
 from copgen_cli.records import Georeferencing, Product, Scene
 
 CELL = CELLS[0]
@@ -60,7 +60,7 @@ def test_patches_are_bit_for_bit_those_of_the_published_workflow(shared, center_
     thumbnails = {modality: folder / f"std_{name}_input.png" for modality, name in GOLDEN.items()}
     scene = Scene(CELL, {modality: product(modality) for modality in GOLDEN}, thumbnails)
 
-    patches = cut(scene, Split.TEST, center_crop=center_crop)
+    patches = cut(scene, Split.TEST, Cutting(modalities=tuple(GOLDEN), center_crop=center_crop)).patches
 
     for patch in patches:
         for modality, name in GOLDEN.items():
@@ -74,7 +74,7 @@ def test_patch_k_is_row_times_four_plus_column_of_the_central_1024_pixels_unmirr
     down, right = np.meshgrid(np.arange(1068), np.arange(1068), indexing="ij")
     pixels = np.dstack([down // 5, right // 5, (down + 2 * right) % 251]).astype(np.uint8)
 
-    patches = cut(scene_of(tmp_path, {Modality.S1RTC: picture_bytes(pixels)}), Split.TRAIN)
+    patches = cut(scene_of(tmp_path, {Modality.S1RTC: picture_bytes(pixels)}), Split.TRAIN).patches
 
     assert [patch.name for patch in patches] == [f"{CELL}_{k}" for k in range(16)]
     for k, patch in enumerate(patches):
@@ -87,7 +87,7 @@ def test_elevation_is_enlarged_threefold_with_bilinear_interpolation_and_has_thr
     expected = np.asarray(Image.fromarray(grey).resize((1068, 1068), Image.Resampling.BILINEAR))[22:278, 22:278]
 
     for data in (picture_bytes(grey), picture_bytes(grey, "RGB")):
-        first = cut(scene_of(tmp_path, {Modality.DEM: data}), Split.TRAIN)[0].pixels[Modality.DEM]
+        first = cut(scene_of(tmp_path, {Modality.DEM: data}), Split.TRAIN).patches[0].pixels[Modality.DEM]
         np.testing.assert_array_equal(first, np.repeat(expected[..., None], 3, axis=2))
 
 
@@ -95,7 +95,7 @@ def test_an_elevation_thumbnail_may_be_a_few_pixels_off(tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (356, 358), dtype=np.uint8)
     whole = np.asarray(Image.fromarray(grey).resize((1074, 1068), Image.Resampling.BILINEAR))
 
-    first = cut(scene_of(tmp_path, {Modality.DEM: picture_bytes(grey)}), Split.TRAIN)[0].pixels[Modality.DEM]
+    first = cut(scene_of(tmp_path, {Modality.DEM: picture_bytes(grey)}), Split.TRAIN).patches[0].pixels[Modality.DEM]
 
     np.testing.assert_array_equal(first[..., 0], whole[22:278, 25:281])
 
@@ -107,7 +107,7 @@ def test_thumbnails_a_few_pixels_off_are_cut_from_their_middles_as_published(tmp
     enlarged = np.asarray(Image.fromarray(grey).resize((1083, 1068), Image.Resampling.BILINEAR))
     pictures = {Modality.DEM: grey, Modality.S1RTC: radar, Modality.S2L2A: optical}
 
-    patches = cut(scene_of(tmp_path, {m: picture_bytes(pixels) for m, pixels in pictures.items()}), Split.TRAIN)
+    patches = cut(scene_of(tmp_path, {m: picture_bytes(pixels) for m, pixels in pictures.items()}), Split.TRAIN).patches
 
     for patch in patches:
         row, col = divmod(patch.position, 4)
@@ -125,20 +125,21 @@ def test_a_tile_of_the_newer_grid_is_cut_from_its_middle_and_lies_around_the_sam
     enlarged = np.asarray(Image.fromarray(grey).resize((1056, 1056), Image.Resampling.BILINEAR))
 
     pictures = {Modality.DEM: picture_bytes(grey), Modality.S2L2A: picture_bytes(optical)}
-    patches = cut(scene_of(tmp_path, pictures), Split.TRAIN)
+    patches = cut(scene_of(tmp_path, pictures), Split.TRAIN).patches
 
     np.testing.assert_array_equal(patches[0].pixels[Modality.S2L2A], optical[16:272, 16:272])
     np.testing.assert_array_equal(patches[0].pixels[Modality.DEM][..., 0], enlarged[16:272, 16:272])
-    usual = shift(georeferencing_of(product()), windows(False)[0])
+    usual = shift(georeferencing_of(product()), windows(BETA, (1068, 1068), 256)[0])
     assert patches[0].georeferencing.transform == pytest.approx(usual.transform)
 
 
 def test_a_patch_of_an_odd_picture_lies_half_a_pixel_off(tmp_path):
     pixels = np.zeros((1069, 1067, 3), np.uint8)
 
-    patch = cut(scene_of(tmp_path, {Modality.S1RTC: picture_bytes(pixels)}), Split.TRAIN, center_crop=True)[0]
+    middle = Cutting(modalities=(Modality.S1RTC,), center_crop=True)
+    (patch,) = cut(scene_of(tmp_path, {Modality.S1RTC: picture_bytes(pixels)}), Split.TRAIN, middle).patches
 
-    usual = shift(georeferencing_of(product()), windows(True)[0]).transform
+    usual = shift(georeferencing_of(product()), windows(BETA, (1068, 1068), 256, True)[0]).transform
     top, left = round((1069 - 256) / 2), round((1067 - 256) / 2)
     assert patch.georeferencing.transform[2] - usual[2] == pytest.approx(10 * (left - (1067 - 256) / 2))
     assert usual[5] - patch.georeferencing.transform[5] == pytest.approx(10 * (top - (1069 - 256) / 2))
@@ -207,11 +208,11 @@ def test_patches_tile_the_picture_on_the_ground():
     whole = georeferencing_of(product())
     _, _, x, _, _, y = whole.transform
 
-    corners = {w.position: shift(whole, w).transform for w in windows(False)}
+    corners = {w.position: shift(whole, w).transform for w in windows(BETA, (1068, 1068), 256)}
 
     assert corners[0] == (10, 0, x + 220, 0, -10, y - 220)
     assert corners[7] == (10, 0, x + 220 + 3 * 2560, 0, -10, y - 220 - 2560)
-    assert shift(whole, *windows(True)).transform == (10, 0, x + 4060, 0, -10, y - 4060)
+    assert shift(whole, *windows(BETA, (1068, 1068), 256, True)).transform == (10, 0, x + 4060, 0, -10, y - 4060)
     sheared = Georeferencing("EPSG:32633", (10, 1, 5, 2, -10, 7))
     assert shift(sheared, Window(0, top=3, left=4)).transform == (10, 1, 5 + 40 + 3, 2, -10, 7 + 8 - 30)
 
@@ -232,9 +233,11 @@ def test_the_table_places_every_patch(tmp_path):
     subset = read_subset(write_subset(tmp_path, [CELL]))
     scene = subset.scenes[0]
 
-    table = pq.read_table(pa.BufferReader(patch_table([(scene, {})], subset.modalities, center_crop=False))).to_pylist()
+    table = pq.read_table(
+        pa.BufferReader(patch_table([CellFacts(scene)], Cutting(modalities=subset.modalities)))
+    ).to_pylist()
 
-    patches = cut(scene, Split.TRAIN)
+    patches = cut(scene, Split.TRAIN).patches
     assert [row["patch"] for row in table] == [patch.name for patch in patches]
     for row, patch in zip(table, patches, strict=True):
         assert (row["grid_cell"], row["patch_num"]) == (CELL, patch.position)
@@ -252,7 +255,7 @@ def test_each_modality_keeps_its_own_place_in_the_table():
     scene = Scene(CELL, {Modality.DEM: product(Modality.DEM), Modality.S2L2A: product(crs="EPSG:32632")}, {})
 
     table = pq.read_table(
-        pa.BufferReader(patch_table([(scene, {})], tuple(scene.products), center_crop=True))
+        pa.BufferReader(patch_table([CellFacts(scene)], Cutting(modalities=tuple(scene.products), center_crop=True)))
     ).to_pylist()
 
     (row,) = table

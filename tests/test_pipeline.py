@@ -17,7 +17,7 @@ from tiny_models import tiny_autoencoder, tiny_pipeline, tiny_transformer
 
 from copgen_cli import CopGenPipeline
 from copgen_cli.errors import BrokenInputError, CopgenError, UnknownNameError, UsageError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.pictures import as_bytes, as_pil
 from copgen_cli.model.solvers import make_scheduler
 from copgen_cli.records import Solver
@@ -303,7 +303,7 @@ def test_a_file_of_weights_gets_the_published_autoencoder(pipe, tmp_path, monkey
     loaded = CopGenPipeline.from_pretrained(tmp_path / "nnet.pth", num_heads=2)
 
     assert asked == ["stabilityai/sd-vae-ft-ema"]
-    assert loaded.modalities == tuple(Modality)
+    assert loaded.modalities == tuple(PUBLISHED)
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):

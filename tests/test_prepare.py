@@ -20,7 +20,7 @@ from tiny_subsets import CELLS, picture_bytes, thumbnail_file, tree, write_subse
 
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.rasters.pictures import read_colour
 from copgen_cli.stages.driver import StageRun
 from copgen_cli.stages.manifest import Journal, read_header, read_outcomes
@@ -46,7 +46,7 @@ def prepare(tmp_path, monkeypatch, capsys, downloaded):
 
 
 def names(folder: Path, split: Split, modality: Modality = Modality.DEM) -> set[str]:
-    return {file.stem for file in (folder / split / modality.facts.folder).glob("*")}
+    return {file.stem for file in (folder / split / modality.spec.folder).glob("*")}
 
 
 def test_every_cell_becomes_sixteen_patches_per_modality_in_one_split(prepare, downloaded):

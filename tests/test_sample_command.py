@@ -13,7 +13,7 @@ from PIL import Image
 from sample_commands import SIDE, call_copgen, one_thread, pixels_of, save_folder, save_picture, small_model
 from tiny_stores import tiny_store
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.model.bundled import bundled_folder
 from copgen_cli.pipeline.sources import find_parts
 from copgen_cli.stages.driver import StageRun
@@ -31,7 +31,7 @@ def model(tmp_path_factory):
 def pictures(tmp_path_factory) -> Path:
     """A folder per modality with pictures of the same three places."""
     root = tmp_path_factory.mktemp("pictures")
-    for modality in Modality:
+    for modality in PUBLISHED:
         save_folder(root / modality, modality, NAMES)
     return root
 
@@ -51,8 +51,8 @@ def sample(model, tmp_path, monkeypatch, capsys):
 def disjoint_sets() -> list[tuple[tuple[Modality, ...], tuple[Modality, ...]]]:
     """All (condition, generate) with something to generate, over four modalities."""
     pairs = []
-    for roles in itertools.product(("condition", "generate", "neither"), repeat=len(Modality)):
-        chosen = {r: tuple(m for m, role in zip(Modality, roles, strict=True) if role == r) for r in set(roles)}
+    for roles in itertools.product(("condition", "generate", "neither"), repeat=len(PUBLISHED)):
+        chosen = {r: tuple(m for m, role in zip(PUBLISHED, roles, strict=True) if role == r) for r in set(roles)}
         if chosen.get("generate"):
             pairs.append((chosen.get("condition", ()), chosen["generate"]))
     return pairs
@@ -373,7 +373,7 @@ def test_a_store_of_another_autoencoder_or_without_the_condition_is_refused(samp
 
 
 def test_moments_of_another_autoencoder_are_refused(sample, tmp_path):
-    folder = tmp_path / "x_npy" / "test" / Modality.S1RTC.facts.folder
+    folder = tmp_path / "x_npy" / "test" / Modality.S1RTC.spec.folder
     folder.mkdir(parents=True)
     np.save(folder / "a.npy", np.zeros((8, 8, 8), np.float32))
     facts = {"id": "elsewhere", "fingerprint": "e" * 64, "scale_factor": 0.7}
@@ -398,14 +398,14 @@ def test_latents_of_another_size_than_the_model_takes_are_refused(sample, tmp_pa
 def test_png_and_npy_trees_are_data_too(sample, tmp_path):
     rng = np.random.default_rng(0)
     for modality in (Modality.S1RTC, Modality.DEM):
-        folder = modality.facts.folder
+        folder = modality.spec.folder
         save_folder(tmp_path / "x_thumbnail_png" / "test" / folder, modality, ["a", "b"])
         moments = tmp_path / "x_thumbnail_npy" / "test" / folder
         moments.mkdir(parents=True)
         for name in ("a", "b"):
             np.save(moments / f"{name}.npy", rng.standard_normal((8, 8, 8), dtype=np.float32))
-    np.save(tmp_path / "x_thumbnail_npy" / "test" / Modality.S1RTC.facts.folder / "c.npy", np.array([{}]))
-    np.save(tmp_path / "x_thumbnail_npy" / "test" / Modality.DEM.facts.folder / "c.npy", np.zeros((8, 8, 8)))
+    np.save(tmp_path / "x_thumbnail_npy" / "test" / Modality.S1RTC.spec.folder / "c.npy", np.array([{}]))
+    np.save(tmp_path / "x_thumbnail_npy" / "test" / Modality.DEM.spec.folder / "c.npy", np.zeros((8, 8, 8)))
 
     png = sample("--data", tmp_path / "x_thumbnail_png", "--condition", "s1_rtc", "--generate", "dem", "--output", "p")
     npy = sample("--data", tmp_path / "x_thumbnail_npy", "--condition", "s1_rtc", "--generate", "dem", "--output", "n")

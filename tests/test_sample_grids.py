@@ -8,7 +8,7 @@ from PIL import Image
 
 from copgen_cli.inputs.conditions import Record, View
 from copgen_cli.inputs.pictures import Frame
-from copgen_cli.modalities.builtin import Modality, Role
+from copgen_cli.modalities import PUBLISHED, Modality, Role
 from copgen_cli.outputs.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
 from copgen_cli.outputs.pages import GeneratedRecord, draw_page, records_per_page
 from copgen_cli.outputs.provenance import InputFile
@@ -89,7 +89,7 @@ def test_a_line_of_the_wrong_length_or_a_picture_of_another_size_is_an_error():
 
 
 def request(n_samples: int, *, conditions: int = 1, generated: int = 2) -> SampleRequest:
-    order = list(Modality)
+    order = list(PUBLISHED)
     roles = dict.fromkeys(order[:conditions], Role.CONDITION)
     roles |= dict.fromkeys(order[conditions : conditions + generated], Role.GENERATE)
     return SampleRequest(roles=roles, n_samples=n_samples)
@@ -100,7 +100,7 @@ def generated(name: str, asked: SampleRequest, *, truth: bool = True) -> Generat
     samples = {
         f"{name}_v{k + 1}": {m: plain(10 * (k + 1) + m.order) for m in asked.generated} for k in range(asked.n_samples)
     }
-    views = {m: View(plain(200), None, InputFile("", "")) for m in Modality}
+    views = {m: View(plain(200), None, InputFile("", "")) for m in PUBLISHED}
     record = Record(name, {m: views[m] for m in asked.conditions}, {m: views[m] for m in asked.generated if truth})
     given = {m: plain(240 + m.order) for m in asked.conditions}
     return GeneratedRecord(record, samples, given, {m: plain(230 + m.order) for m in asked.generated if truth})

@@ -14,7 +14,7 @@ from sample_commands import pixels_of, save_picture
 
 from copgen_cli.errors import BrokenInputError, CopgenError, UsageError
 from copgen_cli.inputs.pictures import Frame, advice_on_scale, read_picture, read_rgb
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.model.pictures import as_bytes
 from copgen_cli.rasters import decode_upright
 from copgen_cli.records import Georeferencing

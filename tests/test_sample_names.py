@@ -12,7 +12,7 @@ from copgen_cli.errors import UnknownNameError, UsageError
 from copgen_cli.inputs.conditions import open_pictures, parse_inputs
 from copgen_cli.inputs.names import modality_in, place_of
 from copgen_cli.inputs.pictures import Frame
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 FRAME = Frame(64, 64)
 

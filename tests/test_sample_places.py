@@ -17,7 +17,7 @@ from sample_commands import call_copgen, one_thread, save_folder, save_picture, 
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.inputs.pictures import Frame, read_picture, read_place
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.outputs.georeferencing import read_georeferencing_table
 from copgen_cli.rasters import encode_sidecar
 from copgen_cli.records import Georeferencing
@@ -73,7 +73,7 @@ def test_the_sidecar_holds_crs_and_transform_in_the_order_of_gdal():
 def test_generated_patches_carry_their_place(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     patches = tmp_path / "data" / "majorTOM" / "rome" / "rome_thumbnail_png"
-    save_folder(patches / "test" / Modality.S1RTC.facts.folder, Modality.S1RTC, ["a_0", "x_9"])
+    save_folder(patches / "test" / Modality.S1RTC.spec.folder, Modality.S1RTC, ["a_0", "x_9"])
     write_table(patches / "test_metadata.parquet")
     with one_thread():
         call = call_copgen(
@@ -167,7 +167,7 @@ def test_a_pixel_of_a_turned_geotiff_stays_where_it_is_on_the_ground(tmp_path, o
 def test_a_picture_of_a_prepared_split_lies_where_the_table_says_though_named_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     patches = tmp_path / "mine"
-    folder = patches / "test" / Modality.S1RTC.facts.folder
+    folder = patches / "test" / Modality.S1RTC.spec.folder
     save_folder(folder, Modality.S1RTC, ["a_1"])
     write_table(patches / "test_metadata.parquet")
     picture = shutil.move(next(folder.iterdir()), folder / "a_1.png")

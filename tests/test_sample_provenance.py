@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities.builtin import Modality, Role
+from copgen_cli.modalities import Modality, Role
 from copgen_cli.outputs.files import Drawing
 from copgen_cli.outputs.provenance import KEY, InputFile, Provenance, Recipe, read_provenance, samples_together
 from copgen_cli.records import Ignored, SampleRequest, Solver

@@ -16,7 +16,7 @@ from sample_commands import call_copgen, one_thread, pixels_of, save_folder, sav
 from tiny_stores import tiny_store
 
 from copgen_cli.latents.store_format import AutoencoderFacts
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.sampling.generation import Task
 from copgen_cli.sampling.plan import plan_job
 from copgen_cli.sampling.request import RequestOptions

@@ -10,7 +10,7 @@ from PIL import Image
 from sample_commands import call_copgen, one_thread, pixels_of
 from tiny_models import tiny_pipeline
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 TILES = ["282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3"]
 EXAMPLES = {"dem": "dem.webp", "s1_rtc": "s1rtc.webp", "s2_l1c": "s2l1c.webp", "s2_l2a": "s2l2a.webp"}
@@ -92,7 +92,7 @@ def test_folders_of_several_modalities_are_matched_by_name(sample, thumbnails, t
 
 def test_a_tree_of_patches_is_data(sample, thumbnails, tmp_path):
     for modality, file in EXAMPLES.items():
-        folder = tmp_path / "tree" / "test" / Modality(modality).facts.folder
+        folder = tmp_path / "tree" / "test" / Modality(modality).spec.folder
         folder.mkdir(parents=True)
         with Image.open(thumbnails / "cop-gen-beta" / file) as picture:
             picture.convert("RGB").save(folder / "1U_1R_0.png")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities.builtin import as_modality
+from copgen_cli.modalities import as_modality
 from copgen_cli.settings.loading import load_settings, load_settings_with_origins
 from copgen_cli.settings.presets import Preset
 from copgen_cli.settings.sections import PUBLIC_ENDPOINT

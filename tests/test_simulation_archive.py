@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from copgen_cli.app import app
 from copgen_cli.archive.grid import footprint, from_utm, parse_cell
 from copgen_cli.errors import MismatchError, UsageError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 from copgen_cli.simulation.archive import METADATA_COLUMNS, PART_COLUMNS, PUBLIC_HOST, write_archive
 from copgen_cli.simulation.climate import climate_of
 from copgen_cli.simulation.products import Gaps
@@ -33,7 +33,7 @@ OFTEN = Gaps(without_radar=0.2, without_elevation=0.2, second_date=0.5, repeated
 
 
 def folder(root: Path, source: Modality) -> Path:
-    return root / "datasets" / "Major-TOM" / source.facts.source / "resolve" / "main"
+    return root / "datasets" / "Major-TOM" / source.source.name / "resolve" / "main"
 
 
 def rows_of(root: Path, source: Modality) -> list[dict]:
@@ -57,7 +57,7 @@ def archive(tmp_path_factory, cells) -> Path:
     return root
 
 
-@pytest.mark.parametrize("source", list(Modality))
+@pytest.mark.parametrize("source", list(PUBLISHED))
 def test_tables_and_parts_have_the_columns_and_types_of_the_real_ones(archive, shared, source):
     real = folder(shared / "sample_data" / "majortom", source)
 
@@ -65,21 +65,21 @@ def test_tables_and_parts_have_the_columns_and_types_of_the_real_ones(archive, s
         assert pq.read_schema(folder(archive, source) / file).equals(pq.read_schema(real / file)), file
 
 
-@pytest.mark.parametrize("source", list(Modality))
+@pytest.mark.parametrize("source", list(PUBLISHED))
 def test_every_row_of_a_table_leads_to_its_product_alone_in_a_row_group(archive, source):
     rows = rows_of(archive, source)
     assert rows
 
     for row in rows:
         assert row["parquet_url"].startswith(
-            f"{PUBLIC_HOST}/datasets/Major-TOM/{source.facts.source}/resolve/main/images/"
+            f"{PUBLIC_HOST}/datasets/Major-TOM/{source.source.name}/resolve/main/images/"
         )
         part = pq.ParquetFile(archive / row["parquet_url"].removeprefix(f"{PUBLIC_HOST}/"))
         assert part.metadata.num_row_groups == part.metadata.num_rows
         product = part.read_row_group(row["parquet_row"]).to_pylist()[0]
         assert product["grid_cell"] == row["grid_cell"]
         assert list(product) == list(PART_COLUMNS[source])
-        if source.facts.has_product:
+        if source.source.has_product:
             assert product["product_id"] == row["product_id"]
             assert product["product_datetime"] == row["timestamp"]
         image = Image.open(io.BytesIO(product["thumbnail"]))
@@ -91,7 +91,7 @@ def test_every_row_of_a_table_leads_to_its_product_alone_in_a_row_group(archive,
 
 
 def test_rows_come_south_to_north_and_say_where_their_cell_lies(archive):
-    for source in Modality:
+    for source in PUBLISHED:
         rows = rows_of(archive, source)
         order = [(row["grid_row_u"], row["grid_col_r"]) for row in rows]
         assert order == sorted(order)
@@ -160,7 +160,7 @@ def test_bands_are_georeferenced_tiffs_when_asked_for_and_null_otherwise(archive
 def test_without_gaps_every_cell_is_once_in_all_sources_and_passes_the_usual_filter(tmp_path, cells):
     list(write_archive(tmp_path, cells[:6], 0, size=96, gaps=None))
 
-    for source in Modality:
+    for source in PUBLISHED:
         rows = rows_of(tmp_path, source)
         assert [row["grid_cell"] for row in rows] == cells[:6]
         assert all(row["nodata"] == 0 for row in rows)
@@ -250,10 +250,10 @@ def test_the_command_writes_thumbnails_of_the_real_size_and_names_the_endpoint(t
     facts = json.loads(run.stdout)
     assert facts["endpoint"] == (tmp_path / "earth").as_uri()
     assert len(facts["cells"]) == 1
-    for source in Modality:
+    for source in PUBLISHED:
         part = pq.ParquetFile(folder(tmp_path / "earth", source) / "images" / "part_00001.parquet")
         thumbnail = Image.open(io.BytesIO(part.read_row_group(0)["thumbnail"][0].as_py()))
-        assert thumbnail.size == (source.facts.thumbnail_size,) * 2
+        assert thumbnail.size == (source.source.thumbnail_size,) * 2
 
 
 def test_a_dry_run_names_the_cells_and_writes_nothing(tmp_path):

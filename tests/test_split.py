@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from copgen_cli.archive.grid import Cell, columns_of_row, parse_cell
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.modalities import Split
 from copgen_cli.patches.split import SplitRule, neighbours, split_of
 
 CELLS = [f"{row}U_{col}R" for row in range(400, 440) for col in range(100, 140)]

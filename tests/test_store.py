@@ -26,7 +26,7 @@ from copgen_cli.latents.published_store import PublishedStore, parse_value
 from copgen_cli.latents.store import LatentStore, MomentsBatch, keep_batch
 from copgen_cli.latents.store_builder import PAGE, StoreBuilder, store_bytes
 from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import PUBLISHED, Modality, Split
 
 SHAPE = (4, 8, 4, 4)
 NAMES = sorted(f"{row}U_{100 + row % 3}R_{k}" for row in (463, 464) for k in range(16))
@@ -35,11 +35,11 @@ UNIT = 5
 
 
 def record(name: str, dtype: str = "float32") -> np.ndarray:
-    return np.stack([moments_of(f"{name} {modality}", SHAPE[1:]) for modality in Modality]).astype(dtype)
+    return np.stack([moments_of(f"{name} {modality}", SHAPE[1:]) for modality in PUBLISHED]).astype(dtype)
 
 
 def metadata(count: int, dtype: str = "float32") -> StoreMetadata:
-    return StoreMetadata(tuple(Modality), SHAPE, dtype, count, FACTS, source="some source")
+    return StoreMetadata(tuple(PUBLISHED), SHAPE, dtype, count, FACTS, source="some source")
 
 
 def builder(folder: Path, names=NAMES, dtype: str = "float32", source: str = "some source") -> StoreBuilder:
@@ -155,10 +155,10 @@ def test_a_modality_that_the_store_lacks_is_named(tmp_path):
 
 def test_another_autoencoder_is_refused_where_the_store_knows_its_own(stored):
     store = LatentStore(stored)
-    store.require_autoencoder("ab" * 32, "some/autoencoder")
+    store.require_autoencoder(Modality.DEM, "ab" * 32, "some/autoencoder")
 
     with pytest.raises(MismatchError, match="some/autoencoder"):
-        store.require_autoencoder("cd" * 32, "other/autoencoder")
+        store.require_autoencoder(Modality.DEM, "cd" * 32, "other/autoencoder")
 
 
 def epoch(store: LatentStore, **options) -> dict[str, torch.Tensor]:
@@ -286,8 +286,8 @@ def test_a_damaged_metadata_record_is_broken_input(stored, tmp_path, data):
 
 
 def test_another_version_says_so(stored, tmp_path):
-    with pytest.raises(MismatchError, match=r"version 2; this copgen reads version 1"):
-        LatentStore(changed(stored, tmp_path / "new", {METADATA_KEY: described(version=2)}))
+    with pytest.raises(MismatchError, match=r"version 3; this copgen reads versions 1 and 2"):
+        LatentStore(changed(stored, tmp_path / "new", {METADATA_KEY: described(version=3)}))
 
 
 def test_a_database_of_another_program_is_told_how_to_be_imported(stored, tmp_path):
@@ -331,7 +331,7 @@ def leaf_nodes(data: bytes) -> list[int]:
 def test_a_tree_that_leads_out_of_the_file_is_refused_instead_of_killing_the_process(tmp_path, damage):
     names = [f"{i:05}" for i in range(9)]
     shape = (4, 8, 32, 32)  # records that have pages of their own
-    large = StoreMetadata(tuple(Modality), shape, "float32", 9, FACTS, "x")
+    large = StoreMetadata(tuple(PUBLISHED), shape, "float32", 9, FACTS, "x")
     building = StoreBuilder(tmp_path / "b", source="x", unit_records=9, records=9, record_bytes=large.record_bytes)
     building.append(names, np.zeros((9, *shape), np.float32))
     building.finish(lambda _: large)
@@ -466,7 +466,7 @@ def test_records_out_of_order_are_a_bug(tmp_path):
 
 
 def read(store: PublishedStore, split: Split, name: str) -> np.ndarray:
-    out = np.empty((len(store.modalities), *store.shape), np.float32)
+    out = np.empty((len(store.modalities), *store.shapes[0]), np.float32)
     store.read_into(out, split, name)
     return out
 
@@ -477,7 +477,7 @@ def test_the_published_database_is_read_as_recorded(shared):
     store = PublishedStore(shared / "golden/reference_lmdb")
 
     assert store.names(Split.TRAIN) == list(expected["names"])
-    assert [modality.facts.folder for modality in store.modalities] == list(expected["modalities"])
+    assert [modality.spec.folder for modality in store.modalities] == list(expected["modalities"])
     for name, moments in zip(expected["names"], expected["moments"], strict=True):
         np.testing.assert_array_equal(read(store, Split.TRAIN, str(name)), moments)
 

@@ -15,7 +15,7 @@ from tiny_stores import tiny_store
 
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
 from copgen_cli.latents.store import LatentStore
-from copgen_cli.modalities.builtin import Split
+from copgen_cli.modalities import Split
 from copgen_cli.model.autoencoder import fingerprint
 
 TINY = ("--preset", "tiny", "--device", "cpu", "--log-every", "1")

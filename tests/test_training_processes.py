@@ -61,7 +61,7 @@ def take_steps(store: Path, folder: Path, sharded: bool = False, optimizer: str 
     import torch
 
     from copgen_cli.latents.store import LatentStore
-    from copgen_cli.modalities.builtin import Split
+    from copgen_cli.modalities import Split
     from copgen_cli.records import LatentSpec
     from copgen_cli.settings.sections import NetworkSettings, TrainSettings
     from copgen_cli.stages.process_group import join_world
@@ -77,7 +77,7 @@ def take_steps(store: Path, folder: Path, sharded: bool = False, optimizer: str 
         validate_every=2, clip=0.5, optimizer=optimizer, decay="cosine",
     )  # fmt: skip
     data = LatentStore(store / Split.TRAIN)
-    spec = LatentSpec(data.modalities, 4, 8, "absent", None, 0.5)
+    spec = LatentSpec.alike(data.modalities, 4, 8, "absent", None, 0.5)
     test = LatentStore(store / Split.TEST)
     prepared = prepare_run(data, test, spec, settings, folder / "checkpoints", world)
     told = [

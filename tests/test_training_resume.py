@@ -12,7 +12,7 @@ from tiny_stores import tiny_store
 
 from copgen_cli.errors import BrokenInputError, MismatchError, NotFiniteError, UsageError
 from copgen_cli.latents.store import LatentStore
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.records import LatentSpec, Optimizer, StopReason, TrainReport
 from copgen_cli.settings.sections import NetworkSettings, TrainSettings
 from copgen_cli.stages.process_group import World
@@ -36,7 +36,7 @@ def store(tmp_path_factory) -> Path:
 
 def prepare(store: Path, run: Path, settings: TrainSettings = SETTINGS, **changes) -> Prepared:
     data = LatentStore(store / Split.TRAIN)
-    spec = LatentSpec(data.modalities, 4, 8, "absent", "f" * 64, 0.5)
+    spec = LatentSpec.alike(data.modalities, 4, 8, "absent", "f" * 64, 0.5)
     return prepare_run(
         data,
         LatentStore(store / Split.TEST),
@@ -118,7 +118,7 @@ def test_muon_is_refused_where_matrices_are_cut(store, tmp_path):
         distributed_type = "FSDP"
 
     data = LatentStore(store / Split.TRAIN)
-    spec = LatentSpec(data.modalities, 4, 8, "absent", "f" * 64, 0.5)
+    spec = LatentSpec.alike(data.modalities, 4, 8, "absent", "f" * 64, 0.5)
     world = World(torch.device("cpu"), accelerator=Sharding())  # type: ignore[arg-type]
     settings = SETTINGS.model_copy(update={"optimizer": Optimizer.MUON, "resume": "none"})
 
@@ -183,7 +183,7 @@ def test_a_stop_in_mid_accumulation_finishes_the_step(store, tmp_path, unbroken)
             return read(self, slots)
 
     samples = prepared.run.samples
-    run = replace_samples(prepared, Asking(samples.moments, samples.scale_factor, samples.seed))
+    run = replace_samples(prepared, Asking(samples.moments, samples.scales, samples.seed))
 
     reports = list(train(run, prepared.state, lambda: asked[0] if asked else None))
 
@@ -228,12 +228,14 @@ def test_the_global_order_does_not_depend_on_the_number_of_processes(processes):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_is_drawn_does_not_depend_on_the_number_of_loader_workers(store, workers):
     data = LatentStore(store / Split.TRAIN)
-    samples = DrawnSamples(data, 0.5, seed=7)
+    samples = DrawnSamples(data, (0.5,) * len(data.modalities), seed=7)
     plan = Plan(7, SAMPLES, batch_size=4, micro_batch=3)
 
     def drawn(workers: int) -> list[torch.Tensor]:
         batches = load_batches(samples, plan.slots(1, 5, position=0), workers=workers, pin_memory=False)
-        return [tensor for batch in batches for tensor in (batch.latents, batch.noise, batch.timesteps)]
+        return [
+            tensor for batch in batches for tensor in (*map(torch.stack, (batch.latents, batch.noise)), batch.timesteps)
+        ]
 
     alone = drawn(0)
     assert all(torch.equal(a, b) for a, b in zip(alone, drawn(workers), strict=True))

@@ -13,8 +13,9 @@ from tiny_stores import tiny_store
 from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
 from copgen_cli.latents.store import LatentStore
-from copgen_cli.modalities.builtin import Modality, Split
-from copgen_cli.model.autoencoder import ImageAutoencoder, fingerprint
+from copgen_cli.modalities import PUBLISHED, Modality, Split
+from copgen_cli.model.autoencoder import ImageAutoencoder
+from copgen_cli.model.autoencoders import Autoencoders, fingerprint
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink_until_it_fits
@@ -26,13 +27,13 @@ from copgen_cli.training.loop import train
 from copgen_cli.training.new_network import make_network, widen
 from copgen_cli.training.preview import Preview
 from copgen_cli.training.resumption import changed_settings
-from copgen_cli.training.run import find_autoencoder, open_data
+from copgen_cli.training.run import find_autoencoders, open_data
 from copgen_cli.training.setup import prepare_run, timestep_law
 from copgen_cli.training.state import TrainState
 from copgen_cli.training.validation import validate
 
-ALL = tuple(Modality)
-SPEC = LatentSpec(ALL, 4, 8, "absent", None, 0.5)
+ALL = tuple(PUBLISHED)
+SPEC = LatentSpec.alike(ALL, 4, 8, "absent", None, 0.5)
 SETTINGS = TrainSettings(
     model=NetworkSettings(patch_size=4, hidden_size=16, depth=2, num_heads=2),
     steps=3, batch_size=4, warmup=0, lr=1e-3, mixed_precision="no", preview_samples=2, preview_steps=2,
@@ -58,7 +59,7 @@ def test_a_model_in_another_order_of_modalities_computes_what_its_source_compute
 
 
 def test_positions_that_start_as_sines_tell_the_same_place_in_another_modality_from_all_others():
-    net = make_network(LatentSpec(ALL, 4, 32, "absent", None, 0.5), SETTINGS.model_copy(
+    net = make_network(LatentSpec.alike(ALL, 4, 32, "absent", None, 0.5), SETTINGS.model_copy(
         update={"model": NetworkSettings(patch_size=4, hidden_size=64, depth=2, num_heads=2),
                 "positions": PositionStart.SINE}))  # fmt: skip
     modalities, patches = len(ALL), net.grids[0][0] ** 2
@@ -198,11 +199,11 @@ def test_weights_of_a_pipeline_with_another_autoencoder_are_refused(tmp_path):
     tiny_pipeline(tmp_path / "pipeline", seed=0, sample_size=8)
     data, _, spec = open_data(store)
 
-    assert find_autoencoder(SETTINGS, spec, data, torch.device("cpu")) is not None
+    assert find_autoencoders(SETTINGS, spec, data, torch.device("cpu")) is not None
     for setting, told in (("init_from", "another autoencoder"), ("vae", "not by")):
         settings = SETTINGS.model_copy(update={setting: str(tmp_path / "pipeline")})
         with pytest.raises(MismatchError, match=told):
-            find_autoencoder(settings, spec, data, torch.device("cpu"))
+            find_autoencoders(settings, spec, data, torch.device("cpu"))
 
 
 def test_a_pure_last_step_is_refused_for_a_network_that_predicts_noise(tmp_path):
@@ -258,14 +259,14 @@ def test_a_micro_batch_is_an_even_part_of_the_share_that_fits_the_memory(monkeyp
 
 
 def held_out(store: Path) -> DrawnSamples:
-    return DrawnSamples(LatentStore(store / Split.TEST), 0.5, seed=0)
+    return DrawnSamples(LatentStore(store / Split.TEST), (0.5,) * len(ALL), seed=0)
 
 
 def test_validation_is_of_the_averaged_weights_and_the_same_however_often_and_in_whatever_batches(
     tmp_path, monkeypatch
 ):
     samples = held_out(tiny_store(tmp_path / "store", test=9))
-    seen = DrawnSamples(LatentStore(tmp_path / "store" / Split.TRAIN), 0.5, seed=0)
+    seen = DrawnSamples(LatentStore(tmp_path / "store" / Split.TRAIN), (0.5,) * len(ALL), seed=0)
     state = TrainState.begin(make_network(SPEC, SETTINGS), SETTINGS)
 
     def look():
@@ -290,7 +291,7 @@ def test_an_interrupted_validation_or_preview_gives_nothing_and_leaves_the_weigh
     samples = held_out(tiny_store(tmp_path / "store"))
     state = TrainState.begin(make_network(SPEC, SETTINGS), SETTINGS)
     before = [parameter.clone() for parameter in state.net.parameters()]
-    autoencoder = ImageAutoencoder(tiny_autoencoder())
+    autoencoder = Autoencoders.of_pictures(ImageAutoencoder(tiny_autoencoder()), ALL)
     preview = Preview(tmp_path, samples, samples.moments.names, ALL, autoencoder, SETTINGS, title="run")
 
     still = torch.autocast("cpu", enabled=False)
@@ -303,7 +304,7 @@ def test_an_interrupted_validation_or_preview_gives_nothing_and_leaves_the_weigh
 def test_a_preview_shows_every_place_from_nothing_and_from_each_modality_and_says_that_it_is_synthetic(tmp_path):
     samples = held_out(tiny_store(tmp_path / "store"))
     state = TrainState.begin(make_network(SPEC, SETTINGS), SETTINGS)
-    autoencoder = ImageAutoencoder(tiny_autoencoder())
+    autoencoder = Autoencoders.of_pictures(ImageAutoencoder(tiny_autoencoder()), ALL)
     preview = Preview(tmp_path, samples, samples.moments.names, ALL, autoencoder, SETTINGS, title="run")
 
     file = preview(state, lambda: False)

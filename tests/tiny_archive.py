@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED, Modality
 
 PUBLIC = "https://huggingface.co"
 COMMON = [("grid_cell", pa.string()), ("grid_row_u", pa.int64()), ("grid_col_r", pa.int64())]
@@ -72,13 +72,15 @@ class Row:
 
     @property
     def pid(self) -> str:
-        if not self.modality.facts.has_product:
+        if not self.modality.source.has_product:
             return "id"
-        return self.product_id if self.product_id is not None else f"{self.modality.name}_{self.time}_{self.cell}"
+        if self.product_id is not None:
+            return self.product_id
+        return f"{self.modality.source.name.removeprefix('Core-')}_{self.time}_{self.cell}"
 
     @property
     def folder(self) -> str:
-        return f"{self.modality.facts.source}/{self.cell.partition('_')[0]}/{self.cell}/{self.pid}"
+        return f"{self.modality.source.name}/{self.cell.partition('_')[0]}/{self.cell}/{self.pid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Archive:
         return self.root.as_uri()
 
     def table(self, modality: Modality) -> Path:
-        return self.root / f"datasets/Major-TOM/{modality.facts.source}/resolve/main/metadata.parquet"
+        return self.root / f"datasets/Major-TOM/{modality.source.name}/resolve/main/metadata.parquet"
 
     def part(self, modality: Modality, number: int = 1) -> Path:
         return self.table(modality).parent / f"images/part_{number:05}.parquet"
@@ -110,17 +112,17 @@ def rome_rows() -> list[Row]:
     465U_103R has two dates, two orbits and a doubled CRS; 466U_104R is listed twice in S1, row by row the same.
     """
     rows: list[Row] = []
-    for modality in Modality:
+    for modality in PUBLISHED:
         kept = [Row(cell, modality) for cell in ("464U_102R", "465U_103R", "466U_104R")]
         rows += [*kept, Row("470U_103R", modality)]  # outside
         if modality is not Modality.S1RTC:
             rows.append(Row("467U_103R", modality))  # no S1 row
-        if modality.facts.has_product:
+        if modality.source.has_product:
             rows.append(Row("468U_103R", modality, time="20161231T235959"))  # before the dates
             rows.append(Row("465U_103R", modality, time="20180101T000000", orbit="descending", doubled_crs=True))
         else:
             rows.append(Row("468U_103R", modality))
-        if modality.facts.has_clouds:
+        if modality.source.has_clouds:
             rows.append(Row("467U_104R", modality, cloud=10.5))
         else:
             rows.append(Row("467U_104R", modality))
@@ -132,7 +134,7 @@ def rome_rows() -> list[Row]:
 
 def rome_kept() -> list[Row]:
     """Those rows of `rome_rows` that the Rome query ends with."""
-    return [Row(cell, modality) for modality in Modality for cell in ("464U_102R", "465U_103R", "466U_104R")]
+    return [Row(cell, modality) for modality in PUBLISHED for cell in ("464U_102R", "465U_103R", "466U_104R")]
 
 
 def write_archive(
@@ -154,7 +156,7 @@ def write_archive(
         drop_columns: columns to leave out of the index tables.
     """
     archive = Archive(root, tuple(rows))
-    for modality in Modality:
+    for modality in PUBLISHED:
         own = sorted((row for row in rows if row.modality is modality), key=lambda row: (signed(row.cell), row.time))
         where: list[tuple[str, int]] = []
         for number, chunk in enumerate(np.array_split(np.arange(len(own)), parts), start=1):
@@ -171,7 +173,7 @@ def write_archive(
 
 def write_part(file: Path, modality: Modality, values: Sequence[dict[str, Any]], *, checksums: bool = False) -> None:
     """One row per row group, as the public parts are."""
-    identity = IDENTITY if modality.facts.has_product else [("grid_cell", pa.string())]
+    identity = IDENTITY if modality.source.has_product else [("grid_cell", pa.string())]
     binary = [(name, pa.binary()) for name in ("thumbnail", *BANDS[modality])]
     schema = pa.schema([*identity, *binary])
     with pq.ParquetWriter(file, schema, write_page_checksum=checksums) as writer:
@@ -196,11 +198,11 @@ def part_row(row: Row, archive: Archive, *, size: int, band_bytes: int) -> dict[
 def thumbnail_of(row: Row, size: int) -> bytes:
     """JPEG for the optical sources, coloured PNG for radar, grey PNG of a third of the size for elevation."""
     draw = np.random.default_rng(list(f"{row.folder}".encode()))
-    side = size // 3 if row.modality.facts.grey else size
-    coarse = draw.integers(0, 256, (4, 4) if row.modality.facts.grey else (4, 4, 3), dtype=np.uint8)
+    side = size // 3 if row.modality.spec.grey else size
+    coarse = draw.integers(0, 256, (4, 4) if row.modality.spec.grey else (4, 4, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
-    picture.save(stream, "JPEG" if row.modality.facts.has_clouds else "PNG")
+    picture.save(stream, "JPEG" if row.modality.source.has_clouds else "PNG")
     return stream.getvalue()
 
 

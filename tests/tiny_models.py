@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED
 from copgen_cli.model.transformer import CopGenTransformer
 
 
@@ -29,7 +29,7 @@ def tiny_autoencoder(seed: int = 0, *, channels: Sequence[int] = (8, 8, 8, 8), *
 
 
 def tiny_transformer(
-    seed: int = 0, *, modalities: Sequence[str] = tuple(Modality), sample_size: int = 32, **sizes
+    seed: int = 0, *, modalities: Sequence[str] = tuple(PUBLISHED), sample_size: int = 32, **sizes
 ) -> CopGenTransformer:
     """A transformer whose 8 x 8-pixel patches keep the sequence short."""
     sizes = {"patch_size": 8, "hidden_size": 32, "depth": 2, "num_heads": 2} | sizes

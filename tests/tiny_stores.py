@@ -10,7 +10,7 @@ import numpy as np
 
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
 from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import PUBLISHED, Modality, Split
 
 
 def tiny_store(
@@ -18,7 +18,7 @@ def tiny_store(
     *,
     train: int = 10,
     test: int = 3,
-    modalities: Sequence[Modality] = tuple(Modality),
+    modalities: Sequence[Modality] = tuple(PUBLISHED),
     side: int = 8,
     autoencoder: AutoencoderFacts = AutoencoderFacts("absent-autoencoder", "f" * 64, 0.5),  # noqa: B008
     seed: int = 0,

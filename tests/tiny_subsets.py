@@ -13,14 +13,14 @@ from tiny_archive import Row, index_table, thumbnail_of
 
 from copgen_cli.latents.encoding import npy_bytes
 from copgen_cli.layout import patch_file, subset_index
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import PUBLISHED, Modality, Split
 from copgen_cli.rasters.pictures import encode_png
 
 CELLS = ("464U_102R", "465U_103R", "466U_104R")
 
 
 def write_subset(
-    folder: Path, cells: Sequence[str] = CELLS, *, modalities: Sequence[Modality] = tuple(Modality), size: int = 1068
+    folder: Path, cells: Sequence[str] = CELLS, *, modalities: Sequence[Modality] = tuple(PUBLISHED), size: int = 1068
 ) -> Path:
     """Index and thumbnails of every cell in every modality."""
     for modality in modalities:
@@ -52,7 +52,7 @@ def write_patches(
     names: Sequence[str] = ("464U_102R_0", "464U_102R_1", "464U_102R_10", "464U_102R_2", "465U_103R_0"),
     *,
     splits: Sequence[Split] = (Split.TRAIN,),
-    modalities: Sequence[Modality] = tuple(Modality),
+    modalities: Sequence[Modality] = tuple(PUBLISHED),
 ) -> Path:
     """PNG patches that differ from one another, as `copgen prepare` lays them out."""
     for split in splits:
@@ -60,7 +60,7 @@ def write_patches(
             for name in names:
                 file = patch_file(folder, split, modality, name, ".png")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(encode_png(patch_pixels(f"{split} {modality} {name}", grey=modality.facts.grey)))
+                file.write_bytes(encode_png(patch_pixels(f"{split} {modality} {name}", grey=modality.spec.grey)))
     return folder
 
 
@@ -76,7 +76,7 @@ def write_moments(
     names: Sequence[str],
     *,
     splits: Sequence[Split] = (Split.TRAIN,),
-    modalities: Sequence[Modality] = tuple(Modality),
+    modalities: Sequence[Modality] = tuple(PUBLISHED),
     shape: tuple[int, int, int] = (8, 4, 4),
 ) -> Path:
     """Moments that differ from one another, as `copgen encode` lays them out."""

@@ -27,7 +27,7 @@ from copgen_cli.archive.products import (
 from copgen_cli.archive.selection import Selection, SelectionCounts, select
 from copgen_cli.errors import UsageError
 from copgen_cli.layout import subset_index
-from copgen_cli.modalities import Modality, in_index_order
+from copgen_cli.modalities import Modality, archived_in, columns_in, in_index_order
 from copgen_cli.settings import Settings
 from copgen_cli.stages import (
     Claims,
@@ -73,12 +73,14 @@ class Download:
     """
 
     def __init__(self, settings: Settings, *, overwrite: bool, verify: bool, dry_run: bool) -> None:
-        self.sources: tuple[Modality, ...] = in_index_order(settings.download.sources)
+        self.sources: tuple[Modality, ...] = in_index_order(
+            archived_in(settings.chosen_family) if settings.download.sources is None else settings.download.sources
+        )
         if not self.sources:
             raise UsageError("No source is named.", hint="Give --sources, such as dem,s1_rtc,s2_l1c,s2_l2a.")
         self.counts: tuple[SelectionCounts, ...] = ()
         self._settings, self._verify, self._dry_run = settings, verify, dry_run
-        self._bands = Bands.parse(settings.download.bands)
+        self._bands = Bands.parse(settings.download.bands or ",".join(columns_in(settings.chosen_family)) or "none")
         self._region = settings.region_settings()
         self._subset = settings.workspace.subset
         self._run = StageRun(
@@ -135,7 +137,7 @@ class Download:
             NoCommonCellsError: no cell passes all filters in all sources.
         """
         indices = {modality: self._indices[modality] for modality in self.sources}
-        self._run.made_from({modality.facts.source: index.revision for modality, index in indices.items()})
+        self._run.made_from({modality.source.name: index.revision for modality, index in indices.items()})
         self._selection = select({modality: index.file for modality, index in indices.items()}, self._region)
         self.counts = self._selection.counts
         self._plan = plan_orders(indices, self._selection, self._bands)
@@ -226,7 +228,7 @@ class Download:
     def _recorded_settings(self) -> dict[str, Any]:
         return {
             **self._region.model_dump(mode="json"),
-            "sources": [modality.facts.source for modality in self.sources],
+            "sources": [modality.source.name for modality in self.sources],
             "bands": self._settings.download.bands,
         }
 
@@ -239,14 +241,14 @@ def estimate(orders: Sequence[Order]) -> Estimate:
         products=len(orders),
         parts=len(parts),
         requests=REQUESTS_PER_PART * len(parts) + len(orders),
-        bytes_over_wire=on_disk + sum(modality.facts.typical.footer for modality, _ in parts),
+        bytes_over_wire=on_disk + sum(modality.source.typical.footer for modality, _ in parts),
         bytes_on_disk=on_disk,
     )
 
 
 def _bytes_of(order: Order) -> int:
-    facts = order.product.modality.facts
+    source = order.product.modality.source
     wanted = order.bands.of(order.product.modality)
-    rest = facts.typical.row - facts.typical.thumbnail
-    whole = facts.typical.thumbnail + rest * len(wanted) // max(len(facts.bands), 1)
+    rest = source.typical.row - source.typical.thumbnail
+    whole = source.typical.thumbnail + rest * len(wanted) // max(len(source.columns), 1)
     return max(0, whole - sum(file.size for file in order.kept))

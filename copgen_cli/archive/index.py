@@ -57,7 +57,7 @@ def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place
     try:
         remote = archive.open(index_path(modality))
         if known is None or not known.etag or (known.etag, known.size) != (remote.etag, remote.size):
-            kept = _fetch(remote, f"{modality.facts.source}/{kept.name}", place)
+            kept = _fetch(remote, f"{modality.source.name}/{kept.name}", place)
         return WorldIndex(modality, kept, remote.commit, current=True)
     except (UnreachableError, UnavailableError):
         if known is None:
@@ -66,7 +66,7 @@ def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place
 
 
 def index_path(modality: Modality) -> str:
-    return f"/datasets/{ORGANISATION}/{modality.facts.source}/resolve/main/metadata.parquet"
+    return f"/datasets/{ORGANISATION}/{modality.source.name}/resolve/main/metadata.parquet"
 
 
 def _fetch(remote: RemoteFile, path: str, place: Place) -> Path:

@@ -28,7 +28,7 @@ from copgen_cli.archive.remote import Archive
 from copgen_cli.archive.selection import Selection, compact_times, take_selected
 from copgen_cli.errors import BrokenInputError, UnknownNameError, UsageError
 from copgen_cli.layout import NO_PRODUCT, product_path, subset_index
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import SOURCES, Modality
 from copgen_cli.rasters import check_band, check_thumbnail
 from copgen_cli.records import Product
 from copgen_cli.stages import Outcome, Place, Result, WorkItem, WrittenFile
@@ -54,7 +54,7 @@ class Bands:
         """
         if text in ("none", "all"):
             return cls(text == "all", ())
-        known = list(dict.fromkeys(name for modality in Modality for name in modality.facts.bands))
+        known = list(dict.fromkeys(name for source in SOURCES for name in source.columns))
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
         for name in names:
             if name not in known:
@@ -64,7 +64,7 @@ class Bands:
         return cls(False, names)
 
     def of(self, modality: Modality) -> tuple[str, ...]:
-        return tuple(band for band in modality.facts.bands if self.everything or band in self.names)
+        return tuple(band for band in modality.source.columns if self.everything or band in self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, ba
                 product = _product(row, modality, cell)
                 order = Order(product, part_path(product.part_url, indices[modality].revision), bands)
             except BrokenInputError as error:
-                refused[f"{modality.facts.source}/{cell}"] = str(error)
+                refused[f"{modality.source.name}/{cell}"] = str(error)
             else:
                 good.append(number)
                 units.append(WorkItem(folder_of(product), order))
@@ -250,10 +250,10 @@ def _picture(value: Any, name: str) -> bytes:
 
 def _rows_of(table: pa.Table, modality: Modality) -> Iterator[dict[str, Any]]:
     columns = ["grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row"]
-    columns += ["product_id"] if modality.facts.has_product else []
-    columns += ["cloud_cover"] if modality.facts.has_clouds else []
+    columns += ["product_id"] if modality.source.has_product else []
+    columns += ["cloud_cover"] if modality.source.has_clouds else []
     chosen = table.select(columns)
-    if modality.facts.has_product:
+    if modality.source.has_product:
         chosen = chosen.append_column("timestamp", compact_times(table["timestamp"]))
     for batch in chosen.to_batches(max_chunksize=10_000):
         yield from batch.to_pylist()
@@ -287,7 +287,7 @@ def _product(row: Mapping[str, Any], modality: Modality, cell: str) -> Product:
 
 def _bad_row(modality: Modality, problem: str) -> BrokenInputError:
     return BrokenInputError(
-        f"A row of the index of {modality.facts.source} {problem}.", hint="The index is damaged or hostile."
+        f"A row of the index of {modality.source.name} {problem}.", hint="The index is damaged or hostile."
     )
 
 

@@ -69,7 +69,7 @@ class SelectionCounts:
         steps += [f"{self.in_dates:,} in the dates"] if self.in_dates is not None else []
         steps += [f"{self.clear:,} with so little cloud"] if self.clear is not None else []
         steps += [f"{self.complete:,} without missing pixels", f"{self.cells:,} cells"]
-        return f"{self.modality.facts.source}: {', '.join(steps)}"
+        return f"{self.modality.source.name}: {', '.join(steps)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ def take_selected(tables: Mapping[Modality, Path], selection: Selection) -> dict
 
 def required_columns(modality: Modality) -> tuple[str, ...]:
     """What an index must have for us to select from it."""
-    optical = ("cloud_cover",) if modality.facts.has_clouds else ()
-    return (*_ALWAYS, *(_WITH_PRODUCT if modality.facts.has_product else ()), *optical)
+    optical = ("cloud_cover",) if modality.source.has_clouds else ()
+    return (*_ALWAYS, *(_WITH_PRODUCT if modality.source.has_product else ()), *optical)
 
 
 def take_rows(table: Path, rows: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
@@ -227,8 +227,8 @@ def _cells_of_source(
             f"The index {table} can not be read: {error}", hint="Remove it to fetch it again, or check --endpoint."
         ) from None
     cells, rows = _one_row_per_cell(table, pieces)
-    in_dates = int(left[1]) if modality.facts.has_product else None
-    clear = int(left[2]) if modality.facts.has_clouds else None
+    in_dates = int(left[1]) if modality.source.has_product else None
+    clear = int(left[2]) if modality.source.has_clouds else None
     return cells, rows, SelectionCounts(modality, total, int(left[0]), in_dates, clear, int(left[3]), len(cells))
 
 
@@ -255,8 +255,8 @@ def _filter_group(
     inside = np.logical_or.reduce(spans) & _between(centres["centre_lat"], south, north)
     if not inside.any():
         return nothing, np.zeros(4, np.int64)
-    times = ["timestamp"] if modality.facts.has_product else []
-    clouds = ["cloud_cover"] if modality.facts.has_clouds else []
+    times = ["timestamp"] if modality.source.has_product else []
+    clouds = ["cloud_cover"] if modality.source.has_clouds else []
     columns = ["grid_row_u", "grid_col_r", "nodata", *times, *clouds]
     values = plain_types(_takable(file.read_row_group(group, columns=columns)).filter(pa.array(inside)))
     rows = first + np.flatnonzero(inside)

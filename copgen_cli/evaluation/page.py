@@ -131,7 +131,7 @@ def _direction(better: Better) -> str:
 
 
 def _name_of_target(target: str) -> str:
-    return Modality(target).facts.title if target in list(Modality) else target.capitalize()
+    return Modality(target).spec.title if target in list(Modality) else target.capitalize()
 
 
 def _image(url: str, description: str) -> str:

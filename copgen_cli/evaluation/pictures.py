@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError, UsageError
 from copgen_cli.inputs import SUFFIXES, read_rgb
 from copgen_cli.metrics import place_of
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities import Modality, Split, archived
 from copgen_cli.outputs import read_provenance
 
 Pictures = NDArray[np.uint8]
@@ -204,7 +204,8 @@ def _groups(folder: Path) -> dict[str, Path]:
 
 def _filled(folder: Path) -> dict[str, Path]:
     """The folders of modalities that hold pictures, or the folder itself; nothing where it is missing."""
-    spellings = {m: (str(m), m.facts.folder, m.facts.source) for m in Modality}
+    spellings: dict[Modality, tuple[str, ...]] = {m: (str(m), m.spec.folder) for m in Modality}
+    spellings |= {m: (*spellings[m], m.source.name) for m in archived()}
     groups = {str(m): folder / name for m, names in spellings.items() for name in names if (folder / name).is_dir()}
     if not groups and folder.is_dir():
         groups = {UNNAMED: folder}

@@ -73,7 +73,7 @@ def find_places(workspace: Workspace, modalities: Sequence[Modality]) -> list[st
         CopgenError: its test split is empty.
     """
     test = workspace.patches / Split.TEST
-    folders = [test / modality.facts.folder for modality in modalities]
+    folders = [test / modality.spec.folder for modality in modalities]
     if not workspace.patches.is_dir():
         raise MissingInputError(f"patches of {workspace.region}", workspace.patches, written_by="prepare")
     names = [set(list_pictures(folder)) if folder.is_dir() else set() for folder in folders]
@@ -109,7 +109,7 @@ def read_truth(
     """
     side = side_of(model)
     for modality in modalities:
-        folder = workspace.patches / Split.TEST / modality.facts.folder
+        folder = workspace.patches / Split.TEST / modality.spec.folder
         files = list_pictures(folder)
         pictures = read_pictures([files[name] for name in names])
         if pictures.shape[1:3] != (side, side):
@@ -224,9 +224,7 @@ def cycle_batches(plan: Plan) -> int:
 
 
 def _generator_of(model: LoadedModel, plan: Plan, pair: Pair) -> PictureGenerator:
-    return PictureGenerator(
-        model.net, model.modalities, model.autoencoder, model.autoencoder, plan.request(pair), plan.ignored
-    )
+    return PictureGenerator(model.net, model.modalities, model.autoencoders, None, plan.request(pair), plan.ignored)
 
 
 def _translate(

@@ -239,7 +239,7 @@ def _plan(
         guidance_scale=sample.guidance_scale,
         seed=sample.seed,
         ignored=ignored,
-        batch_size=sample.batch_size or choose_batch_size(model.net, model.autoencoder, guided=guided, device=device),
+        batch_size=sample.batch_size or choose_batch_size(model.net, model.autoencoders, guided=guided, device=device),
         translations=asked.translations if with_cycles else 0,
     )
 

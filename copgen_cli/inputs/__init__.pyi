@@ -1,9 +1,5 @@
 from .conditions import (
-    InputFile as InputFile,
     Nothing as Nothing,
-    Record as Record,
-    Source as Source,
-    View as View,
     open_pictures as open_pictures,
     parse_inputs as parse_inputs,
 )
@@ -14,4 +10,6 @@ from .pictures import (
     advice_on_scale as advice_on_scale,
     read_rgb as read_rgb,
 )
+from .rasters import OneRecord as OneRecord, WithScalars as WithScalars
 from .records import choose_data as choose_data, open_data as open_data, table_of as table_of
+from .views import InputFile as InputFile, Record as Record, Source as Source, View as View

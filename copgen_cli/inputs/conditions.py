@@ -11,79 +11,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from copgen_cli.errors import UsageError
 from copgen_cli.inputs.names import modality_in, place_of
 from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture, read_place
+from copgen_cli.inputs.rasters import view_values
+from copgen_cli.inputs.views import InputFile, Record, View
 from copgen_cli.modalities import Modality, as_modality
-from copgen_cli.records import Georeferencing
 from copgen_cli.stages import hash_file
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """What one condition was read from."""
-
-    path: str
-    sha256: str
-    """Of the file, or of the record's values in a store."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """One modality of one record: as pixels, as moments, or as both."""
-
-    pixels: np.ndarray | None
-    """(S, S, 3) uint8, the square that the model takes."""
-    moments: np.ndarray | None
-    """(2 C, h, w): mean and log-variance under the model's autoencoder."""
-    file: InputFile
-    place: Georeferencing | None = None
-    """Where the square lies on the ground, if its file says so."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """What there is of one place."""
-
-    name: str
-    conditions: Mapping[Modality, View] = field(default_factory=dict)
-    truth: Mapping[Modality, View] = field(default_factory=dict)
-    """Of modalities that are generated, where the data has them."""
-
-    @property
-    def place(self) -> Georeferencing | None:
-        """Where the first condition lies that says so."""
-        return next((view.place for view in self.conditions.values() if view.place is not None), None)
-
-
-class Source(Protocol):
-    """Records by name."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that have every condition, sorted."""
-        ...
-
-    @property
-    def lacking(self) -> Mapping[str, str]:
-        """Names that some conditions have and others lack, and which lack them."""
-        ...
-
-    def read(self, name: str) -> Record:
-        """Raises BrokenInputError where a file of it is not what it should be."""
-        ...
-
-    def stamp(self, name: str) -> str:
-        """Changes when what the record is read from does."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """JSON by which `reopen` finds the source again."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +73,11 @@ class Files:
     lacking: Mapping[str, str]
     truth: Mapping[Modality, Path] = field(default_factory=dict)
     """Folders with files of what is generated, of the same names."""
-    suffix: str = ".png"
-    """Of the files in these folders."""
+    suffix: str | None = None
+    """Of the files in these folders; None is that of patches of the modality."""
 
     def read(self, name: str) -> Record:
-        true = {modality: folder / f"{name}{self.suffix}" for modality, folder in self.truth.items()}
+        true = {m: folder / f"{name}{self.suffix or m.spec.suffix}" for m, folder in self.truth.items()}
         return Record(
             name,
             {modality: self.view(files[name], modality) for modality, files in self.conditions.items()},
@@ -163,6 +99,13 @@ def view_picture(frame: Frame, path: Path, modality: Modality) -> View:
     return View(pixels, None, InputFile(path.as_posix(), hash_file(path)), read_place(path, frame))
 
 
+def view_file(frame: Frame, path: Path, modality: Modality) -> View:
+    """A file of any modality: a picture, or a raster in its unit."""
+    if modality.spec.is_picture:
+        return view_picture(frame, path, modality)
+    return view_values(path, modality)
+
+
 def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:
     """The pictures that a user names, a file or a folder for each modality; those of a name belong together.
 
@@ -175,7 +118,7 @@ def open_pictures(inputs: Mapping[Modality, Path], frame: Frame) -> Files:
         if not _is_text(str(path)):
             raise UsageError(f"The name of {path} is not UTF-8.", hint="What is drawn tells its origin: rename it.")
     origin = {"input": {str(modality): path.as_posix() for modality, path in inputs.items()}}
-    view = functools.partial(view_picture, frame)
+    view = functools.partial(view_file, frame)
     if all(path.is_file() for path in inputs.values()):
         name = place_of(next(iter(inputs.values())))
         return Files({m: {name: path} for m, path in inputs.items()}, view, origin, [name], {})

@@ -99,8 +99,8 @@ def advice_on_scale(path: Path, modality: Modality) -> str | None:
 
     Its pixels are three times as large on the ground as those that the model knows.
     """
-    raw = modality.facts.thumbnail_size
-    if not modality.facts.grey:
+    raw = modality.source.thumbnail_size
+    if not modality.spec.grey:
         return None
     try:
         with Image.open(path, formats=FORMATS) as picture:
@@ -111,7 +111,7 @@ def advice_on_scale(path: Path, modality: Modality) -> str | None:
         return None
     return (
         f"{path} is {shorter} px wide, as elevation thumbnails are in the archive, with pixels of "
-        f"{modality.facts.pixel_size:g} m; the model knows them enlarged threefold, as `copgen prepare` does."
+        f"{modality.spec.pixel_size:g} m; the model knows them enlarged threefold, as `copgen prepare` does."
     )
 
 
@@ -149,7 +149,7 @@ def _advice_for_small(shorter: int, modality: Modality, frame: Frame) -> str:
     if shorter <= frame.side // 3:
         return f"Give a picture of at least {frame.side} px."
     pad = f"--resolution {shorter} pads it by reflection and crops the result back."
-    if modality.facts.grey:
+    if modality.spec.grey:
         enlarged = "An elevation thumbnail has a third of the pixels of the others: `copgen prepare` enlarges it. "
         return enlarged + pad
     return pad

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError, UsageError
-from copgen_cli.inputs.conditions import Files, InputFile, Record, Source, View, match_names, view_picture
-from copgen_cli.inputs.pictures import Frame, read_picture
+from copgen_cli.inputs.conditions import Files, match_names, view_file
+from copgen_cli.inputs.pictures import Frame
+from copgen_cli.inputs.views import InputFile, Record, Source, View
 from copgen_cli.latents import DATA_FILE, LatentStore, facts_of_tree, read_moments
 from copgen_cli.layout import Workspace, patches_beside, split_index
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.model import ImageAutoencoder
+from copgen_cli.modalities import PUBLISHED, Modality, Split
+from copgen_cli.model import Autoencoders
 from copgen_cli.stages import hash_file
 
 
@@ -46,9 +47,9 @@ class Stored:
         return self.store.names
 
     def read(self, name: str) -> Record:
-        moments = self.store[self._index(name)][1].float().numpy()
+        moments = self.store.__getitems__([self._index(name)]).by_modality()
         views = {
-            modality: self._view(name, modality, values)
+            modality: self._view(name, modality, values[0].float().numpy())
             for modality, values in zip(self.store.modalities, moments, strict=True)
         }
         return Record(name, {m: views[m] for m in self.conditions}, {m: views[m] for m in self.truth})
@@ -90,7 +91,7 @@ def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
             raise UsageError(
                 f"{data} holds no records.",
                 hint="Give a packed store, or a folder with "
-                f"{', '.join(modality.facts.folder for modality in Modality)} inside, or such folders in test/.",
+                f"{', '.join(modality.spec.folder for modality in PUBLISHED)} inside, or such folders in test/.",
             )
         return found
     for folder in (workspace.store, workspace.moments, workspace.patches):
@@ -107,7 +108,7 @@ def open_data(
     conditions: Sequence[Modality],
     truths: Sequence[Modality],
     frame: Frame,
-    autoencoder: ImageAutoencoder,
+    autoencoders: Autoencoders,
 ) -> Source:
     """The records of one split's folder, whichever kind it is; `truths` are read as well where the data has them.
 
@@ -116,8 +117,8 @@ def open_data(
         UsageError: the data has no such modality, or a resolution other than the model's is asked of moments.
     """
     kind = _kind_of(folder)
-    if kind == "png":
-        return _open_files(folder, conditions, truths, functools.partial(view_picture, frame), ".png")
+    if kind == "patches":
+        return _open_files(folder, conditions, truths, functools.partial(view_file, frame), None)
     if frame.resolution != frame.side:
         raise UsageError(
             f"--resolution {frame.resolution} can not be asked of {folder}, which holds encoded pictures.",
@@ -125,18 +126,22 @@ def open_data(
         )
     if kind == "lmdb":
         store = LatentStore(folder)
-        store.require_autoencoder(autoencoder.fingerprint, f"the model's, {autoencoder.source}")
         there = store.metadata.modalities
         _require(folder, conditions, there)
+        for modality in conditions:
+            if modality in autoencoders.of:
+                autoencoder = autoencoders.of[modality]
+                store.require_autoencoder(modality, autoencoder.fingerprint, f"the model's, {autoencoder.source}")
         known = [modality for modality in truths if modality in there]
         return Stored(store.select([*conditions, *known]), conditions, known, pictures_of(folder), frame)
     if kind == "npy":
-        facts = facts_of_tree(folder.parent, None)
-        if facts.fingerprint not in (None, autoencoder.fingerprint):
-            raise MismatchError(
-                f"The moments in {folder} were encoded by the autoencoder {facts.id}, not by the model's.",
-                hint="Use a model that was trained with that autoencoder, or encode again with --overwrite.",
-            )
+        for modality, facts in facts_of_tree(folder.parent, None, conditions).items():
+            own = autoencoders.of.get(modality)
+            if own is not None and facts.fingerprint not in (None, own.fingerprint):
+                raise MismatchError(
+                    f"The moments in {folder} were encoded by the autoencoder {facts.id}, not by the model's.",
+                    hint="Use a model that was trained with that autoencoder, or encode again with --overwrite.",
+                )
         view = functools.partial(_view_moments, pictures_of(folder), frame)
         return _open_files(folder, conditions, truths, view, ".npy")
     raise UsageError(f"{folder} holds no records.", hint="Give a folder that `copgen pack`, encode or prepare wrote.")
@@ -158,9 +163,9 @@ def pictures_of(folder: Path) -> Path | None:
 
 
 def _picture_beside(pictures: Path | None, modality: Modality, name: str, frame: Frame) -> np.ndarray | None:
-    """(S, S, 3) uint8 of a record's PNG, or None."""
-    file = pictures / modality.facts.folder / f"{name}.png" if pictures else None
-    return read_picture(file, modality, frame) if file is not None and file.is_file() else None
+    """(S, S, 3) uint8 of a record's patch, or None."""
+    file = pictures / modality.spec.folder / f"{name}{modality.spec.suffix}" if pictures else None
+    return view_file(frame, file, modality).pixels if file is not None and file.is_file() else None
 
 
 def _split_of(folder: Path) -> DataChoice | None:
@@ -175,17 +180,18 @@ def _split_of(folder: Path) -> DataChoice | None:
 
 
 def _kind_of(folder: Path) -> str | None:
-    """lmdb, npy or png, by the first record found; None where there is none."""
+    """lmdb, npy or patches, by the first record found; None where there is none."""
     if (folder / DATA_FILE).is_file():
         return "lmdb" if len(LatentStore(folder)) else None
     for modality in Modality:
-        inner = folder / modality.facts.folder
+        inner = folder / modality.spec.folder
         if inner.is_dir():
             with os.scandir(inner) as entries:
                 for entry in entries:
-                    for kind in ("npy", "png"):
-                        if entry.name.endswith(f".{kind}"):
-                            return kind
+                    if entry.name.endswith(".npy"):
+                        return "npy"
+                    if entry.name.endswith(modality.spec.suffix):
+                        return "patches"
     return None
 
 
@@ -199,13 +205,13 @@ def _open_files(
     conditions: Sequence[Modality],
     truths: Sequence[Modality],
     view: Callable[[Path, Modality], View],
-    suffix: str,
+    suffix: str | None,
 ) -> Files:
-    there = [modality for modality in Modality if (folder / modality.facts.folder).is_dir()]
+    there = [modality for modality in Modality if (folder / modality.spec.folder).is_dir()]
     _require(folder, conditions, there)
-    listed = {modality: _list_files(folder / modality.facts.folder, suffix) for modality in conditions}
+    listed = {m: _list_files(folder / m.spec.folder, suffix or m.spec.suffix) for m in conditions}
     names, lacking = match_names(listed)
-    true = {modality: folder / modality.facts.folder for modality in truths if modality in there}
+    true = {modality: folder / modality.spec.folder for modality in truths if modality in there}
     return Files(listed, view, {"data": folder.as_posix()}, names, lacking, true, suffix)
 
 

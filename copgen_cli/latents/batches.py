@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.model import ImageAutoencoder
-from copgen_cli.patches import PATCH, PatchTree
-from copgen_cli.rasters import read_colour, read_grey
+from copgen_cli.latents.encoders import Encoders, normalised, scalar_moments
+from copgen_cli.modalities import Modality, Split, read_scalar
+from copgen_cli.patches import PatchTree
+from copgen_cli.rasters import find_values, read_colour, read_grey, read_values
 from copgen_cli.stages import Threads
 
 READERS = 4
@@ -50,7 +50,7 @@ class EncodedBatch:
 class _Pixels:
     batch: PatchBatch
     images: Mapping[tuple[str, Modality], np.ndarray]
-    """(256, 256) of grey modalities, (256, 256, 3) of others."""
+    """As `read_patch` gives them."""
     failed: Mapping[str, str]
 
 
@@ -61,11 +61,11 @@ def plan_batches(names: Sequence[str], split: Split, modalities: int, batch_size
 
 
 def encode_batches(
-    batches: Iterable[PatchBatch], tree: PatchTree, autoencoder: ImageAutoencoder, *, batch_size: int
+    batches: Iterable[PatchBatch], tree: PatchTree, encoders: Encoders, *, batch_size: int
 ) -> Iterator[EncodedBatch]:
     """Encode batches in their order; those after are read meanwhile. At most `batch_size` images at a time."""
     for pixels in Threads(READERS).map(functools.partial(_read, tree=tree), batches, ordered=True):
-        yield EncodedBatch(pixels.batch, _encode(pixels.images, autoencoder, batch_size), pixels.failed)
+        yield EncodedBatch(pixels.batch, _encode(pixels.images, encoders, batch_size), pixels.failed)
 
 
 def _read(batch: PatchBatch, tree: PatchTree) -> _Pixels:
@@ -82,38 +82,72 @@ def _read(batch: PatchBatch, tree: PatchTree) -> _Pixels:
 
 
 def read_patch(tree: PatchTree, split: Split, modality: Modality, name: str) -> np.ndarray:
-    """One patch in one modality: (256, 256) uint8 where that is grey, else (256, 256, 3).
+    """One patch in one modality.
+
+    Returns:
+        Of a picture (H, W) uint8 where that is grey, else (H, W, 3); of a raster (channels, H, W) float32 in [-1, 1];
+        of a scalar (3,) float32.
 
     Raises:
         BrokenInputError: it is unreadable, or of another size.
     """
-    file = tree.file(split, modality, name)
-    pixels = read_grey(file) if modality.facts.grey else read_colour(file)
-    if pixels.shape[:2] != (PATCH, PATCH):
+    file, spec = tree.file(split, modality, name), modality.spec
+    if spec.is_scalar:
+        return read_scalar(file, spec)
+    if spec.is_picture:
+        pixels = read_grey(file) if spec.grey else read_colour(file)
+        height, width = pixels.shape[:2]
+    else:
+        pixels, nodata = read_values(find_values([file]))
+        height, width = pixels.shape[1:]
+    if (height, width) != (spec.side, spec.side):
         raise BrokenInputError(
-            f"{file} is {pixels.shape[1]} x {pixels.shape[0]} px, not {PATCH} x {PATCH}.",
+            f"{file} is {width} x {height} px, not {spec.side} x {spec.side}.",
             hint="Cut it again: `copgen prepare --overwrite`.",
         )
-    return pixels
+    if spec.is_picture:
+        return pixels
+    if len(pixels) != len(spec.bands):
+        raise BrokenInputError(
+            f"{file} has {len(pixels)} bands, not {len(spec.bands)}.",
+            hint="Cut it again: `copgen prepare --overwrite`.",
+        )
+    missing = None if nodata is None else np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    return normalised(pixels, spec, missing, str(file)).numpy()
 
 
 def _encode(
-    images: Mapping[tuple[str, Modality], np.ndarray], autoencoder: ImageAutoencoder, batch_size: int
+    images: Mapping[tuple[str, Modality], np.ndarray], encoders: Encoders, batch_size: int
 ) -> dict[str, dict[Modality, np.ndarray]]:
-    grey = [key for key, pixels in images.items() if pixels.ndim == 2]
-    colour = [key for key, pixels in images.items() if pixels.ndim == 3]
+    """Moments by patch and modality: pictures of one autoencoder together, grey ones first; rasters by modality."""
     encoded: dict[str, dict[Modality, np.ndarray]] = {name: {} for name, _ in images}
-    keys = grey + colour
-    for start in range(0, len(keys), batch_size):
-        chunk = keys[start : start + batch_size]
-        moments = autoencoder.moments(_to_device([images[key] for key in chunk], autoencoder.device))
-        for (name, modality), values in zip(chunk, moments.cpu().numpy(), strict=True):
-            encoded[name][modality] = values
+    groups: dict[tuple[int, str, str], list[tuple[str, Modality]]] = {}
+    for key, values in images.items():
+        modality = key[1]
+        if modality.spec.is_scalar:
+            encoded[key[0]][modality] = scalar_moments(values)
+        elif modality.spec.is_picture:
+            groups.setdefault((0, encoders.of[modality].source, ""), []).append(key)
+        else:
+            groups.setdefault((1, encoders.of[modality].source, modality), []).append(key)
+    for (is_raster, *_), keys in groups.items():
+        autoencoder = encoders.of[keys[0][1]].model
+        if not is_raster:
+            keys = [k for k in keys if images[k].ndim == 2] + [k for k in keys if images[k].ndim == 3]
+        for start in range(0, len(keys), batch_size):
+            chunk = keys[start : start + batch_size]
+            if is_raster:
+                stacked = torch.from_numpy(np.stack([images[key] for key in chunk])).to(autoencoder.device)
+                moments = autoencoder.encode(stacked)
+            else:
+                moments = autoencoder.moments(_to_device([images[key] for key in chunk], autoencoder.device))
+            for (name, modality), values in zip(chunk, moments.cpu().numpy(), strict=True):
+                encoded[name][modality] = values
     return encoded
 
 
 def _to_device(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """(B, 3, 256, 256) uint8, channels last in memory; of grey images one channel travels."""
+    """(B, 3, H, W) uint8, channels last in memory; of grey images one channel travels."""
     grey = [pixels for pixels in images if pixels.ndim == 2]
     colour = [pixels for pixels in images if pixels.ndim == 3]
     parts = []

@@ -1,4 +1,4 @@
-"""The stage from patches to moments: the autoencoder, loaded when it is needed, and batches shared among processes.
+"""The stage from patches to moments: batches shared among processes.
 
 One process or several, each takes every n-th batch. What a batch becomes is up to a sink: files of their own here,
 parts of a packed store in `store_parts.py`. The main process plans, holds the lock and writes the manifest.
@@ -7,25 +7,21 @@ parts of a packed store in `store_parts.py`. The main process plans, holds the l
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
 from copgen_cli import console
-from copgen_cli.errors import MismatchError
-from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, encode_batches, plan_batches
-from copgen_cli.layout import patch_file
+from copgen_cli.latents.encoders import Encoders, autoencoder_sources
+from copgen_cli.layout import autoencoders_beside, patch_file
 from copgen_cli.modalities import Split
-from copgen_cli.model import ImageAutoencoder, choose_device, choose_dtype, load_autoencoder
-from copgen_cli.patches import PATCH, PatchTree
+from copgen_cli.model import choose_device, choose_dtype
+from copgen_cli.patches import PatchTree
 from copgen_cli.stages import (
     Journal,
     Outcome,
@@ -46,89 +42,27 @@ if TYPE_CHECKING:
 ENCODE = "encode"
 
 
-class Encoder:
-    """An autoencoder that is loaded when it is first needed; a run that has nothing to do never needs it."""
-
-    def __init__(
-        self, source: str, *, device: torch.device, dtype: torch.dtype, known: Mapping[str, Any] | None
-    ) -> None:
-        """Name the autoencoder.
-
-        Args:
-            source: folder, file, hub id or built-in name.
-            known: settings of an earlier run on the same output, whose word is taken for the facts of that source.
-        """
-        self.source = id_of(source)
-        self._device, self._dtype = device, dtype
-        same = known is not None and known["autoencoder"]["id"] == self.source
-        self._recorded = AutoencoderFacts.from_dict(known["autoencoder"]) if known is not None and same else None
-        self._recorded_shape = tuple(known["shape"]) if known is not None and same else None
-
-    @property
-    def facts(self) -> AutoencoderFacts:
-        return self._recorded or self._facts_of(self.model)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(2 C, H, W) of the moments of a patch."""
-        if self._recorded_shape is not None:
-            channels, height, width = self._recorded_shape
-            return channels, height, width
-        side = PATCH // self.model.reduction
-        return 2 * self.model.latent_channels, side, side
-
-    def settings(self) -> dict[str, Any]:
-        """What moments depend on, for manifests."""
-        return {"autoencoder": asdict(self.facts), "shape": list(self.shape), "arithmetic": self.arithmetic}
-
-    @property
-    def patch_bytes(self) -> int:
-        """Of the moments of one patch and modality in float32."""
-        return 4 * math.prod(self.shape)
-
-    @property
-    def arithmetic(self) -> str:
-        return str(self._dtype).removeprefix("torch.")
-
-    @cached_property
-    def model(self) -> ImageAutoencoder:
-        """Raises MismatchError where its weights are no longer those of the earlier run."""
-        model = load_autoencoder(self.source, device=self._device, dtype=self._dtype)
-        if self._recorded is not None and self._facts_of(model) != self._recorded:
-            raise MismatchError(
-                f"The weights of the autoencoder {self.source} have changed since this output was begun.",
-                hint="Give --overwrite to encode all of it anew.",
-            )
-        return model
-
-    def check_weights_here(self) -> None:
-        """Compare weights that lie on this disk with those of the earlier run, though nothing is left to encode.
-
-        Raises:
-            MismatchError: they have changed.
-        """
-        here = Path(self.source).expanduser()
-        if self._recorded is not None and (here.is_file() or any(here.rglob("*.safetensors"))):
-            _ = self.model
-
-    def _facts_of(self, model: ImageAutoencoder) -> AutoencoderFacts:
-        return AutoencoderFacts(self.source, model.fingerprint, model.scale_factor)
-
-
-def open_encoder(settings: EncodeSettings, output: Path, stage: str, *, overwrite: bool) -> tuple[Encoder, World]:
-    """The autoencoder that the settings name, and the processes that share the work.
+def open_encoders(
+    tree: PatchTree, settings: EncodeSettings, output: Path, stage: str, *, overwrite: bool
+) -> tuple[Encoders, World]:
+    """The autoencoders of a tree, and the processes that share the work.
 
     Args:
-        output, stage: where the facts of the autoencoder may be known from an earlier run.
+        tree: the patches.
+        settings: name the autoencoder of pictures, and where those of others may be.
+        output, stage: where the facts of the autoencoders may be known from an earlier run.
         overwrite: nothing earlier counts.
 
     Raises:
         UsageError: there is no such device.
+        CopgenError: there is no autoencoder for a raster.
     """
     world = join_world(choose_device(settings.device), settings.rendezvous_timeout, console.warn)
     dtype = choose_dtype(settings.dtype, world.device)
     known = None if overwrite else settings_of(output, stage)
-    return Encoder(settings.vae, device=world.device, dtype=dtype, known=known), world
+    folders = [settings.vae_dir] if settings.vae_dir is not None else [autoencoders_beside(tree.folder)]
+    sources = autoencoder_sources(tree.modalities, settings.vae, folders)
+    return Encoders(tree.modalities, sources, device=world.device, dtype=dtype, known=known), world
 
 
 class Sink(Protocol):
@@ -206,7 +140,7 @@ def batches_of(tree: PatchTree, batch_size: int) -> list[PatchBatch]:
 
 
 def encode_share(
-    job: EncodeJob, tree: PatchTree, encoder: Encoder, world: World
+    job: EncodeJob, tree: PatchTree, encoders: Encoders, world: World
 ) -> Iterator[tuple[PatchBatch, tuple[Outcome, ...]]]:
     """Do this process's share of a job: a thread writes one batch while the next is encoded."""
     batches = job.share(world)
@@ -214,7 +148,7 @@ def encode_share(
         return
     writing: tuple[PatchBatch, Future[tuple[Outcome, ...]]] | None = None
     with ThreadPoolExecutor(1) as writer:
-        for encoded in encode_batches(batches, tree, encoder.model, batch_size=job.batch_size):
+        for encoded in encode_batches(batches, tree, encoders, batch_size=job.batch_size):
             if writing is not None:
                 yield writing[0], writing[1].result()
             writing = encoded.batch, writer.submit(job.sink.write, encoded)
@@ -223,13 +157,13 @@ def encode_share(
 
 
 def encode_to_files(
-    run: StageRun, tree: PatchTree, encoder: Encoder, world: World, *, todo: Sequence[WorkItem[None]], batch_size: int
+    run: StageRun, tree: PatchTree, encoders: Encoders, world: World, *, todo: Sequence[WorkItem[None]], batch_size: int
 ) -> Iterator[int]:
     """Encode what is pending into npy files: the part of the main process. Yields numbers of patches."""
     wanted = {unit.key: unit.fingerprint for unit in todo}
     batches = pending_batches(batches_of(tree, batch_size), wanted)
     job = share_with_all(EncodeJob(batches, NpyFiles(run.place, wanted), run.journal, batch_size), world)
-    for batch, outcomes in encode_share(job, tree, encoder, world):
+    for batch, outcomes in encode_share(job, tree, encoders, world):
         for outcome in outcomes:
             run.record(outcome)
         yield len(batch.names)
@@ -237,10 +171,10 @@ def encode_to_files(
     run.take_in()
 
 
-def help_encoding(tree: PatchTree, encoder: Encoder, world: World) -> None:
+def help_encoding(tree: PatchTree, encoders: Encoders, world: World) -> None:
     """The part of every other process, whatever the sink."""
     job = share_with_all(None, world)
-    for _, outcomes in encode_share(job, tree, encoder, world):
+    for _, outcomes in encode_share(job, tree, encoders, world):
         for outcome in outcomes:
             job.journal.append(outcome)
     world.wait()

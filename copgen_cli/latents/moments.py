@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities import Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
 
 _HINT = "Encode the patch again: `copgen encode`."
@@ -28,9 +29,9 @@ class NpyMoments:
         """
         self.tree: PatchTree = read_tree(folder, ".npy", what="encoded patches", written_by="encode")
         self.modalities = self.tree.modalities
-        self.shape = self._find_shape()
-        """(2 C, H, W) of every file."""
-        self._header = _header(self.shape)
+        self.shapes = self._find_shapes()
+        """(2 C, H, W) of the files of each modality."""
+        self._headers = [_header(shape) for shape in self.shapes]
         self._folders = {
             (split, m): f"{patch_file(folder, split, m, 'x', '.npy').parent}{os.sep}"
             for split in Split
@@ -46,23 +47,23 @@ class NpyMoments:
     def fingerprint(self, split: Split) -> str:
         return fingerprint(self.names(split), self.tree.folder, "encode")
 
-    def read_into(self, out: np.ndarray, split: Split, name: str) -> None:
-        """Fill (M, 2 C, H, W) float32 with the moments of one patch.
+    def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
+        """Fill one (2 C, H, W) float32 array a modality with the moments of one patch.
 
         Raises:
             BrokenInputError: a file is damaged, or of another shape or type.
         """
-        for place, modality in zip(out, self.modalities, strict=True):
+        for place, modality, shape, header in zip(out, self.modalities, self.shapes, self._headers, strict=True):
             file = f"{self._folders[split, modality]}{name}.npy"
-            if not self._read_plain(file, place):
+            if not self._read_plain(file, place, header):
                 values = parse_npy(Path(file).read_bytes(), Path(file))
-                if values.shape != self.shape:
-                    raise BrokenInputError(f"{file} has the shape {values.shape}, not {self.shape}", hint=_HINT)
+                if values.shape != shape:
+                    raise BrokenInputError(f"{file} has the shape {values.shape}, not {shape}", hint=_HINT)
                 place[...] = values
 
-    def _read_plain(self, file: str, out: np.ndarray) -> bool:
+    def _read_plain(self, file: str, out: np.ndarray, usual: bytes) -> bool:
         """Read a file of the usual header straight to its place; NumPy judges the others, at ten times the cost."""
-        header, beyond = bytearray(len(self._header)), bytearray(1)
+        header, beyond = bytearray(len(usual)), bytearray(1)
         try:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
@@ -71,22 +72,31 @@ class NpyMoments:
             size = os.readv(descriptor, [header, out.data, beyond])
         finally:
             os.close(descriptor)
-        return size == len(header) + out.nbytes and header == self._header
+        return size == len(header) + out.nbytes and header == usual
 
-    def _find_shape(self) -> tuple[int, int, int]:
-        """That of the first file that can be read."""
+    def _find_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each modality that of the first file that can be read; thumbnails have one shape for all."""
+        if all(modality.spec.is_picture for modality in self.modalities):
+            return (self._find_shape(self.modalities),) * len(self.modalities)
+        return tuple(self._find_shape((modality,)) for modality in self.modalities)
+
+    def _find_shape(self, modalities: Sequence[Modality]) -> tuple[int, int, int]:
         problem: BrokenInputError | None = None
         for split in Split:
             for name in self.tree.all(split):
-                modality = self.tree.has(split, name)[0]
-                file = self.tree.file(split, modality, name)
+                for modality in self.tree.has(split, name):
+                    if modality in modalities:
+                        file = self.tree.file(split, modality, name)
+                        break
+                else:
+                    continue
                 try:
                     shape = parse_npy(file.read_bytes(), file).shape
                 except BrokenInputError as error:
                     problem = problem or error
                     continue
                 return shape[0], shape[1], shape[2]
-        assert problem is not None  # a tree holds at least one file
+        assert problem is not None  # a tree holds at least one file of each modality
         raise problem
 
 

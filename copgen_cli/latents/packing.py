@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,9 @@ from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
 from copgen_cli.latents.store import LatentStore
 from copgen_cli.latents.store_builder import StoreBuilder, store_bytes
-from copgen_cli.latents.store_format import DATA_FILE, LOCK_FILE, StoreMetadata
+from copgen_cli.latents.store_format import DATA_FILE, LOCK_FILE, Part, StoreMetadata, settings_of_parts
 from copgen_cli.layout import split_store
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities import Modality, Split, spec_as_dict
 from copgen_cli.stages import (
     Claims,
     Outcome,
@@ -90,8 +91,8 @@ class MomentSource(Protocol):
     """Moments as some earlier step left them: npy files, or a database of the published workflow."""
 
     modalities: tuple[Modality, ...]
-    shape: tuple[int, int, int]
-    """(2 C, H, W) of every modality."""
+    shapes: tuple[tuple[int, int, int], ...]
+    """(2 C, H, W) of each modality."""
 
     def names(self, split: Split) -> list[str]:
         """Complete records, sorted by the bytes of their names."""
@@ -103,8 +104,8 @@ class MomentSource(Protocol):
 
     def fingerprint(self, split: Split) -> str: ...
 
-    def read_into(self, out: np.ndarray, split: Split, name: str) -> None:
-        """Fill (M, 2 C, H, W) float32 with one record; raises BrokenInputError."""
+    def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
+        """Fill one (2 C, H, W) float32 array a modality with one record; raises BrokenInputError."""
         ...
 
 
@@ -116,17 +117,30 @@ class SplitPlan:
     names: tuple[str, ...]
     incomplete: Mapping[str, str]
     modalities: tuple[Modality, ...]
-    shape: tuple[int, int, int]
+    parts: tuple[Part, ...]
+    """Of each modality."""
     dtype: str
-    autoencoder: AutoencoderFacts
     origin: str
     """Fingerprint of what the records are made from."""
 
     @property
+    def alike(self) -> Part | None:
+        """What all modalities have in common; None where they differ."""
+        first = self.parts[0]
+        pictures = all(modality.spec.is_picture for modality in self.modalities)
+        return first if pictures and all(part == first for part in self.parts) else None
+
+    @property
     def source(self) -> str:
         """SHA-256 of all that the store depends on."""
-        values = [self.split, self.origin, self.modalities, self.shape, self.dtype, self.autoencoder.fingerprint]
-        return hashlib.sha256(json.dumps([*values, self.autoencoder.id]).encode()).hexdigest()
+        values: list[Any] = [self.split, self.origin, self.modalities]
+        if self.alike is not None:
+            autoencoder = self.alike.autoencoder
+            values += [self.alike.shape, self.dtype, autoencoder.fingerprint, autoencoder.id]
+        else:
+            values += [[asdict(part) for part in self.parts], self.dtype]
+            values.append([spec_as_dict(modality.spec) for modality in self.modalities])
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
     @property
     def record_bytes(self) -> int:
@@ -142,8 +156,11 @@ class SplitPlan:
         return WorkItem(self.split, self, fingerprint=self.source)
 
     def describe(self, count: int) -> StoreMetadata:
-        shape = (len(self.modalities), *self.shape)
-        return StoreMetadata(self.modalities, shape, self.dtype, count, self.autoencoder, self.source)
+        alike = self.alike
+        if alike is None:
+            return StoreMetadata(self.modalities, None, self.dtype, count, None, self.source, self.parts)
+        shape = (len(self.modalities), *alike.shape)
+        return StoreMetadata(self.modalities, shape, self.dtype, count, alike.autoencoder, self.source)
 
     def key(self, name: str) -> str:
         """How the manifest calls a record that was left out."""
@@ -155,15 +172,18 @@ class MomentPacking:
     """Packs moments that are there already."""
 
     source: MomentSource
-    autoencoder: AutoencoderFacts
+    autoencoders: Mapping[Modality, AutoencoderFacts]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        source = self.source
+        return tuple(
+            Part(shape, self.autoencoders[modality])
+            for modality, shape in zip(source.modalities, source.shapes, strict=True)
+        )
 
     def settings(self) -> dict[str, Any]:
-        source = self.source
-        return {
-            "modalities": list(source.modalities),
-            "shape": list(source.shape),
-            "autoencoder": asdict(self.autoencoder),
-        }
+        return {"modalities": list(self.source.modalities), **settings_of_parts(self.source.modalities, self.parts)}
 
     def plans(self, dtype: str) -> Sequence[SplitPlan]:
         source = self.source
@@ -173,9 +193,8 @@ class MomentPacking:
                 names=tuple(source.names(split)),
                 incomplete=source.incomplete(split),
                 modalities=source.modalities,
-                shape=source.shape,
+                parts=self.parts,
                 dtype=dtype,
-                autoencoder=self.autoencoder,
                 origin=source.fingerprint(split),
             )
             for split in Split
@@ -343,16 +362,18 @@ class StoredUnit:
 
     names: Sequence[str]
     values: np.ndarray
-    """(N, M, 2 C, H, W) in the type of the store."""
+    """(N, numbers of a record) in the type of the store."""
     failed: Mapping[str, str]
     """Record that is left out to reason."""
 
 
 def read_unit(names: Sequence[str], plan: SplitPlan, source: MomentSource) -> StoredUnit:
     """Read some records, each once into its place."""
-    values = np.empty((len(names), len(plan.modalities), *plan.shape), np.float32)
+    values = np.empty((len(names), sum(part.numbers for part in plan.parts)), np.float32)
+    ends = list(accumulate(part.numbers for part in plan.parts))
     failed = {}
-    for out, name in zip(values, names, strict=True):
+    for record, name in zip(values, names, strict=True):
+        out = [record[e - part.numbers : e].reshape(part.shape) for e, part in zip(ends, plan.parts, strict=True)]
         try:
             source.read_into(out, plan.split, name)
         except BrokenInputError as error:
@@ -364,11 +385,10 @@ def as_stored(names: Sequence[str], values: np.ndarray, dtype: str, failed: Mapp
     """Leave out records that failed, are not finite, or are beyond what float16 can hold; convert the others.
 
     Args:
-        values: (N, M, 2 C, H, W) float32; of records that failed, anything.
+        values: (N, numbers of a record) float32; of records that failed, anything.
     """
     limit = np.finfo(dtype).max
-    flat = values.reshape(len(names), -1)
-    peaks = np.maximum(flat.max(axis=1), -flat.min(axis=1))  # not a number where one value is none
+    peaks = np.maximum(values.max(axis=1), -values.min(axis=1))  # not a number where one value is none
     unfit = {
         name: "it holds values that are not finite" if not peak < np.inf else f"it holds values beyond {dtype}"
         for name, peak in zip(names, peaks, strict=True)

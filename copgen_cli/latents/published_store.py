@@ -8,6 +8,7 @@ value may hold can call anything; and the file itself is checked page by page be
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class PublishedStore:
         if first is None:
             raise MissingInputError("database of the published workflow", folder, written_by="pack --input-type npy")
         self.modalities = _modalities(self._value(*first))
-        self.shape = SHAPE
+        self.shapes = (SHAPE,) * len(self.modalities)
 
     def names(self, split: Split) -> list[str]:
         return self._keys.get(split, [])
@@ -63,14 +64,14 @@ class PublishedStore:
         size = Path(self._environments[split].path(), DATA_FILE).stat().st_size if split in self._environments else 0
         return hashlib.sha256("\n".join([str(size), *self.names(split)]).encode()).hexdigest()
 
-    def read_into(self, out: np.ndarray, split: Split, name: str) -> None:
-        """Fill (M, 8, 32, 32) float32 with one record.
+    def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
+        """Fill one (8, 32, 32) float32 array a modality with one record.
 
         Raises:
             BrokenInputError: the value is dangerous, or of other modalities or sizes.
         """
         value = self._value(split, name)
-        expected = {modality.facts.folder for modality in self.modalities}
+        expected = {modality.spec.folder for modality in self.modalities}
         if value.keys() != expected:
             raise BrokenInputError(f"{name} has {', '.join(sorted(value))}, not {', '.join(expected)}", hint=_HINT)
         size = 4 * int(np.prod(SHAPE))
@@ -78,7 +79,7 @@ class PublishedStore:
         if wrong:
             raise BrokenInputError(f"{name}: {', '.join(wrong)} is not {size:,} bytes long", hint=_HINT)
         for place, modality in zip(out, self.modalities, strict=True):
-            place[...] = np.frombuffer(value[modality.facts.folder], "<f4").reshape(SHAPE)
+            place[...] = np.frombuffer(value[modality.spec.folder], "<f4").reshape(SHAPE)
 
     def _value(self, split: Split, name: str) -> dict[str, Any]:
         with self._environments[split].begin() as transaction:

@@ -10,11 +10,13 @@ M modalities, C latent channels, H and W latent pixels.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 from weakref import WeakValueDictionary
@@ -40,7 +42,10 @@ class MomentsBatch:
 
     names: tuple[str, ...]
     moments: Tensor
-    """(B, M, 2 C, H, W) in the store's dtype: mean, then log-variance, unscaled."""
+    """(B, M, 2 C, H, W) in the store's dtype: mean, then log-variance, unscaled. Where shapes differ (B, N): those of
+    all modalities one after the other."""
+    shapes: tuple[tuple[int, int, int], ...] | None = None
+    """(2 C, H, W) of each modality, where they differ."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,9 +54,16 @@ class MomentsBatch:
         """Name and moments of one of them, by which torch's own collation makes a list of names and a tensor of it."""
         return self.names[index], self.moments[index]
 
+    def by_modality(self) -> tuple[Tensor, ...]:
+        """(B, 2 C, H, W) of each modality."""
+        if self.shapes is None:
+            return self.moments.unbind(1)
+        pieces = self.moments.split([math.prod(shape) for shape in self.shapes], dim=1)
+        return tuple(piece.unflatten(1, shape) for piece, shape in zip(pieces, self.shapes, strict=True))
+
     def pin_memory(self) -> MomentsBatch:
         """What a DataLoader with `pin_memory` calls."""
-        return MomentsBatch(self.names, self.moments.pin_memory())
+        return MomentsBatch(self.names, self.moments.pin_memory(), self.shapes)
 
 
 class Names(Sequence[str]):
@@ -116,13 +128,13 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         chosen._rows = None if rows == list(range(len(self.metadata.modalities))) else rows
         return chosen
 
-    def require_autoencoder(self, fingerprint: str, name: str) -> None:
-        """Check that an autoencoder is the one that encoded the store, where the store knows.
+    def require_autoencoder(self, modality: Modality, fingerprint: str, name: str) -> None:
+        """Check that an autoencoder is the one that encoded a modality of the store, where the store knows.
 
         Raises:
             MismatchError: it is another.
         """
-        mine = self.metadata.autoencoder
+        mine = self.metadata.parts[self.metadata.modalities.index(modality)].autoencoder
         if mine.fingerprint is not None and mine.fingerprint != fingerprint:
             raise MismatchError(
                 f"The store in {self.folder} was encoded by the autoencoder {mine.id} "
@@ -134,7 +146,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
-        """Name and moments (M, 2 C, H, W) of one record."""
+        """Name and moments of one record, (M, 2 C, H, W), or one after the other where shapes differ."""
         batch = self.__getitems__([operator.index(index)])
         return batch.names[0], batch.moments[0]
 
@@ -144,20 +156,45 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         Raises:
             BrokenInputError: a record is missing or of another size.
         """
-        shape = (len(self.modalities), *self.metadata.shape[1:])
+        whole = self.metadata.shape
+        shape = (
+            (sum(stop - start for start, stop in self._ranges()),)
+            if whole is None
+            else (len(self.modalities), *whole[1:])
+        )
         moments = np.empty((len(indices), *shape), self.metadata.dtype)  # NumPy asks for huge pages, torch does not
         keys = self.names.block
         with self._reading() as transaction:
             for place, index in enumerate(indices):
                 record = self._as_array(transaction.get(bytes(keys[index])), index)
-                moments[place] = record if self._rows is None else record[self._rows]
-        return MomentsBatch(tuple(self.names[index] for index in indices), torch.from_numpy(moments))
+                if self._rows is None:
+                    moments[place] = record
+                elif whole is None:
+                    np.concatenate([record[start:stop] for start, stop in self._ranges()], out=moments[place])
+                else:
+                    moments[place] = record[self._rows]
+        names = tuple(self.names[index] for index in indices)
+        return MomentsBatch(names, torch.from_numpy(moments), self.shapes if whole is None else None)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(2 C, H, W) of each modality that is read."""
+        parts = self.metadata.parts
+        return tuple(parts[row].shape for row in self._chosen())
 
     def __getstate__(self) -> dict[str, Any]:
         """What a spawned worker gets: it opens the file itself."""
         return {key: value for key, value in self.__dict__.items() if key != "_opened"}
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _chosen(self) -> Sequence[int]:
+        return range(len(self.metadata.modalities)) if self._rows is None else self._rows
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Where the numbers of each modality that is read begin and end in a record whose shapes differ."""
+        ends = list(accumulate(part.numbers for part in self.metadata.parts))
+        return [(ends[row] - self.metadata.parts[row].numbers, ends[row]) for row in self._chosen()]
 
     def _environment(self) -> lmdb.Environment:
         opened = self.__dict__.get("_opened")
@@ -183,7 +220,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         if value is None or len(value) != self.metadata.record_bytes:
             size = "missing" if value is None else f"{len(value):,} bytes long, not {self.metadata.record_bytes:,}"
             raise _broken(self.folder, f"the record {self.names[index]} is {size}")
-        return np.frombuffer(value, self.metadata.dtype).reshape(self.metadata.shape)
+        return np.frombuffer(value, self.metadata.dtype).reshape(self.metadata.shape or (-1,))
 
     def _read_metadata(self) -> StoreMetadata:
         with self._reading() as transaction:

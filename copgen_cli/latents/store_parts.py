@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, plan_batches, read_patch
-from copgen_cli.latents.encoding import EncodeJob, Encoder, encode_share, help_encoding, open_encoder, share_with_all
+from copgen_cli.latents.encoders import Encoders
+from copgen_cli.latents.encoding import EncodeJob, encode_share, help_encoding, open_encoders, share_with_all
 from copgen_cli.latents.packing import SplitPlan, as_stored, finish_store, note_failures, open_builder
 from copgen_cli.latents.store_builder import StoreBuilder
 from copgen_cli.modalities import Modality, Split
@@ -32,13 +33,13 @@ class PatchPacking:
     """Patches and what encodes them; packs them, encoding them on the way."""
 
     tree: PatchTree
-    encoder: Encoder
+    encoders: Encoders
     world: World
     batch_size: int
     """Images per forward pass."""
 
     def settings(self) -> dict[str, Any]:
-        return {"modalities": list(self.tree.modalities), **self.encoder.settings()}
+        return {"modalities": list(self.tree.modalities), **self.encoders.settings()}
 
     def plans(self, dtype: str) -> Sequence[SplitPlan]:
         plans = [
@@ -47,9 +48,8 @@ class PatchPacking:
                 names=tuple(self.tree.complete(split)),
                 incomplete=self.tree.incomplete(split),
                 modalities=self.tree.modalities,
-                shape=self.encoder.shape,
+                parts=self.encoders.parts,
                 dtype=dtype,
-                autoencoder=self.encoder.facts,
                 origin=fingerprint(self.tree.complete(split), self.tree.folder, "prepare"),
             )
             for split in Split
@@ -62,7 +62,7 @@ class PatchPacking:
 
     def help(self) -> None:
         """The part of every process but the main one, whatever becomes of what is encoded."""
-        help_encoding(self.tree, self.encoder, self.world)
+        help_encoding(self.tree, self.encoders, self.world)
 
     def build(self, run: StageRun, plans: Sequence[SplitPlan]) -> Iterator[int]:
         """The part of the main process; the others call `help`."""
@@ -74,7 +74,7 @@ class PatchPacking:
         for split in splits:
             yield split.records_done()
             yield from split.take_in()
-        for _ in encode_share(job, self.tree, self.encoder, self.world):
+        for _ in encode_share(job, self.tree, self.encoders, self.world):
             for split in splits:
                 yield from split.take_in()
         self.world.wait()
@@ -90,9 +90,9 @@ def open_patches(source: Path, output: Path, stage: str, settings: EncodeSetting
         MissingInputError: there are none.
         UsageError: there is no such device.
     """
-    tree = read_tree(source, ".png", what="patches", written_by="prepare")
-    encoder, world = open_encoder(settings, output, stage, overwrite=overwrite)
-    return PatchPacking(tree, encoder, world, settings.batch_size)
+    tree = read_tree(source, None, what="patches", written_by="prepare")
+    encoders, world = open_encoders(tree, settings, output, stage, overwrite=overwrite)
+    return PatchPacking(tree, encoders, world, settings.batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,9 @@ class StoreParts:
 
     def write(self, encoded: EncodedBatch) -> tuple[Outcome, ...]:
         names = list(encoded.moments)
-        stacked = [[encoded.moments[name][modality] for modality in self.modalities] for name in names]
-        unit = as_stored(names, np.array(stacked, np.float32), self.dtype, {})
+        flat = [[encoded.moments[name][modality].ravel() for modality in self.modalities] for name in names]
+        records = np.stack([np.concatenate(one) for one in flat]) if names else np.empty((0, 1), np.float32)
+        unit = as_stored(names, records, self.dtype, {})
         head = json.dumps({"names": unit.names, "failed": {**encoded.failed, **unit.failed}}).encode()
         self.place.write(_part_path(encoded.batch), head + b"\n" + unit.values.tobytes())
         return ()

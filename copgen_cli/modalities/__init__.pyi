@@ -1,23 +1,28 @@
 from .builtin import (
+    BETA as BETA,
+    COPGEN_2026 as COPGEN_2026,
+    FAMILIES as FAMILIES,
+    SOURCES as SOURCES,
+    TILE_METRES as TILE_METRES,
+)
+from .normalise import normalise as normalise, to_values as to_values
+from .registry import (
     PUBLISHED as PUBLISHED,
     Modality as Modality,
-    Rendering as Rendering,
-    Role as Role,
-    Split as Split,
+    archived as archived,
+    archived_in as archived_in,
     as_modality as as_modality,
+    carry as carry,
+    columns_in as columns_in,
+    declare as declare,
+    differences as differences,
+    families as families,
+    family as family,
     in_index_order as in_index_order,
+    modalities_in as modalities_in,
     parse_modalities as parse_modalities,
-)
-from .copgen_2026 import (
-    COPGEN_2026 as COPGEN_2026,
-    RasterFacts as RasterFacts,
-    ValueKind as ValueKind,
-    decode_place as decode_place,
-    decode_time as decode_time,
-    encode_place as encode_place,
-    encode_time as encode_time,
-    normalise as normalise,
-    to_values as to_values,
+    spec_as_dict as spec_as_dict,
+    spec_from_dict as spec_from_dict,
 )
 from .render import (
     Picture as Picture,
@@ -31,4 +36,29 @@ from .render import (
     shade_range as shade_range,
     stretched_light as stretched_light,
     true_colour as true_colour,
+)
+from .scalars import (
+    decode_place as decode_place,
+    decode_scalar as decode_scalar,
+    decode_time as decode_time,
+    encode_place as encode_place,
+    encode_scalar as encode_scalar,
+    encode_time as encode_time,
+    parse_scalar as parse_scalar,
+    read_scalar as read_scalar,
+)
+from .spec import (
+    PIXEL_METRES as PIXEL_METRES,
+    ClassValue as ClassValue,
+    Family as Family,
+    Kind as Kind,
+    ModalitySpec as ModalitySpec,
+    Normalisation as Normalisation,
+    PictureRule as PictureRule,
+    Rendering as Rendering,
+    Role as Role,
+    Rule as Rule,
+    Source as Source,
+    Split as Split,
+    TypicalSizes as TypicalSizes,
 )

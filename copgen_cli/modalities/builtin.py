@@ -1,203 +1,311 @@
-"""The vocabulary: modalities and their facts, the roles they play in a sample, and the two splits.
+"""The modalities and families that come with the package.
 
-A modality is one member and one row here, appended at the end: the order of members is that of indices on disk.
+`beta`: four thumbnails, as COP-GEN-Beta has them (arXiv:2504.08548). `copgen-2026`: ten rasters of native bands and
+classes, place and time (arXiv:2603.03239).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from copgen_cli.modalities.spec import (
+    PIXEL_METRES,
+    ClassValue,
+    Family,
+    Kind,
+    ModalitySpec,
+    Normalisation,
+    PictureRule,
+    Rendering,
+    Rule,
+    Source,
+    TypicalSizes,
+)
 
-from copgen_cli.errors import UnknownNameError, UsageError
+TILE_METRES = (10_680.0, 10_560.0)
+"""Sides of Major TOM tiles: of the Core datasets, and of the newer grid, whose products are called MT10_."""
 
+_OPTICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
+DEM = Source(
+    "Core-DEM", 356, ("compressed", "DEM"), TypicalSizes(60_000, row=540_000, footer=250_000), has_product=False
+)
+S1RTC = Source("Core-S1RTC", 1068, ("vv", "vh"), TypicalSizes(1_200_000, row=10_700_000, footer=500_000))
+S2L1C = Source(
+    "Core-S2L1C",
+    1068,
+    (*_OPTICAL, "B10", "B11", "B12", "cloud_mask"),
+    TypicalSizes(180_000, row=10_500_000, footer=1_300_000),
+    has_clouds=True,
+)
+S2L2A = Source(
+    "Core-S2L2A",
+    1068,
+    (*_OPTICAL, "B11", "B12", "cloud_mask"),
+    TypicalSizes(180_000, row=10_200_000, footer=1_200_000),
+    has_clouds=True,
+)
+SOURCES = (DEM, S1RTC, S2L1C, S2L2A)
+"""The datasets of Major TOM that can be downloaded, in the order of the thumbnails' indices."""
 
-class Role(StrEnum):
-    """What a modality does in one sample."""
-
-    GENERATE = "generate"
-    CONDITION = "condition"
-    IGNORE = "ignore"
-    """Marginalised: noise drawn once and held fixed, at the last timestep."""
-
-
-class Split(StrEnum):
-    """Which half of the data a cell belongs to."""
-
-    TRAIN = "train"
-    TEST = "test"
-
-
-@dataclass(frozen=True, slots=True)
-class TypicalSizes:
-    """Bytes of what is fetched, as the public archive has them on average."""
-
-    thumbnail: int
-    row: int
-    """All columns of one product."""
-    footer: int
-    """Of a part file."""
-
-
-class Rendering(StrEnum):
-    """How bands become the archive's picture; see `render`."""
-
-    TRUE_COLOUR = "true colour"
-    FALSE_COLOUR = "false colour"
-    HILLSHADE = "hillshade"
-
-
-@dataclass(frozen=True, slots=True)
-class PictureRule:
-    """What a modality's picture is made of."""
-
-    rendering: Rendering
-    bands: tuple[str, ...]
-    """By name, in the order that the rendering takes them."""
-    numbers: Mapping[int, tuple[int, ...]]
-    """Which bands of a file these are, from 1, by how many it has: these alone, or all in the sensor's order."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModalityFacts:
-    """What is known of one modality, and nowhere else."""
-
-    source: str
-    """Name of its Major TOM dataset."""
-    folder: str
-    """Name of its folder in a prepared subset."""
-    title: str
-    """How pictures and tables call it."""
-    thumbnail_size: int
-    """Side of its thumbnail in pixels, as the archive holds it."""
-    pixel_size: float
-    """Ground size of one thumbnail pixel in metres."""
-    bands: tuple[str, ...]
-    """Columns of whole GeoTIFF files (`compressed` is a PNG)."""
-    typical: TypicalSizes
-    picture: PictureRule
-    grey: bool = False
-    """One channel, repeated to three for the autoencoder."""
-    has_product: bool = True
-    """The archive names the product and its time; a source without them uses the word "id"."""
-    has_clouds: bool = False
-    """Clouds show in it, and the archive says how many."""
-
-
-class Modality(StrEnum):
-    """One of the views of a place. The order of members is the order of indices on disk and in models."""
-
-    DEM = "dem"
-    S1RTC = "s1_rtc"
-    S2L1C = "s2_l1c"
-    S2L2A = "s2_l2a"
-
-    @property
-    def facts(self) -> ModalityFacts:
-        return _FACTS[self]
-
-    @property
-    def order(self) -> int:
-        """Index among all modalities, from 0; databases and published checkpoints are in this order."""
-        return list(Modality).index(self)
-
-    @classmethod
-    def of_source(cls, source: str) -> Modality:
-        """The modality of a Major TOM dataset name, such as `Core-S2L2A`."""
-        for modality in cls:
-            if modality.facts.source == source:
-                return modality
-        raise UnknownNameError("source", source, known=[m.facts.source for m in cls])
-
-    @classmethod
-    def of_folder(cls, folder: str) -> Modality:
-        """The modality of a folder name, such as `S2L2A_thumbnail`."""
-        for modality in cls:
-            if modality.facts.folder == folder:
-                return modality
-        raise UnknownNameError("modality folder", folder, known=[m.facts.folder for m in cls])
-
-
+_SIDE = 256
 _ELEVATION = PictureRule(Rendering.HILLSHADE, ("DEM",), {1: (1,)})
 _RADAR = PictureRule(Rendering.FALSE_COLOUR, ("vv", "vh"), {2: (1, 2)})
 _RED_GREEN_BLUE = ("B04", "B03", "B02")
 _L1C = PictureRule(Rendering.TRUE_COLOUR, _RED_GREEN_BLUE, {3: (1, 2, 3), 13: (4, 3, 2)})
 _L2A = PictureRule(Rendering.TRUE_COLOUR, _RED_GREEN_BLUE, {3: (1, 2, 3), 12: (4, 3, 2)})
-_OPTICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
-_FACTS = {
-    Modality.DEM: ModalityFacts(
-        source="Core-DEM",
-        folder="DEM_thumbnail",
-        title="Elevation (hillshade)",
-        thumbnail_size=356,
-        pixel_size=30.0,
-        bands=("compressed", "DEM"),
-        typical=TypicalSizes(thumbnail=60_000, row=540_000, footer=250_000),
+
+
+def _thumbnail(
+    name: str, title: str, source: Source, rule: PictureRule, *, pixel_size: float = PIXEL_METRES, grey: bool = False
+) -> ModalitySpec:
+    return ModalitySpec(
+        name=name,
+        title=title,
+        kind=Kind.PICTURE,
+        bands=("grey",) if grey else ("red", "green", "blue"),
+        side=_SIDE,
+        pixel_size=pixel_size,
+        normalisation=Normalisation(Rule.PICTURE),
+        picture=rule,
+        folder=f"{source.name.removeprefix('Core-')}_thumbnail",
+        source=source,
+        grey=grey,
+    )
+
+
+_BETA = (
+    _thumbnail("dem", "Elevation (hillshade)", DEM, _ELEVATION, pixel_size=30.0, grey=True),
+    _thumbnail("s1_rtc", "Sentinel-1 RTC", S1RTC, _RADAR),
+    _thumbnail("s2_l1c", "Sentinel-2 L1C", S2L1C, _L1C),
+    _thumbnail("s2_l2a", "Sentinel-2 L2A", S2L2A, _L2A),
+)
+
+REFLECTANCE = Normalisation(Rule.LINEAR, 0.0, 10_000.0)
+BACKSCATTER = Normalisation(Rule.DECIBEL, -55.787186, 40.225800, least=2.6380407689430285e-06)
+HEIGHT = Normalisation(Rule.LOG_HEIGHT, 0.000006, 9.088, least=5.899129519093549e-06)
+_PATCH_METRES = 1920.0
+_LAND_COVER = (
+    ClassValue(0, "none", "#000000"),
+    ClassValue(1, "water", "#419bdf"),
+    ClassValue(2, "trees", "#397d49"),
+    ClassValue(4, "flooded vegetation", "#7a87c6"),
+    ClassValue(5, "crops", "#e49635"),
+    ClassValue(7, "built-up", "#c4281b"),
+    ClassValue(8, "bare ground", "#a59b8f"),
+    ClassValue(9, "snow or ice", "#a8ebff"),
+    ClassValue(10, "clouds", "#616161"),
+    ClassValue(11, "rangeland", "#e3e2c3"),
+)
+_CLOUD_MASK = (
+    ClassValue(0, "clear", "#2b8a3e"),
+    ClassValue(1, "thick cloud", "#ffffff"),
+    ClassValue(2, "thin cloud", "#b0c4de"),
+    ClassValue(3, "shadow", "#343a40"),
+)
+
+
+def _raster(
+    name: str,
+    published: str,
+    title: str,
+    source: Source | None,
+    bands: str,
+    pixel_size: float,
+    autoencoder: str,
+    scale_factor: float,
+    **others: object,
+) -> ModalitySpec:
+    side = round(_PATCH_METRES / pixel_size)
+    values: dict[str, object] = {
+        "kind": Kind.RASTER,
+        "dtype": "uint16",
+        "nodata": 65_535.0,
+        "unit": "reflectance x 10000",
+        "normalisation": REFLECTANCE,
+        **others,
+    }
+    return ModalitySpec(
+        name=name,
+        title=title,
+        bands=tuple(bands.split()),
+        side=side,
+        pixel_size=pixel_size,
+        folder=name,
+        source=source,
+        autoencoder=f"mespinosami/copgen-vaes/{autoencoder}_latent_8",
+        latent=(8, side // 8, side // 8),
+        scale_factor=scale_factor,
+        patch_size=2,
+        published=published,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def _scalar(name: str, published: str, title: str, bands: str, rule: Rule, rendering: Rendering) -> ModalitySpec:
+    names = tuple(bands.split())
+    return ModalitySpec(
+        name=name,
+        title=title,
+        kind=Kind.SCALAR,
+        bands=names,
+        side=1,
+        pixel_size=0.0,
+        normalisation=Normalisation(rule),
+        picture=PictureRule(rendering, names),
+        folder=name,
+        dtype="float32",
+        latent=(1, 1, 3),
+        scale_factor=1.0,
+        patch_size=1,
+        published=published,
+    )
+
+
+def _colours(*bands: str) -> PictureRule:
+    return PictureRule(Rendering.TRUE_COLOUR, bands)
+
+
+def _stretch(*bands: str, high: float) -> PictureRule:
+    return PictureRule(Rendering.STRETCH, bands, high=high)
+
+
+_CLASSES = {"kind": Kind.CLASSES, "dtype": "uint8", "nodata": 255.0, "unit": "class"}
+_ONE_HOT = Normalisation(Rule.ONE_HOT)
+_RED_EDGE = ("B11", "B8A", "B05")
+_COPGEN_2026 = (  # names of the published checkpoints sorted as ASCII text, which is the network's order
+    _scalar("place", "3d_cartesian_lat_lon", "Place", "x y z", Rule.PLACE, Rendering.PLACE),
+    _raster(
+        "dem_m",
+        "DEM_DEM",
+        "Elevation",
+        DEM,
+        "DEM",
+        30,
+        "DEM_64x64_DEM",
+        0.404247,
+        dtype="float32",
+        nodata=-9999.0,
+        unit="m",
+        normalisation=HEIGHT,
         picture=_ELEVATION,
-        grey=True,
-        has_product=False,
     ),
-    Modality.S1RTC: ModalityFacts(
-        source="Core-S1RTC",
-        folder="S1RTC_thumbnail",
-        title="Sentinel-1 RTC",
-        thumbnail_size=1068,
-        pixel_size=10.0,
-        bands=("vv", "vh"),
-        typical=TypicalSizes(thumbnail=1_200_000, row=10_700_000, footer=500_000),
+    _raster(
+        "land_cover",
+        "LULC_LULC",
+        "Land cover",
+        None,
+        "LULC",
+        10,
+        "LULC_192x192_LULC",
+        0.464794,
+        normalisation=_ONE_HOT,
+        picture=PictureRule(Rendering.CLASSES, ("LULC",)),
+        classes=_LAND_COVER,
+        **_CLASSES,
+    ),
+    _raster(
+        "s1_db",
+        "S1RTC_vh_vv",
+        "Sentinel-1 RTC",
+        S1RTC,
+        "vv vh",
+        10,
+        "S1RTC_192x192_VV_VH",
+        0.633804,
+        dtype="float32",
+        nodata=-9999.0,
+        unit="linear power",
+        normalisation=BACKSCATTER,
         picture=_RADAR,
     ),
-    Modality.S2L1C: ModalityFacts(
-        source="Core-S2L1C",
-        folder="S2L1C_thumbnail",
-        title="Sentinel-2 L1C",
-        thumbnail_size=1068,
-        pixel_size=10.0,
-        bands=(*_OPTICAL, "B10", "B11", "B12", "cloud_mask"),
-        typical=TypicalSizes(thumbnail=180_000, row=10_500_000, footer=1_300_000),
-        picture=_L1C,
-        has_clouds=True,
+    _raster(
+        "s2_l1c_60m",
+        "S2L1C_B01_B09_B10",
+        "Sentinel-2 L1C, 60 m",
+        S2L1C,
+        "B01 B09 B10",
+        60,
+        "S2L1C_32x32_B1_9_10",
+        0.565812,
+        picture=_stretch("B09", "B01", "B10", high=6_000),
     ),
-    Modality.S2L2A: ModalityFacts(
-        source="Core-S2L2A",
-        folder="S2L2A_thumbnail",
-        title="Sentinel-2 L2A",
-        thumbnail_size=1068,
-        pixel_size=10.0,
-        bands=(*_OPTICAL, "B11", "B12", "cloud_mask"),
-        typical=TypicalSizes(thumbnail=180_000, row=10_200_000, footer=1_200_000),
-        picture=_L2A,
-        has_clouds=True,
+    _raster(
+        "s2_l1c_10m",
+        "S2L1C_B02_B03_B04_B08",
+        "Sentinel-2 L1C, 10 m",
+        S2L1C,
+        "B04 B03 B02 B08",
+        10,
+        "S2L1C_192x192_B4_3_2_8",
+        0.772514,
+        picture=_colours("B04", "B03", "B02"),
     ),
-}
+    _raster(
+        "s2_l1c_20m",
+        "S2L1C_B05_B06_B07_B11_B12_B8A",
+        "Sentinel-2 L1C, 20 m",
+        S2L1C,
+        "B05 B06 B07 B8A B11 B12",
+        20,
+        "S2L1C_96x96_B5_6_7_8A_11_12",
+        0.765817,
+        picture=_stretch(*_RED_EDGE, high=6_000),
+    ),
+    _raster(
+        "cloud_mask",
+        "S2L1C_cloud_mask",
+        "Cloud mask",
+        S2L1C,
+        "cloud_mask",
+        10,
+        "S2L1C_192x192_cloud_mask",
+        0.557045,
+        normalisation=_ONE_HOT,
+        picture=PictureRule(Rendering.CLASSES, ("cloud_mask",)),
+        classes=_CLOUD_MASK,
+        **_CLASSES,
+    ),
+    _raster(
+        "s2_l2a_60m",
+        "S2L2A_B01_B09",
+        "Sentinel-2 L2A, 60 m",
+        S2L2A,
+        "B01 B09",
+        60,
+        "S2L2A_32x32_B1_9",
+        0.571367,
+        picture=_stretch("B09", "B01", "B01", high=6_000),
+    ),
+    _raster(
+        "s2_l2a_10m",
+        "S2L2A_B02_B03_B04_B08",
+        "Sentinel-2 L2A, 10 m",
+        S2L2A,
+        "B04 B03 B02 B08",
+        10,
+        "S2L2A_192x192_B4_3_2_8",
+        0.853416,
+        picture=_colours("B04", "B03", "B02"),
+    ),
+    _raster(
+        "s2_l2a_20m",
+        "S2L2A_B05_B06_B07_B11_B12_B8A",
+        "Sentinel-2 L2A, 20 m",
+        S2L2A,
+        "B05 B06 B07 B8A B11 B12",
+        20,
+        "S2L2A_96x96_B5_6_7_8A_11_12",
+        0.567267,
+        picture=_stretch(*_RED_EDGE, high=6_000),
+    ),
+    _scalar("time", "mean_timestamps", "Time", "sin cos year", Rule.TIME, Rendering.DATE),
+)
 
-PUBLISHED = (Modality.DEM, Modality.S1RTC, Modality.S2L1C, Modality.S2L2A)
-"""What the published weights know, in their order; they do not name it."""
-
-
-def parse_modalities(text: str, *, option: str) -> tuple[Modality, ...]:
-    """Read a comma-separated list such as `dem,s2_l2a`, in the order given.
-
-    Raises:
-        UnknownNameError: a name is not a modality.
-        UsageError: a name is there twice.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    chosen = tuple(as_modality(name) for name in names)
-    if len(set(chosen)) < len(chosen):
-        raise UsageError(f"{option} names a modality twice: {text}", hint="Name each modality once.")
-    return chosen
-
-
-def as_modality(name: str) -> Modality:
-    """The modality of that name, or of that Major TOM dataset; an error names the nearest."""
-    for modality in Modality:
-        if name in (modality, modality.facts.source):
-            return modality
-    raise UnknownNameError("modality", name, known=list(Modality))
-
-
-def in_index_order(modalities: Iterable[Modality]) -> tuple[Modality, ...]:
-    """Without repeats, in the order of the registry."""
-    chosen = set(modalities)
-    return tuple(modality for modality in Modality if modality in chosen)
+SPECS = (*_BETA, *_COPGEN_2026)
+BETA = Family("beta", "COP-GEN-Beta: four thumbnails", tuple(s.name for s in _BETA), _SIDE * PIXEL_METRES)
+COPGEN_2026 = Family(
+    "copgen-2026",
+    "COP-GEN (2026): native bands, classes, place and time",
+    tuple(spec.name for spec in _COPGEN_2026),
+    _PATCH_METRES,
+    covers=True,
+)
+FAMILIES = (BETA, COPGEN_2026)

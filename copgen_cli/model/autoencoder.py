@@ -86,6 +86,11 @@ class ImageAutoencoder:
         return int(self.model.config.latent_channels)
 
     @property
+    def channels(self) -> int:
+        """Of what it encodes."""
+        return int(self.model.config.in_channels)
+
+    @property
     def reduction(self) -> int:
         """f: pixels per latent pixel along a side."""
         return reduction_of(self.model)
@@ -109,7 +114,19 @@ class ImageAutoencoder:
             ValueError: `images` is of another shape or dtype.
         """
         _check_images(images, self.reduction)
-        signed = to_signed(images.to(self.device)).to(self.model.dtype, memory_format=torch.channels_last)
+        return self.encode(to_signed(images.to(self.device)))
+
+    @torch.no_grad()
+    def encode(self, signed: Tensor) -> Tensor:
+        """Mean and log-variance of the latents of values that are about in [-1, 1].
+
+        Args:
+            signed: (B, channels, H, W) on the autoencoder's device; H and W are multiples of f.
+
+        Returns:
+            (B, 2 C, H / f, W / f) float32: mean, then log-variance as the network gives it.
+        """
+        signed = signed.to(self.model.dtype, memory_format=torch.channels_last)
         with self._autocast():
             distribution = self.model.encode(signed).latent_dist
         return distribution.parameters.float().contiguous()
@@ -124,10 +141,15 @@ class ImageAutoencoder:
         Returns:
             (B, 3, f h, f w) float32 in [0, 1] on the autoencoder's device.
         """
+        return to_unit(self.decode_values(latents)).contiguous()
+
+    @torch.no_grad()
+    def decode_values(self, latents: Tensor) -> Tensor:
+        """As `decode`, but (B, channels, f h, f w) about in [-1, 1], not clipped."""
         unscaled = latents.to(self.device, self.model.dtype) / self.scale_factor
         with self._autocast():
             signed = self.model.decode(unscaled.to(memory_format=torch.channels_last)).sample
-        return to_unit(signed.float()).contiguous()
+        return signed.float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype in (torch.float16, torch.bfloat16):
@@ -205,7 +227,11 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def load_autoencoder(
-    source: str | Path = DEFAULT_ID, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    source: str | Path = DEFAULT_ID,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    scale_factor: float | None = None,
 ) -> ImageAutoencoder:
     """Load the autoencoder, frozen and ready.
 
@@ -214,13 +240,17 @@ def load_autoencoder(
             under CompVis tensor names, read without executing anything; or "copgen-sim", the one in the package.
         device: where it runs.
         dtype: arithmetic; see `ImageAutoencoder`.
+        scale_factor: of its latents, where the file does not say; None is as configured, or the published one.
 
     Raises:
         CopgenError: there is no such source, or the hub cannot be reached and has not been before.
         BrokenInputError: a file is cut short, of another format, or needs more than weights.
         MismatchError: the tensors are not those of one autoencoder.
     """
-    return ImageAutoencoder(read_autoencoder(source), source=str(source), device=device, dtype=dtype)
+    model = read_autoencoder(source)
+    if scale_factor is not None:
+        model.register_to_config(scaling_factor=scale_factor)
+    return ImageAutoencoder(model, source=str(source), device=device, dtype=dtype)
 
 
 def read_autoencoder(

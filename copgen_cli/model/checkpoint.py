@@ -16,8 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.modalities import COPGEN_2026, PUBLISHED, Modality, RasterFacts
+from copgen_cli.errors import BrokenInputError, MismatchError, UnknownNameError
+from copgen_cli.modalities import (
+    COPGEN_2026,
+    PUBLISHED,
+    Family,
+    Modality,
+    ModalitySpec,
+    families,
+    family as family_of_name,
+    modalities_in,
+)
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.model.weights import (
     DEFAULT_HUB,
@@ -39,6 +48,7 @@ def load_transformer(
     modalities: Sequence[str] | None = None,
     prediction_type: str | None = None,
     latent_shapes: Sequence[Sequence[int]] | None = None,
+    family: str | None = None,
     variant: str | None = None,
     hub: HubOptions = DEFAULT_HUB,
 ) -> CopGenTransformer:
@@ -54,6 +64,7 @@ def load_transformer(
             noise, as the published weights do.
         latent_shapes: (C, H, W) of each modality, which tensors do not tell where modalities differ; None means as
             configured, else one shape for all, or those of the twelve of COP-GEN (2026) where sizes are theirs.
+        family: name of the family whose order and shapes they are, such as "copgen-2026"; None recognises them.
         variant, hub: see `find_weights`.
 
     Raises:
@@ -61,6 +72,10 @@ def load_transformer(
         BrokenInputError: a file is cut short, of another format, or needs more than weights.
         MismatchError: the tensors are not those of one transformer, or differ from the configuration beside them.
     """
+    if family is not None:
+        told = family_of_name(family)
+        modalities = _names_of(told) if modalities is None else modalities
+        latent_shapes = _shapes_of(told) if latent_shapes is None else latent_shapes
     weights = find_weights(source, variant, hub)
     configured = _read_config(weights.parent / "config.json") if has_configuration(weights) else {}
     tensors = read_tensors(weights)
@@ -97,13 +112,15 @@ def modalities_of(net: CopGenTransformer) -> tuple[Modality, ...]:
     names = net.config.modalities
     if names is None and net.config.num_modalities == len(PUBLISHED):
         names = list(PUBLISHED)
-    unknown = [name for name in names or () if name not in list(Modality)]
-    if names is None or unknown:
-        said = f"names {', '.join(unknown)}" if unknown else f"does not name its {net.config.num_modalities} modalities"
+    hint = f"Give their names in its order, out of {', '.join(Modality)}."
+    if names is None:
         raise MismatchError(
-            f"The model's configuration {said}.", hint=f"Give their names in its order, out of {', '.join(Modality)}."
+            f"The model's configuration does not name its {net.config.num_modalities} modalities.", hint=hint
         )
-    return tuple(Modality(name) for name in names)
+    try:
+        return tuple(Modality(name) for name in names)
+    except UnknownNameError as error:
+        raise MismatchError(f"The model's configuration names {error.name}.", hint=hint) from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -137,7 +154,7 @@ def _choose_names(named: Sequence[str] | None, sizes: Mapping[str, Any]) -> list
     if named is not None:
         return [str(name) for name in named]
     if sizes.get("latent_shapes") == _shapes_of(COPGEN_2026):
-        return list(COPGEN_2026)
+        return _names_of(COPGEN_2026)
     is_beta = "latent_shapes" not in sizes and sizes["num_modalities"] == len(PUBLISHED)
     return [str(name) for name in PUBLISHED] if is_beta else None
 
@@ -206,8 +223,19 @@ def _sizes_of(
     }
 
 
-def _shapes_of(family: Mapping[str, RasterFacts]) -> list[list[int]]:
-    return [list(facts.latent) for facts in family.values()]
+def _specs_of(family: Family) -> list[ModalitySpec]:
+    return [modality.spec for modality in modalities_in(family)]
+
+
+def _names_of(family: Family) -> list[str]:
+    """As its checkpoints call them."""
+    return [spec.published or spec.name for spec in _specs_of(family)]
+
+
+def _shapes_of(family: Family) -> list[list[int]] | None:
+    """(C, H, W) of each modality; None where the family leaves them to the autoencoder."""
+    shapes = [list(spec.latent) for spec in _specs_of(family) if spec.latent is not None]
+    return shapes if len(shapes) == len(family.modalities) else None
 
 
 def _guess_shapes(kernels: Sequence[tuple[int, ...]], tokens: int, weights: Path) -> list[list[int]]:
@@ -216,16 +244,20 @@ def _guess_shapes(kernels: Sequence[tuple[int, ...]], tokens: int, weights: Path
     Raises:
         MismatchError: they are of none.
     """
-    shapes = _shapes_of(COPGEN_2026)
-    patches = [facts.patch for facts in COPGEN_2026.values()]
-    expected = len(shapes) + sum(h // p * (w // p) for (_, h, w), p in zip(shapes, patches, strict=True))
-    theirs = [(shape[0], patch) for shape, patch in zip(shapes, patches, strict=True)]
-    if tokens != expected or theirs != [(kernel[1], kernel[2]) for kernel in kernels]:
-        raise MismatchError(
-            f"{weights} is of modalities whose latents differ, and the tensors do not tell how large these are.",
-            hint="Pass the latent_shapes that it was trained with, or give its folder with config.json.",
-        )
-    return shapes
+    for family in families():
+        shapes = _shapes_of(family)
+        if shapes is None:
+            continue
+        patches = [spec.patch_size or 0 for spec in _specs_of(family)]
+        theirs = [(shape[0], patch) for shape, patch in zip(shapes, patches, strict=True)]
+        if theirs != [(kernel[1], kernel[2]) for kernel in kernels]:
+            continue
+        if tokens == len(shapes) + sum(h // p * (w // p) for (_, h, w), p in zip(shapes, patches, strict=True)):
+            return shapes
+    raise MismatchError(
+        f"{weights} is of modalities whose latents differ, and the tensors do not tell how large these are.",
+        hint="Pass the latent_shapes that it was trained with, or give its folder with config.json.",
+    )
 
 
 def _count(names: Mapping[str, Any], *lists: str) -> int:

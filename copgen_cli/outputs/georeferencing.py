@@ -31,6 +31,8 @@ class GeoreferencingTable:
         a, b, d, e = (self.columns[name][row] for name in "abde")
         if not isinstance(crs, str) or not all(isinstance(value, float) for value in (a, b, c, d, e, f)):
             return None
+        if not modality.spec.is_picture:  # of the size of its own pixels, north up as all tiles are
+            a, b, d, e = modality.spec.pixel_size, 0.0, 0.0, -modality.spec.pixel_size
         return Georeferencing(crs, (a, b, c, d, e, f))  # type: ignore[arg-type]
 
 

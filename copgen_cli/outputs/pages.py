@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from copgen_cli.inputs import Frame, Picture, Record
 from copgen_cli.modalities import Modality
 from copgen_cli.outputs.grids import LINES_PER_PAGE, WIDEST, Block, Line, draw_grid
-from copgen_cli.outputs.spread import STD_GAIN, mean_picture, std_picture
+from copgen_cli.outputs.spread import STD_GAIN, show_deviation, spread_of
+from copgen_cli.rasters import show
 from copgen_cli.records import SampleRequest
 
 
@@ -19,14 +21,19 @@ class GeneratedRecord:
     """One record with all its samples."""
 
     record: Record
-    samples: Mapping[str, Mapping[Modality, Picture]]
-    """By sample id, in order."""
+    samples: Mapping[str, Mapping[Modality, np.ndarray]]
+    """By sample id, in order: pictures, or values of rasters and scalars."""
     conditions: Mapping[Modality, Picture] = field(default_factory=dict)
     """Of the record's views as pictures; empty where no grid is drawn."""
     truth: Mapping[Modality, Picture] = field(default_factory=dict)
 
-    def of(self, modality: Modality) -> list[Picture]:
-        return [pictures[modality] for pictures in self.samples.values()]
+    def of(self, modality: Modality) -> list[np.ndarray]:
+        """What a modality is like in each sample; of rasters the values."""
+        return [values[modality] for values in self.samples.values()]
+
+    def shown(self, modality: Modality) -> list[Picture]:
+        """Likewise as pictures."""
+        return [show(values, modality.spec) for values in self.of(modality)]
 
 
 def records_per_page(request: SampleRequest, *, spread: bool) -> int:
@@ -61,12 +68,12 @@ def _side_by_side(
     blocks = _condition_blocks(generated, request)
     for modality in request.generated:
         captions = [*_sample_captions(request), *_spread_captions(spread), *_truth_caption(generated, modality, truths)]
-        blocks.append(Block(modality.facts.title, tuple(captions)))
+        blocks.append(Block(modality.spec.title, tuple(captions)))
     lines = []
     for one in generated:
         cells = [one.conditions.get(modality) for modality in request.conditions]
         for modality in request.generated:
-            cells += [*one.of(modality), *_spread_of(one, modality, spread)]
+            cells += [*one.shown(modality), *_spread_of(one, modality, spread)]
             cells += [one.truth.get(modality)] if modality in truths else []
         lines.append(Line(one.record.name, _cut(cells, frame)))
     return blocks, lines
@@ -83,7 +90,7 @@ def _stacked(
     lines = []
     for one in generated:
         for modality in request.generated:
-            pictures = one.of(modality)
+            pictures = one.shown(modality)
             for first in range(0, len(pictures), width):
                 shown: list[Picture | None] = [*pictures[first : first + width]]
                 leading = first == 0
@@ -93,7 +100,7 @@ def _stacked(
                 cells += _spread_of(one, modality, spread) if leading else [None] * (2 if spread else 0)
                 cells += [one.truth.get(modality) if leading else None] if truths else []
                 part = f", {first + 1} to {first + len(shown)}" if len(pictures) > width else ""
-                lines.append(Line(one.record.name, _cut(cells, frame), modality.facts.title + part))
+                lines.append(Line(one.record.name, _cut(cells, frame), modality.spec.title + part))
     return blocks, lines
 
 
@@ -102,7 +109,7 @@ def _condition_blocks(generated: Sequence[GeneratedRecord], request: SampleReque
         return all(one.record.conditions[modality].pixels is None for one in generated)
 
     return [
-        Block(modality.facts.title, ("condition (decoded)" if is_decoded(modality) else "condition",))
+        Block(modality.spec.title, ("condition (decoded)" if is_decoded(modality) else "condition",))
         for modality in request.conditions
     ]
 
@@ -125,8 +132,21 @@ def _truth_caption(generated: Sequence[GeneratedRecord], modality: Modality, tru
 
 
 def _spread_of(one: GeneratedRecord, modality: Modality, spread: bool) -> list[Picture | None]:
-    return [mean_picture(one.of(modality)), std_picture(one.of(modality))] if spread else []
+    if not spread or modality.spec.is_scalar:
+        return [None, None] if spread else []
+    mean, deviation = spread_of(one.of(modality), modality.spec)
+    if modality.spec.is_picture:
+        return [mean, deviation]
+    return [show(mean, modality.spec), show_deviation(deviation)]
 
 
 def _cut(cells: Sequence[Picture | None], frame: Frame) -> tuple[Picture | None, ...]:
-    return tuple(None if cell is None else frame.cut_back(cell) for cell in cells)
+    return tuple(None if cell is None else _fitted(cell, frame) for cell in cells)
+
+
+def _fitted(cell: Picture, frame: Frame) -> Picture:
+    """A picture of the grid's size: rasters of coarser pixels are enlarged, pixel by pixel."""
+    if cell.shape[0] == frame.side:
+        return frame.cut_back(cell)
+    size = (frame.resolution, frame.resolution)
+    return np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.NEAREST))

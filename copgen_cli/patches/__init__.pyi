@@ -1,4 +1,3 @@
-from .cutting import PATCH as PATCH, read_thumbnails as read_thumbnails
 from .georeferencing import georeferencing_of as georeferencing_of
 from .preparation import (
     TABLES_AND_MAP as TABLES_AND_MAP,
@@ -10,6 +9,7 @@ from .preparation import (
 from .scenes import Subset as Subset, is_plain_name as is_plain_name, read_subset as read_subset
 from .split import SplitRule as SplitRule, neighbours as neighbours, split_of as split_of
 from .split_map import require_matplotlib as require_matplotlib
+from .thumbnails import read_thumbnails as read_thumbnails
 from .tree import (
     PatchTree as PatchTree,
     fingerprint as fingerprint,

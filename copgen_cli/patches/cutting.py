@@ -1,60 +1,84 @@
-"""Cutting: one cell's thumbnails, aligned, into square patches. uint8 all the way, nothing mirrored.
+"""Cutting: one cell in all modalities of a family into square patches. Nothing is mirrored, no value is changed.
 
-A thumbnail is about as large as its tile, or enlarged to it; its central 1024 px make 4 x 4 patches of 256 px,
-k = row * 4 + column.
+Beta's patches lie side by side around the middle of a tile, k = row * 4 + column; those of a family that covers its
+tiles reach to the edges, and the last ones overlap their neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.patches.georeferencing import TILE, georeferencing_of
-from copgen_cli.rasters import encode_png, read_colour, read_grey
+from copgen_cli.modalities import BETA, PUBLISHED, TILE_METRES, Family, Modality, ModalitySpec, Rule, Split
+from copgen_cli.patches.georeferencing import TILE, centre_of
+from copgen_cli.patches.thumbnails import Size
+from copgen_cli.patches.tiles import Tile, read_tiles
+from copgen_cli.rasters import encode_geotiff, encode_png
 from copgen_cli.records import Georeferencing, Patch, Scene
 from copgen_cli.stages import Place, Result
 
-PATCH = 256
-"""Side of a patch in pixels."""
-PER_SIDE = 4
-"""Patches along a side of a cell."""
-TILES = (TILE, 1056)
-"""Sides of Major TOM tiles in pixels of 10 m: of the Core datasets, and of the newer grid (products called MT10_)."""
-TOLERANCE = 4
-"""Pixels by which a side of a thumbnail may differ from its tile: radar of one tile has 1068 or 1069 px a side,
-elevation "about 356", as they are warped from products whose pixel grids differ. What is further off is no tile."""
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How cells are cut."""
+
+    family: Family = BETA
+    modalities: tuple[Modality, ...] = PUBLISHED
+    """Those of the family that there are, in its order."""
+    subset: Path = Path()
+    """The folder with what has been downloaded."""
+    files: Mapping[Modality, Path] = field(default_factory=dict)
+    """Folders of those that come from a user."""
+    center_crop: bool = False
+    """One patch from the middle of a cell instead of all."""
+    max_nodata: float = 1.0
+    max_clouds: float = 1.0
+
+    @property
+    def per_side(self) -> int:
+        """Patches along a side of a cell."""
+        return self.family.per_side(TILE_METRES[0])
+
+    @property
+    def patches(self) -> int:
+        """Of a cell."""
+        return 1 if self.center_crop else self.per_side**2
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One square of the aligned thumbnail."""
+    """One square of a tile."""
 
     position: int | None
-    """k = row * 4 + column; None for the centre crop."""
+    """k = row * patches per side + column; None for the centre crop."""
     top: int
     left: int
 
 
 @cache
-def windows(center_crop: bool, size: Size = (TILE, TILE)) -> tuple[Window, ...]:
-    """The squares that are cut from the middle of an aligned thumbnail of that size."""
+def windows(family: Family, size: Size, patch: int, center_crop: bool = False) -> tuple[Window, ...]:
+    """The squares that are cut from a tile.
+
+    Args:
+        family: says where they lie.
+        size: width and height of the tile in pixels.
+        patch: side of a square, likewise.
+        center_crop: one from the middle.
+    """
     width, height = size
     if center_crop:
-        return (Window(None, offset(height, PATCH), offset(width, PATCH)),)
-    top, left = (offset(side, PER_SIDE * PATCH) for side in (height, width))
-    places = ((row, col) for row in range(PER_SIDE) for col in range(PER_SIDE))
-    return tuple(Window(row * PER_SIDE + col, top + row * PATCH, left + col * PATCH) for row, col in places)
+        return (Window(None, offset(height, patch), offset(width, patch)),)
+    per_side = family.per_side(TILE_METRES[0])
+    rows, columns = (family.starts(side, patch, per_side) for side in (height, width))
+    return tuple(Window(r * per_side + c, rows[r], columns[c]) for r in range(per_side) for c in range(per_side))
 
 
 def offset(size: int, crop: int) -> int:
@@ -62,124 +86,147 @@ def offset(size: int, crop: int) -> int:
     return round((size - crop) / 2)
 
 
-def cut(scene: Scene, split: Split, *, center_crop: bool = False) -> list[Patch]:
+@dataclass(frozen=True, slots=True, eq=False)
+class CutCell:
+    """What has become of one cell."""
+
+    patches: tuple[Patch, ...]
+    sizes: Mapping[Modality, Size]
+    """Of tiles that are not of the usual size, and of rasters, whose place the index does not tell to the pixel."""
+    grids: Mapping[Modality, Georeferencing]
+    """Of rasters: where their tiles lie."""
+    left_out: Mapping[str, str]
+    """Patches that hold too little, and why."""
+
+
+def cut(scene: Scene, split: Split, cutting: Cutting | None = None) -> CutCell:
     """Cut one cell.
 
-    Returns:
-        16 patches, or one for the centre crop, whose georeferencing is that of the scene's first modality.
+    Args:
+        scene: its products and thumbnails.
+        split: that it belongs to.
+        cutting: how; None is beta's, of the modalities that the scene has.
 
     Raises:
-        BrokenInputError: a thumbnail is unreadable, or not of the size of a tile, or not of the same tile as another.
+        BrokenInputError: a file is unreadable, or not of the size of a tile, or not of the same tile as another.
     """
-    return _cut(scene, read_thumbnails(scene), split, center_crop)
-
-
-def _cut(scene: Scene, images: Mapping[Modality, np.ndarray], split: Split, center_crop: bool) -> list[Patch]:
-    squares = {m: windows(center_crop, size_of(image)) for m, image in images.items()}
-    first, product = next(iter(scene.products.items()))
-    whole = georeferencing_of(product, size_of(images[first]))
-    return [
-        Patch(
+    how = cutting or Cutting(modalities=tuple(scene.products))
+    tiles = read_tiles(scene, [m for m in how.modalities if not m.spec.is_scalar], how.subset, how.files)
+    squares = {m: windows(how.family, tile.size[::-1], m.spec.side, how.center_crop) for m, tile in tiles.items()}
+    first = next(iter(tiles))
+    patches, left_out = [], {}
+    for number, window in enumerate(squares[first]):
+        place = shift(tiles[first].place, squares[first][number])
+        pixels = {m: _crop(tile.values, squares[m][number], m.spec.side) for m, tile in tiles.items()}
+        reason = _too_little(pixels, tiles, how)
+        patch = Patch(
             cell=scene.cell,
             position=window.position,
             split=split,
-            georeferencing=shift(whole, window),
-            pixels={m: _crop(image, squares[m][number]) for m, image in images.items()},
+            georeferencing=place,
+            pixels={m: _as_picture(values) if m.spec.is_picture else values for m, values in pixels.items()},
+            nodata={m: tile.nodata for m, tile in tiles.items() if tile.nodata is not None},
+            scalars=_scalars(scene, how.modalities, place, first.spec),
         )
-        for number, window in enumerate(squares[first])
-    ]
-
-
-def read_thumbnails(scene: Scene) -> dict[Modality, np.ndarray]:
-    """The thumbnails of a cell, aligned: each (H, W, 3) uint8 in pixels of 10 m, around one middle.
-
-    A grey one is enlarged with Pillow's bilinear filter until its shorter side is that of the tile, and is a view with
-    three equal channels.
-
-    Raises:
-        BrokenInputError: see `cut`.
-    """
-    read: dict[Modality, np.ndarray] = {}
-    for modality, file in scene.thumbnails.items():
-        function: Callable[..., np.ndarray] = read_grey if modality.facts.grey else read_colour
-        read[modality] = function(file)
-    tile = _tile_of({modality: size_of(pixels) for modality, pixels in read.items()}, scene.thumbnails)
-    return {modality: _align(pixels, modality, tile) for modality, pixels in read.items()}
-
-
-def size_of(pixels: np.ndarray) -> Size:
-    """Width and height of (H, W) or (H, W, C) pixels."""
-    return pixels.shape[1], pixels.shape[0]
+        if reason is None:
+            patches.append(patch)
+        else:
+            left_out[patch.name] = reason
+    rasters = {m: tile for m, tile in tiles.items() if not (m.spec.is_picture and m in scene.products)}
+    usual = TILE
+    sizes = {m: tile.size[::-1] for m, tile in tiles.items() if m in rasters or tile.size != (usual, usual)}
+    return CutCell(tuple(patches), sizes, {m: tile.place for m, tile in rasters.items()}, left_out)
 
 
 def shift(whole: Georeferencing, window: Window) -> Georeferencing:
-    """Where a window of a thumbnail lies."""
+    """Where a window of a tile lies."""
     a, b, c, d, e, f = whole.transform
     x, y = a * window.left + b * window.top + c, d * window.left + e * window.top + f
     return replace(whole, transform=(a, b, x, d, e, y))
 
 
-def save_patches(scene_and_split: tuple[Scene, Split], *, place: Place, center_crop: bool) -> Result:
+def save_patches(scene_and_split: tuple[Scene, Split], *, place: Place, cutting: Cutting) -> Result:
     """Cut one cell and write its patches: the work of `copgen prepare` on one unit."""
     scene, split = scene_and_split
-    images = read_thumbnails(scene)
-    patches = _cut(scene, images, split, center_crop)
-    files = [
-        place.write(patch_file(Path(), split, modality, patch.name, ".png").as_posix(), encode_png(pixels))
-        for patch in patches
-        for modality, pixels in patch.pixels.items()
-    ]
-    sizes = {modality: size_of(image) for modality, image in images.items() if size_of(image) != (TILE, TILE)}
-    return Result(files=tuple(files), facts={"split": split} | ({"sizes": sizes} if sizes else {}))
+    cell = cut(scene, split, cutting)
+    files = [place.write(path, data) for patch in cell.patches for path, data in _files_of(patch, cell, cutting)]
+    facts: dict[str, Any] = {"split": split}
+    if cell.sizes:
+        facts["sizes"] = {str(m): size for m, size in cell.sizes.items()}
+    if cell.grids:
+        facts["grids"] = {str(m): [grid.crs, *grid.transform] for m, grid in cell.grids.items()}
+    if cell.left_out:
+        facts["left_out"] = dict(cell.left_out)
+    return Result(files=tuple(files), facts=facts)
 
 
-def _tile_of(sizes: Mapping[Modality, Size], files: Mapping[Modality, Path]) -> int:
-    """Side of the tile that all thumbnails of a cell are of, in pixels of 10 m.
+def _files_of(patch: Patch, cell: CutCell, cutting: Cutting) -> Iterator[tuple[str, bytes]]:
+    for modality in cutting.modalities:
+        path = patch_file(Path(), patch.split, modality, patch.name, modality.spec.suffix).as_posix()
+        if modality.spec.is_scalar:
+            yield path, json.dumps(patch.scalars[modality]).encode()
+        elif modality.spec.is_picture:
+            yield path, encode_png(patch.pixels[modality])
+        else:
+            yield path, _as_geotiff(patch, modality, cell, cutting)
 
-    Raises:
-        BrokenInputError: one is of no known tile, or they are of different ones.
-    """
-    misfits = {tile: {m: _misfit(m, size, tile) for m, size in sizes.items()} for tile in TILES}
-    fitting = [tile for tile in TILES if max(misfits[tile].values()) <= TOLERANCE]
-    if fitting:
-        return min(fitting, key=lambda tile: sum(misfits[tile].values()))
-    for modality, (width, height) in sizes.items():
-        if all(misfits[tile][modality] > TOLERANCE for tile in TILES):
-            known = " or ".join(f"{side} x {side}" for side in (_nominal(modality, tile) for tile in TILES))
-            raise BrokenInputError(
-                f"{files[modality]} is {width} x {height} px, and no tile: these are {known} px, give or take "
-                f"{TOLERANCE}.",
-                hint="Leave the cell out, or bring the thumbnail to its tile.",
-            )
-    told = ", ".join(f"{modality} has {width} x {height} px" for modality, (width, height) in sizes.items())
-    raise BrokenInputError(
-        f"The thumbnails of {next(iter(files.values())).parent.parent.name} are of different grids and do not lie over "
-        f"one another: {told}.",
-        hint="Download all sources of the cell from one archive.",
+
+def _as_geotiff(patch: Patch, modality: Modality, cell: CutCell, cutting: Cutting) -> bytes:
+    spec = modality.spec
+    squares = windows(cutting.family, cell.sizes[modality], spec.side, cutting.center_crop)
+    window = squares[0 if patch.position is None else patch.position]
+    return encode_geotiff(
+        np.ascontiguousarray(patch.pixels[modality]),
+        shift(cell.grids[modality], window),
+        nodata=patch.nodata.get(modality),
+        descriptions=spec.bands,
     )
 
 
-def _nominal(modality: Modality, tile: int) -> int:
-    """Side of a modality's thumbnail of a tile."""
-    return tile * modality.facts.thumbnail_size // TILE
+def _crop(values: np.ndarray, window: Window, side: int) -> np.ndarray:
+    return values[:, window.top : window.top + side, window.left : window.left + side]
 
 
-def _misfit(modality: Modality, size: Size, tile: int) -> int:
-    return max(abs(side - _nominal(modality, tile)) for side in size)
+def _as_picture(values: np.ndarray) -> np.ndarray:
+    """(1 or 3, H, W) to (H, W, 3), a view."""
+    return np.broadcast_to(values.transpose(1, 2, 0), (*values.shape[1:], 3))
 
 
-def _align(pixels: np.ndarray, modality: Modality, tile: int) -> np.ndarray:
-    aligned = pixels if modality.facts.thumbnail_size == TILE else _enlarge(pixels, tile)
-    return aligned if aligned.ndim == 3 else np.broadcast_to(aligned[..., None], (*aligned.shape, 3))
+def _too_little(pixels: Mapping[Modality, np.ndarray], tiles: Mapping[Modality, Tile], how: Cutting) -> str | None:
+    """Why a patch is left out; None where it is not."""
+    for modality, values in pixels.items():
+        nodata = tiles[modality].nodata
+        share = 0.0 if nodata is None else float(_is(values, nodata).any(axis=0).mean())
+        if share > how.max_nodata:
+            return f"{share:.0%} of {modality} has no value"
+        if modality.spec.bands == ("cloud_mask",):
+            share = float((values[0] != modality.spec.class_values[0]).mean())
+            if share > how.max_clouds:
+                return f"{share:.0%} of it is not clear"
+    return None
 
 
-def _enlarge(pixels: np.ndarray, shorter: int) -> np.ndarray:
-    """Bring the shorter side to so many pixels."""
-    height, width = pixels.shape
-    short = min(height, width)
-    size = (shorter * width // short, shorter * height // short)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+def _is(values: np.ndarray, nodata: float) -> np.ndarray:
+    return np.isnan(values) if np.isnan(nodata) else np.asarray(values == nodata)
 
 
-def _crop(image: np.ndarray, window: Window) -> np.ndarray:
-    return image[window.top : window.top + PATCH, window.left : window.left + PATCH]
+def _scalars(
+    scene: Scene, modalities: Sequence[Modality], place: Georeferencing, spec: ModalitySpec
+) -> dict[Modality, dict[str, Any]]:
+    """Place and time of a patch: its centre, and the mean of the acquisitions of the cell's products."""
+    found: dict[Modality, dict[str, Any]] = {}
+    for modality in modalities:
+        match modality.spec.normalisation.rule:
+            case Rule.PLACE:
+                longitude, latitude = centre_of(place, spec.side)
+                found[modality] = {"latitude": latitude, "longitude": longitude}
+            case Rule.TIME:
+                times = [_instant(p.timestamp) for p in scene.products.values() if p.timestamp is not None]
+                mean = sum(times) / len(times) if times else 0.0
+                found[modality] = {"date": datetime.fromtimestamp(mean, UTC).date().isoformat()} if times else {}
+    return found
+
+
+def _instant(timestamp: str) -> float:
+    time = datetime.fromisoformat(timestamp)
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()

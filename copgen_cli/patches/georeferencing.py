@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from copgen_cli.archive import to_utm
+from copgen_cli.archive import from_utm, to_utm
 from copgen_cli.errors import BrokenInputError
+from copgen_cli.modalities import PIXEL_METRES, TILE_METRES
 from copgen_cli.records import Georeferencing, Product
 
-PIXEL_METRES = 10.0
-"""Ground size of a pixel once every modality is brought to the size of the optical ones."""
-
-TILE = 1068
-"""Side of a tile of the Core datasets in such pixels: 10 680 m."""
+TILE = round(TILE_METRES[0] / PIXEL_METRES)
+"""Side of a tile of the Core datasets in pixels of the optical thumbnails."""
 
 _FIRST_NORTH, _FIRST_SOUTH = 32601, 32701  # EPSG codes of UTM zone 1
 
@@ -37,6 +35,16 @@ def georeferencing_of(product: Product, size: tuple[int, int] = (TILE, TILE)) ->
     east, north = to_utm(np.array(product.centre_lat), np.array(product.centre_lon), zone=zone, south=south)
     west, top = (float(east) - PIXEL_METRES * size[0] / 2, float(north) + PIXEL_METRES * size[1] / 2)
     return Georeferencing(product.crs, (PIXEL_METRES, 0.0, west, 0.0, -PIXEL_METRES, top))
+
+
+def centre_of(place: Georeferencing, side: int) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a patch of so many pixels, in a UTM projection."""
+    a, b, c, d, e, f = place.transform
+    zone, south = utm_of(place.crs)
+    half = side / 2
+    x, y = (a + b) * half + c, (d + e) * half + f
+    lat, lon = from_utm(np.array(x), np.array(y), zone=zone, south=south)
+    return float(lon), float(lat)
 
 
 def utm_of(crs: str) -> tuple[int, bool]:

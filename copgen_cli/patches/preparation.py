@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from copgen_cli.errors import MissingInputError, UsageError
 from copgen_cli.layout import split_index
-from copgen_cli.modalities import Modality, Split
-from copgen_cli.patches.cutting import save_patches, windows
+from copgen_cli.modalities import BETA, Family, Kind, Modality, Split, modalities_in
+from copgen_cli.patches.cutting import Cutting, save_patches
 from copgen_cli.patches.scenes import Subset, read_subset
 from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
-from copgen_cli.patches.table import Sizes, patch_table
-from copgen_cli.records import Scene
+from copgen_cli.patches.table import CellFacts, patch_table
+from copgen_cli.records import Georeferencing, Scene
 from copgen_cli.stages import Outcome, Place, StageRun, Status, WorkItem, local_executor, require_free_space
 
 if TYPE_CHECKING:
     from copgen_cli.settings import PrepareSettings
 
+NO_FILES: Mapping[Modality, Path] = MappingProxyType({})
+
 Cut = WorkItem[tuple[Scene, Split]]
 
-TYPICAL_BYTES = 80_000
-"""Of the PNG of one patch."""
+TYPICAL_BYTES = {Kind.PICTURE: 1.25, Kind.RASTER: 1.6, Kind.CLASSES: 0.2, Kind.SCALAR: 64.0}
+"""Of the file of a patch, per pixel and band."""
 LEFT_OUT = "left out between blocks of train and test"
 
 
@@ -34,7 +38,9 @@ class Plan:
 
     subset: Subset
     rule: SplitRule
-    center_crop: bool
+    cutting: Cutting
+    absent: tuple[Modality, ...]
+    """Modalities of the family that there is nothing of."""
     units: tuple[Cut, ...]
     left_out: tuple[str, ...]
     """Cells between blocks of different splits."""
@@ -42,38 +48,64 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """What the patches depend on."""
-        return {
+        cutting = self.cutting
+        settings: dict[str, Any] = {
             "train_ratio": self.rule.ratio,
             "seed": self.rule.seed,
             "split_block": self.rule.block,
-            "center_crop": self.center_crop,
+            "center_crop": cutting.center_crop,
         }
+        if cutting.family != BETA:
+            settings |= {"family": cutting.family.name, "modalities": [str(m) for m in cutting.modalities]}
+            settings |= {"max_nodata": cutting.max_nodata, "max_clouds": cutting.max_clouds}
+        return settings
 
     @property
     def inputs(self) -> dict[str, Any]:
-        return {"sources": [modality.facts.source for modality in self.subset.modalities]}
+        files = {str(modality): str(folder) for modality, folder in self.cutting.files.items()}
+        return {"sources": [modality.source.name for modality in self.subset.modalities]} | (
+            {"files": files} if files else {}
+        )
 
     @property
     def patches_per_cell(self) -> int:
-        return len(windows(self.center_crop))
+        return self.cutting.patches
 
     def bytes_of(self, cells: int) -> int:
         """About what so many cells will take on disk."""
-        return cells * self.patches_per_cell * len(self.subset.modalities) * TYPICAL_BYTES
+        specs = [modality.spec for modality in self.cutting.modalities]
+        patch = sum(spec.side**2 * len(spec.bands) * TYPICAL_BYTES[spec.kind] for spec in specs)
+        return round(cells * self.patches_per_cell * patch)
 
 
 TABLES_AND_MAP = (*(split_index(Path(), split).as_posix() for split in Split), MAP_FILE)
 """What is written beside the patches."""
 
 
-def plan_patches(subset_folder: Path, settings: PrepareSettings) -> Plan:
+def plan_patches(
+    subset_folder: Path, settings: PrepareSettings, family: Family = BETA, files: Mapping[Modality, Path] = NO_FILES
+) -> Plan:
     """Look at what has been downloaded, and deal its cells.
 
+    Args:
+        subset_folder: what was downloaded.
+        settings: of the cut and the split.
+        family: says what is cut, and how.
+        files: folders of modalities that are not in the archive, beside those that their settings name.
+
     Raises:
-        MissingInputError: nothing has been.
+        MissingInputError: nothing has been downloaded.
         BrokenInputError: an index is damaged.
+        UsageError: files of a modality that the family does not have, or of one that comes from the archive.
     """
     subset = read_subset(subset_folder)
+    folders = _folders(family, files)
+    there = [m for m in modalities_in(family) if _is_there(m, subset, folders)]
+    if all(modality.spec.is_scalar for modality in there):
+        raise MissingInputError(f"data of the family {family.name}", subset_folder, written_by="download")
+    cutting = Cutting(
+        family, tuple(there), subset_folder, folders, settings.center_crop, settings.max_nodata, settings.max_clouds
+    )
     rule = SplitRule(settings.train_ratio, settings.seed, settings.split_block)
     units, left_out = [], []
     for scene in subset.scenes:
@@ -82,7 +114,33 @@ def plan_patches(subset_folder: Path, settings: PrepareSettings) -> Plan:
             left_out.append(scene.cell)
         else:
             units.append(WorkItem(scene.cell, (scene, split), fingerprint=fingerprint(scene)))
-    return Plan(subset, rule, settings.center_crop, tuple(units), tuple(left_out))
+    absent = tuple(modality for modality in modalities_in(family) if modality not in there)
+    return Plan(subset, rule, cutting, absent, tuple(units), tuple(left_out))
+
+
+def _folders(family: Family, named: Mapping[Modality, Path]) -> dict[Modality, Path]:
+    """Where a user's files of each modality are."""
+    folders = {m: Path(m.spec.files) for m in modalities_in(family) if m.spec.files is not None} | dict(named)
+    for modality, folder in folders.items():
+        if modality not in modalities_in(family):
+            raise UsageError(
+                f"The family {family.name} has no {modality}.", hint=f"It has {', '.join(family.modalities)}."
+            )
+        if modality.spec.source is not None or modality.spec.is_scalar:
+            raise UsageError(f"{modality} does not come from files.", hint="Leave it out of --files.")
+        if not folder.is_dir():
+            raise UsageError(
+                f"There is no folder {folder} with files of {modality}.", hint="Check --files, or its files."
+            )
+    return folders
+
+
+def _is_there(modality: Modality, subset: Subset, folders: Mapping[Modality, Path]) -> bool:
+    if modality.spec.is_scalar:
+        return True
+    if modality.spec.source is None:
+        return modality in folders
+    return Modality.of_source(modality.source.name) in subset.modalities
 
 
 def fingerprint(scene: Scene) -> str:
@@ -101,7 +159,7 @@ def cut_cells(run: StageRun, plan: Plan, todo: Sequence[Cut], *, workers: int) -
     """
     require_free_space(run.output, plan.bytes_of(len(todo)))
     note_absent(run, plan)
-    work = functools.partial(save_patches, place=run.place, center_crop=plan.center_crop)
+    work = functools.partial(save_patches, place=run.place, cutting=plan.cutting)
     yield from run.run(todo, work, executor=local_executor(min(workers, max(len(todo), 1)), processes=True))
 
 
@@ -118,8 +176,8 @@ def write_tables(run: StageRun, plan: Plan) -> dict[Split, int]:
     """Write the table of each split for the cells that have been cut; returns how many these are."""
     counts = {}
     for split in Split:
-        cells = [(scene, _sizes(run, scene)) for scene, its in cells_cut(run, plan) if its is split]
-        table = patch_table(cells, plan.subset.modalities, center_crop=plan.center_crop)
+        cells = [_facts(run, scene) for scene, its in cells_cut(run, plan) if its is split]
+        table = patch_table(cells, plan.cutting)
         _write_if_changed(run.place, split_index(Path(), split).as_posix(), table)
         counts[split] = len(cells)
     return counts
@@ -145,11 +203,17 @@ def cells_cut(run: StageRun, plan: Plan) -> Iterator[tuple[Scene, Split]]:
             yield unit.item
 
 
-def _sizes(run: StageRun, scene: Scene) -> Sizes:
-    """Of those thumbnails of a cell that were not of the usual size when they were cut."""
+def _facts(run: StageRun, scene: Scene) -> CellFacts:
+    """What was written down of a cell when it was cut."""
     known = run.recorded(scene.cell)
     assert known is not None
-    return {Modality(name): tuple(size) for name, size in known.facts.get("sizes", {}).items()}
+    facts = known.facts
+    return CellFacts(
+        scene,
+        {Modality(name): tuple(size) for name, size in facts.get("sizes", {}).items()},
+        {Modality(name): Georeferencing(crs, tuple(t)) for name, (crs, *t) in facts.get("grids", {}).items()},
+        frozenset(facts.get("left_out", ())),
+    )
 
 
 def _write_if_changed(place: Place, path: str, data: bytes) -> None:

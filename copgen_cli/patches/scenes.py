@@ -13,7 +13,7 @@ from pyarrow import ArrowException
 from copgen_cli.archive import parse_cell
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
 from copgen_cli.layout import NO_PRODUCT, product_folder, subset_index
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import Modality, archived
 from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.records import Product, Scene
 
@@ -43,13 +43,13 @@ def read_subset(folder: Path) -> Subset:
         MissingInputError: no source has been downloaded to `folder`.
         BrokenInputError: an index is not readable, or lacks a column.
     """
-    modalities = tuple(modality for modality in Modality if subset_index(folder, modality).is_file())
+    modalities = tuple(modality for modality in archived() if subset_index(folder, modality).is_file())
     if not modalities:
         raise MissingInputError("downloaded thumbnails", folder, written_by="download")
     chosen = {modality: choose(read_products(subset_index(folder, modality), modality)) for modality in modalities}
     scenes, incomplete, refused = [], {}, {}
     for cell in sorted(set().union(*chosen.values())):
-        lacking = [modality.facts.source for modality in modalities if cell not in chosen[modality]]
+        lacking = [modality.source.name for modality in modalities if cell not in chosen[modality]]
         products = {modality: chosen[modality][cell] for modality in modalities if cell in chosen[modality]}
         if problem := _problem(products.values()):
             refused[cell] = problem
@@ -69,7 +69,7 @@ def read_products(index: Path, modality: Modality) -> list[Product]:
     Raises:
         BrokenInputError: it is no Parquet table, or lacks a column.
     """
-    columns = [*_COLUMNS, *(("product_id",) if modality.facts.has_product else ())]
+    columns = [*_COLUMNS, *(("product_id",) if modality.source.has_product else ())]
     try:
         names = pq.read_schema(index).names
         lacking = [column for column in columns if column not in names]
@@ -118,7 +118,7 @@ def _product(row: Mapping[str, Any], modality: Modality) -> Product:
     return Product(
         modality=modality,
         cell=str(row["grid_cell"]),
-        product_id=str(row["product_id"]) if modality.facts.has_product else NO_PRODUCT,
+        product_id=str(row["product_id"]) if modality.source.has_product else NO_PRODUCT,
         timestamp=str(timestamp) if timestamp is not None else None,
         cloud_cover=row.get("cloud_cover"),
         centre_lon=_number(row["centre_lon"]),

@@ -1,11 +1,11 @@
 """The table of a split: one row per patch, so that what is generated can be put back on the map.
 
 grid_cell, patch                 the cell, and the patch's name: `<grid_cell>_<k>` or `<grid_cell>_center`
-patch_num, patch_row, patch_col  k and its place in the 4 x 4 cut, from 0; empty for a centre crop
+patch_num, patch_row, patch_col  k and its place in the cut, from 0; empty for a centre crop
 crs, a, b, c, d, e, f            x = a col + b row + c and y = d col + e row + f, in metres of that projection,
                                  for pixel corners of the first modality
 centre_lon, centre_lat           the middle of the patch, degrees
-<modality>_product_id, <modality>_timestamp
+<modality>_product_id, <modality>_timestamp   of modalities that come from a product
 <modality>_crs, <modality>_c, <modality>_f   the same of that modality, whose image may lie in a neighbouring zone
 """
 
@@ -13,28 +13,36 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from copgen_cli.archive import from_utm
 from copgen_cli.modalities import Modality
-from copgen_cli.patches.cutting import PATCH, PER_SIDE, Size, shift, windows
-from copgen_cli.patches.georeferencing import TILE, georeferencing_of, utm_of
+from copgen_cli.patches.cutting import Cutting, Window, shift, windows
+from copgen_cli.patches.georeferencing import TILE, centre_of, georeferencing_of
+from copgen_cli.patches.thumbnails import Size
 from copgen_cli.records import Georeferencing, Product, Scene, patch_name
 
-Sizes = Mapping[Modality, Size]
+
+@dataclass(frozen=True, slots=True)
+class CellFacts:
+    """What the record of a cell that has been cut says."""
+
+    scene: Scene
+    sizes: Mapping[Modality, Size] = field(default_factory=dict)
+    """Of those of its tiles that are not of the usual one."""
+    grids: Mapping[Modality, Georeferencing] = field(default_factory=dict)
+    """Where the tiles of rasters lie."""
+    left_out: frozenset[str] = frozenset()
+    """Names of patches."""
 
 
-def patch_table(cells: Sequence[tuple[Scene, Sizes]], modalities: Sequence[Modality], *, center_crop: bool) -> bytes:
-    """The Parquet file for the patches of these cells; the same bytes for the same cells.
-
-    Args:
-        cells: each with the sizes of those of its aligned thumbnails that are not of the usual one.
-    """
-    rows = [row for scene, sizes in cells for row in _rows(scene, sizes, center_crop)]
+def patch_table(cells: Sequence[CellFacts], cutting: Cutting) -> bytes:
+    """The Parquet file for the patches of these cells; the same bytes for the same cells."""
+    modalities = [modality for modality in cutting.modalities if not modality.spec.is_scalar]
+    rows = [row for cell in cells for row in _rows(cell, modalities, cutting)]
     schema = _schema(modalities)
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
@@ -52,36 +60,40 @@ def _schema(modalities: Sequence[Modality]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _rows(scene: Scene, sizes: Sizes, center_crop: bool) -> list[dict[str, Any]]:
-    places = {m: _places(product, sizes.get(m, (TILE, TILE)), center_crop) for m, product in scene.products.items()}
-    positions = [window.position for window in windows(center_crop)]
-    return [_row(scene, {m: its[i] for m, its in places.items()}, k) for i, k in enumerate(positions)]
+def _rows(cell: CellFacts, modalities: Sequence[Modality], cutting: Cutting) -> list[dict[str, Any]]:
+    squares: dict[Modality, Sequence[Window]] = {}
+    whole: dict[Modality, Georeferencing] = {}
+    for modality in modalities:
+        size = cell.sizes.get(modality, (TILE, TILE))
+        squares[modality] = windows(cutting.family, size, modality.spec.side, cutting.center_crop)
+        whole[modality] = cell.grids.get(modality) or georeferencing_of(cell.scene.products[modality], size)
+    rows = []
+    for number, window in enumerate(squares[modalities[0]]):
+        if patch_name(cell.scene.cell, window.position) not in cell.left_out:
+            places = {m: shift(whole[m], squares[m][number]) for m in modalities}
+            rows.append(_row(cell.scene, places, window.position, cutting.per_side))
+    return rows
 
 
-def _places(product: Product, size: Size, center_crop: bool) -> list[Georeferencing]:
-    whole = georeferencing_of(product, size)
-    return [shift(whole, window) for window in windows(center_crop, size)]
-
-
-def _row(scene: Scene, places: Mapping[Modality, Georeferencing], k: int | None) -> dict[str, Any]:
-    first = next(iter(places.values()))
-    lon, lat = _centre(first)
+def _row(scene: Scene, places: Mapping[Modality, Georeferencing], k: int | None, per_side: int) -> dict[str, Any]:
+    modality, first = next(iter(places.items()))
+    lon, lat = centre_of(first, modality.spec.side)
     row: dict[str, Any] = {
         "grid_cell": scene.cell,
         "patch": patch_name(scene.cell, k),
         "patch_num": k,
-        "patch_row": None if k is None else k // PER_SIDE,
-        "patch_col": None if k is None else k % PER_SIDE,
+        "patch_row": None if k is None else k // per_side,
+        "patch_col": None if k is None else k % per_side,
         "crs": first.crs,
         **dict(zip("abcdef", first.transform, strict=True)),
         "centre_lon": lon,
         "centre_lat": lat,
     }
     for modality, place in places.items():
-        product = scene.products[modality]
+        product = _product_of(scene, modality)
         row |= {
-            f"{modality}_product_id": product.product_id,
-            f"{modality}_timestamp": product.timestamp,
+            f"{modality}_product_id": None if product is None else product.product_id,
+            f"{modality}_timestamp": None if product is None else product.timestamp,
             f"{modality}_crs": place.crs,
             f"{modality}_c": place.transform[2],
             f"{modality}_f": place.transform[5],
@@ -89,11 +101,6 @@ def _row(scene: Scene, places: Mapping[Modality, Georeferencing], k: int | None)
     return row
 
 
-def _centre(place: Georeferencing) -> tuple[float, float]:
-    """Longitude and latitude of the middle of a patch."""
-    a, b, c, d, e, f = place.transform
-    zone, south = utm_of(place.crs)
-    half = PATCH / 2
-    x, y = (a + b) * half + c, (d + e) * half + f
-    lat, lon = from_utm(np.array(x), np.array(y), zone=zone, south=south)
-    return float(lon), float(lat)
+def _product_of(scene: Scene, modality: Modality) -> Product | None:
+    """The product that a modality is made from; None where it comes from a user's files."""
+    return None if modality.spec.source is None else scene.products[Modality.of_source(modality.source.name)]

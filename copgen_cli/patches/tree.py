@@ -1,4 +1,4 @@
-"""Trees of one file per patch and modality, PNG or npy: what is in them, and which patches are complete."""
+"""Trees of one file per patch and modality, patches or npy: what is in them, and which patches are complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from copgen_cli.errors import MissingInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
-from copgen_cli.stages import hash_file, units_file
+from copgen_cli.stages import hash_file, settings_of, units_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class PatchTree:
     """The files of a tree by split and modality."""
 
     folder: Path
-    suffix: str
-    """`.png` or `.npy`."""
+    suffix: str | None
+    """`.npy` of moments; None of patches, whose files are of their modality's kind."""
     modalities: tuple[Modality, ...]
     """Those that have any file, in index order."""
     names: Mapping[Split, Mapping[Modality, frozenset[str]]]
@@ -38,7 +38,7 @@ class PatchTree:
     def incomplete(self, split: Split) -> dict[str, str]:
         """Patches that some modality lacks, sorted, with what is missing."""
         lacking = {
-            name: [m.facts.folder for m in self.modalities if name not in self.names[split][m]]
+            name: [m.spec.folder for m in self.modalities if name not in self.names[split][m]]
             for name in self.all(split)
         }
         return {name: f"no {', '.join(folders)}" for name, folders in lacking.items() if folders}
@@ -48,32 +48,39 @@ class PatchTree:
         return tuple(modality for modality in self.modalities if name in self.names[split][modality])
 
     def file(self, split: Split, modality: Modality, name: str) -> Path:
-        return patch_file(self.folder, split, modality, name, self.suffix)
+        return patch_file(self.folder, split, modality, name, self.suffix or modality.spec.suffix)
 
 
-def read_tree(folder: Path, suffix: str, *, what: str, written_by: str) -> PatchTree:
+def read_tree(folder: Path, suffix: str | None, *, what: str, written_by: str) -> PatchTree:
     """List a tree. Files of other kinds, hidden ones, and folders that are no modality's are left alone.
 
     Raises:
         MissingInputError: there is not one file; `what` and `written_by` are for the message.
     """
     names = {
-        split: {modality: _stems(folder / split / modality.facts.folder, suffix) for modality in Modality}
-        for split in Split
+        split: {m: _stems(folder / split / m.spec.folder, suffix or m.spec.suffix) for m in Modality} for split in Split
     }
-    modalities = tuple(modality for modality in Modality if any(names[split][modality] for split in Split))
+    modalities = _in_order(folder, [m for m in Modality if any(names[split][m] for split in Split)])
     if not modalities:
         raise MissingInputError(what, folder, written_by=written_by)
     return PatchTree(folder, suffix, modalities, names)
 
 
-def unrecorded_files(folder: Path, suffix: str, stage: str) -> Iterator[Path]:
+def _in_order(folder: Path, there: list[Modality]) -> tuple[Modality, ...]:
+    """Modalities as the family that a tree was cut for has them, which its manifest tells; others by index."""
+    recorded = settings_of(folder, "prepare") or settings_of(folder, "encode") or {}
+    order = [str(name) for name in recorded.get("modalities", ())]
+    return tuple(sorted(there, key=lambda m: order.index(m) if m in order else len(order) + m.order))
+
+
+def unrecorded_files(folder: Path, suffix: str | None, stage: str) -> Iterator[Path]:
     """The files of a tree in which no finished run of the stage has left its record."""
     if not units_file(folder, stage).is_file():
         for split in Split:
             for modality in Modality:
-                for name in _stems(folder / split / modality.facts.folder, suffix):
-                    yield patch_file(folder, split, modality, name, suffix)
+                its = suffix or modality.spec.suffix
+                for name in _stems(folder / split / modality.spec.folder, its):
+                    yield patch_file(folder, split, modality, name, its)
 
 
 def fingerprint(names: Iterable[str], folder: Path, stage: str) -> str:

@@ -338,7 +338,7 @@ class CopGenPipeline(DiffusionPipeline):
         return render_card(
             name=name,
             modalities=[str(modality) for modality in self.modalities],
-            titles=[modality.facts.title for modality in self.modalities],
+            titles=[modality.spec.title for modality in self.modalities],
             transformer=self.transformer.config,
             parameters=sum(p.numel() for p in self.transformer.parameters()),
             autoencoder_parameters=sum(p.numel() for p in self.vae.parameters()),

@@ -7,24 +7,29 @@ never imported, so that a folder from a stranger can do no more than hold weight
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import diffusers
+import torch
 from diffusers import AutoencoderKL, SchedulerMixin
 
-from copgen_cli.errors import BrokenInputError
+from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.layout import model_folder
+from copgen_cli.modalities import Modality, carry, spec_from_dict
 from copgen_cli.model import (
     BUNDLED_NAME,
     DEFAULT_HUB,
     DEFAULT_ID,
     PUBLISHED_ID,
+    Autoencoders,
     CopGenTransformer,
     HubOptions,
+    ImageAutoencoder,
     bundled_folder,
     fetch_from_hub,
+    load_autoencoder,
     load_transformer,
     make_scheduler,
     read_autoencoder,
@@ -32,6 +37,8 @@ from copgen_cli.model import (
 )
 
 INDEX_NAME = "model_index.json"
+VAES = "vaes"
+"""Folder of a model with an autoencoder for each of its rasters."""
 
 _SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 
@@ -46,6 +53,8 @@ class Parts:
     """Its configuration; None means the one this package sets up."""
     variant: str | None = None
     hub: HubOptions = DEFAULT_HUB
+    vaes: Mapping[Modality, Path] = field(default_factory=dict)
+    """Of rasters."""
 
     def load_transformer(
         self,
@@ -64,6 +73,30 @@ class Parts:
 
     def load_vae(self) -> AutoencoderKL:
         return read_autoencoder(self.vae, self.variant, self.hub)
+
+    def load_autoencoders(
+        self, modalities: Sequence[Modality], *, device: torch.device, dtype: torch.dtype
+    ) -> Autoencoders:
+        """The autoencoder of each modality that is no scalar; one for all pictures.
+
+        Raises:
+            BrokenInputError: there is none for a raster.
+        """
+        pictures = [modality for modality in modalities if modality.spec.is_picture]
+        of: dict[Modality, ImageAutoencoder] = {}
+        if pictures:
+            shared = ImageAutoencoder(self.load_vae(), source=str(self.vae), device=device, dtype=dtype)
+            of = dict.fromkeys(pictures, shared)
+        for modality in modalities:
+            if modality.spec.is_picture or modality.spec.is_scalar:
+                continue
+            if modality not in self.vaes:
+                raise BrokenInputError(
+                    f"{self.transformer} holds no autoencoder of {modality} in {VAES}/.",
+                    hint="Convert it with --vae-dir, or train it again with the autoencoders in place.",
+                )
+            of[modality] = load_autoencoder(self.vaes[modality], device=device, dtype=dtype)
+        return Autoencoders({modality: of[modality] for modality in modalities if modality in of})
 
     def load_scheduler(self) -> SchedulerMixin:
         """Raises BrokenInputError where the configuration is not that of a scheduler of diffusers."""
@@ -99,13 +132,36 @@ def find_parts(
         path = fetch_from_hub(str(source), _names_on_the_hub(variant), hub)
     elif (model_folder(path) / INDEX_NAME).is_file() and not (path / INDEX_NAME).is_file():
         path = model_folder(path)  # of a run of training
-    if needs_vae and not (path / "vae").is_dir():
+    vaes = _carried(path)
+    if needs_vae and not vaes and not (path / "vae").is_dir():
         raise BrokenInputError(
             f"{source} holds no autoencoder in vae/.",
             hint="Give a whole pipeline's folder: `copgen train` writes one to model/, `copgen convert` with --vae.",
         )
     scheduler = path / _SCHEDULER_CONFIG
-    return Parts(path, path / "vae", scheduler if scheduler.is_file() else None, variant, hub)
+    return Parts(path, path / "vae", scheduler if scheduler.is_file() else None, variant, hub, vaes)
+
+
+def _carried(folder: Path) -> dict[Modality, Path]:
+    """The autoencoders of a model's rasters; its modalities are known from then on.
+
+    Raises:
+        BrokenInputError: the folder does not say what they are.
+        MismatchError: one is known under that name and is another.
+    """
+    file = folder / INDEX_NAME
+    try:
+        index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        told = index.get("modalities", ())
+        carry([spec_from_dict(values) for values in told], str(folder))
+        names = [str(values["name"]) for values in told]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, MismatchError):
+            raise
+        raise BrokenInputError(
+            f"{file} does not say what the model's modalities are: {error}.", hint="Restore it."
+        ) from error
+    return {Modality(name): folder / VAES / name for name in names if (folder / VAES / name).is_dir()}
 
 
 def _names_on_the_hub(variant: str | None) -> list[str]:

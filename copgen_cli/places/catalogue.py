@@ -87,7 +87,7 @@ def build_item(raster: SceneRaster, grid: Grid, facts: Mapping[str, Any], create
         "data",
         pystac.Asset(
             href=f"../../{raster.name}.tif",
-            title=f"{raster.modality.facts.title}, {raster.kind}",
+            title=f"{raster.modality.spec.title}, {raster.kind}",
             media_type=COG,
             roles=["data", "synthetic"],
         ),

@@ -93,7 +93,7 @@ class RasterLayer:
             measured = self._warp(grid)
             pixels = np.rint(np.nan_to_num(measured.values)).astype(np.uint8).transpose(1, 2, 0)
             return pixels, ~measured.missing
-        if self.modality.facts.picture.rendering is Rendering.HILLSHADE:
+        if self.modality.spec.picture.rendering is Rendering.HILLSHADE:
             return self._shade(grid)
         measured = self._warp(grid)
         known = ~is_missing(measured, self.modality, self.stretch)
@@ -105,7 +105,7 @@ class RasterLayer:
     @cached_property
     def stretch(self) -> Stretch:
         """Of the whole area, by squares spread over it, or by all of it where it is no larger than these."""
-        shaded = self.modality.facts.picture.rendering is Rendering.HILLSHADE
+        shaded = self.modality.spec.picture.rendering is Rendering.HILLSHADE
         whole = self._shaded_on(self.base) if shaded else self.base
         return find_stretch([self._warp(part) for part in _squares(whole)], self.modality)
 
@@ -178,7 +178,7 @@ class ArchiveLayer:
     @cached_property
     def levels(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
         """Gain and offset (3,) of each cell, where the archive stretches every picture for itself."""
-        stretched = self.modality.facts.picture.rendering is not Rendering.TRUE_COLOUR
+        stretched = self.modality.spec.picture.rendering is not Rendering.TRUE_COLOUR
         return _levels(self.scenes, self.modality) if stretched and len(self.scenes) > 1 else {}
 
     def reaches(self, grid: Grid) -> bool:

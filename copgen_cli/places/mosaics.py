@@ -38,7 +38,7 @@ class SceneRaster:
 
     @property
     def bands(self) -> int:
-        return 1 if self.modality.facts.grey or self.kind == "synthetic" else 3
+        return 1 if self.modality.spec.grey or self.kind == "synthetic" else 3
 
     @property
     def dtype(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities import Modality, Role, as_modality, parse_modalities
+from copgen_cli.modalities import PUBLISHED, Modality, Role, as_modality, parse_modalities
 from copgen_cli.places.area import Area, area_of_box, area_of_cell, read_area
 from copgen_cli.places.grid import (
     PIXEL,
@@ -107,7 +107,7 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
     generated = parse_modalities(options.generate or "", option="--generate")
     if not generated:
         raise UsageError(
-            "Nothing to generate.", hint=f"Give --generate with one or more of {', '.join(Modality)}: --generate dem"
+            "Nothing to generate.", hint=f"Give --generate with one or more of {', '.join(PUBLISHED)}: --generate dem"
         )
     rasters = {modality: open_raster(paths, modality) for modality, paths in parse_rasters(options.inputs).items()}
     conditions = _conditions(options, generated, rasters)
@@ -263,7 +263,7 @@ def _filled_from_region(
     """
     lacking = [modality for modality in generated if modality not in rasters]
     if options.mask == CLOUDS:
-        return [modality for modality in lacking if modality.facts.has_clouds]
+        return [modality for modality in lacking if modality.source.has_clouds]
     from_region = not rasters or any(modality not in rasters for modality in conditions)
     return lacking if options.mask is not None and from_region else []
 
@@ -273,7 +273,7 @@ def _mask(named: str | None, filled: Sequence[Layer]) -> Mask | None:
         return None
     if named != CLOUDS:
         return open_mask(Path(named).expanduser())
-    of_archive = [layer for layer in filled if isinstance(layer, ArchiveLayer) and layer.modality.facts.has_clouds]
+    of_archive = [layer for layer in filled if isinstance(layer, ArchiveLayer) and layer.modality.source.has_clouds]
     if not of_archive:
         raise UsageError(
             f"--mask {CLOUDS} is of the archive's cells, and nothing that is generated comes from there.",

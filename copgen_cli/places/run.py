@@ -186,7 +186,7 @@ def plan_scene(settings: Settings, request: SceneRequest, model: LoadedModel, co
     canvas = Canvas(request.grid, window, reduction, stride, max(settings.scene.block // reduction, window))
     guided = request.sample.guidance_scale != 0 and bool(request.sample.conditions)
     size = settings.sample.batch_size or choose_batch_size(
-        model.net, model.autoencoder, guided=guided, device=model.autoencoder.device
+        model.net, model.autoencoders, guided=guided, device=model.autoencoder.device
     )
     generator = SceneGenerator(model, request.sample, canvas, request.layers, request.gaps, size)
     return ScenePlan(request, generator, shlex.join(["copgen", *command]), notes)
@@ -344,19 +344,19 @@ def _created(files: BlockFiles) -> datetime:
 def _preview(plan: ScenePlan, folder: Path) -> bytes:
     request, sample = plan.request, plan.request.sample
     columns = [
-        Column(modality.facts.title, "given", _small(plan, request.layers[modality])) for modality in sample.conditions
+        Column(modality.spec.title, "given", _small(plan, request.layers[modality])) for modality in sample.conditions
     ]
     for modality in sample.generated:
         if modality in request.filled:
             columns.append(
-                Column(modality.facts.title, "with gaps", _small(plan, request.layers[modality], request.gaps))
+                Column(modality.spec.title, "with gaps", _small(plan, request.layers[modality], request.gaps))
             )
         rasters = [raster for raster in plan.rasters if raster.modality is modality and raster.kind == "sample"]
         for raster in rasters[:4]:
             caption = "generated" if len(rasters) == 1 else f"sample {raster.sample}"
-            columns.append(Column(modality.facts.title, caption, _read_small(folder / f"{raster.name}.tif")))
+            columns.append(Column(modality.spec.title, caption, _read_small(folder / f"{raster.name}.tif")))
         if modality in request.truth:
-            columns.append(Column(modality.facts.title, "truth", _small(plan, request.truth[modality])))
+            columns.append(Column(modality.spec.title, "truth", _small(plan, request.truth[modality])))
     footer = f"Synthetic, by copgen {__version__} · model {plan.generator.model.source} · seed {sample.seed}"
     page = draw_preview(columns, request.grid, request.area.name, footer)
     text = synthetic_text(f"A synthetic scene: {request.name}.", plan.facts())

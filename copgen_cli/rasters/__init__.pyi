@@ -1,3 +1,4 @@
+from .display import show as show
 from .georeferencing import encode_sidecar as encode_sidecar, read_georeferencing as read_georeferencing
 from .geotiff import encode_geotiff as encode_geotiff, read_tags as read_tags
 from .integrity import check_band as check_band, check_thumbnail as check_thumbnail
@@ -6,7 +7,9 @@ from .measurements import (
     RasterBands as RasterBands,
     find_bands as find_bands,
     find_mask as find_mask,
+    find_values as find_values,
     read_measurements as read_measurements,
+    read_values as read_values,
     require_place as require_place,
     share_pixels as share_pixels,
     warp_measurements as warp_measurements,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageColor
 
 from copgen_cli.records import Georeferencing
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
+NO_COLOURS: Mapping[int, str] = MappingProxyType({})
 
 
 def encode_geotiff(
@@ -21,6 +23,9 @@ def encode_geotiff(
     *,
     nodata: float | None = None,
     tags: Mapping[str, str] = NO_TAGS,
+    descriptions: Sequence[str] = (),
+    colours: Mapping[int, str] = NO_COLOURS,
+    unit: str = "",
 ) -> bytes:
     """A GeoTIFF, compressed by LZW; the same bytes whenever it is made of the same.
 
@@ -29,6 +34,9 @@ def encode_geotiff(
             red, green and blue.
         place: where it lies; None leaves a plain TIFF.
         nodata: the value that marks pixels without data, if any.
+        descriptions: of the bands, in their order.
+        colours: `#rrggbb` by value, of a raster of classes.
+        unit: of the values.
         tags: names and texts of metadata; `TIFFTAG_IMAGEDESCRIPTION` and the like become TIFF's own tags.
     """
     from affine import Affine
@@ -48,6 +56,12 @@ def encode_geotiff(
             target.write(bands)
             if tags:
                 target.update_tags(**tags)
+            if descriptions:
+                target.descriptions = tuple(descriptions)
+            if unit:
+                target.units = (unit,) * count
+            if colours:
+                target.write_colormap(1, {value: ImageColor.getrgb(colour) for value, colour in colours.items()})
         return bytes(file.getbuffer())
 
 

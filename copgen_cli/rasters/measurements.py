@@ -73,7 +73,7 @@ def find_bands(paths: Sequence[Path], modality: Modality, numbers: Sequence[int]
         MismatchError: the files have different grids.
         UsageError: nothing tells which bands are the wanted ones.
     """
-    wanted = modality.facts.picture.bands
+    wanted = modality.spec.picture.bands
     files = [paths[0] / f"{name}.tif" for name in wanted] if len(paths) == 1 and paths[0].is_dir() else list(paths)
     if len(files) not in (1, len(wanted)):
         raise UsageError(
@@ -89,7 +89,7 @@ def find_bands(paths: Sequence[Path], modality: Modality, numbers: Sequence[int]
     with _opened(files) as datasets:
         _check_grids(datasets)
         first = datasets[0]
-        counts = (1, 3, 4) if modality.facts.grey else (3, 4)
+        counts = (1, 3, 4) if modality.spec.grey else (3, 4)
         is_picture = len(files) == 1 and not numbers and set(first.dtypes) == {"uint8"} and first.count in counts
         if len(files) > 1:
             layers = [(file, 1) for file in files]
@@ -110,6 +110,44 @@ def find_mask(path: Path) -> RasterBands:
     with _opened([path]) as (dataset,):
         place = Georeferencing(dataset.crs.to_string(), tuple(dataset.transform)[:6]) if dataset.crs else None
         return RasterBands(((path, 1),), place, dataset.width, dataset.height, _pixel_size(dataset), is_picture=False)
+
+
+def find_values(files: Sequence[Path]) -> RasterBands:
+    """All bands of a GeoTIFF, or of several of one grid, in their order.
+
+    Raises:
+        BrokenInputError: one is missing, damaged, or no GeoTIFF.
+        MismatchError: they have different grids.
+    """
+    with _opened(files) as datasets:
+        _check_grids(datasets)
+        first = datasets[0]
+        layers = [(file, band) for file, dataset in zip(files, datasets, strict=True) for band in dataset.indexes]
+        place = Georeferencing(first.crs.to_string(), tuple(first.transform)[:6]) if first.crs else None
+        return RasterBands(tuple(layers), place, first.width, first.height, _pixel_size(first), is_picture=False)
+
+
+def read_values(bands: RasterBands) -> tuple[np.ndarray, float | None]:
+    """(B, H, W) values of a raster as they are in the file, and the value that marks pixels without one, if any.
+
+    Raises:
+        BrokenInputError: a file is damaged or too large, or its bands differ in dtype.
+    """
+    if bands.width * bands.height > MOST_PIXELS:
+        raise BrokenInputError(
+            f"{bands.files[0]} is {bands.width} x {bands.height} px; up to {MOST_PIXELS:,} are read at once.",
+            hint="Cut out a part: rio clip, or gdal_translate -srcwin.",
+        )
+    with _opened(bands.files) as datasets:
+        by_file = dict(zip(bands.files, datasets, strict=True))
+        kinds = {kind for dataset in datasets for kind in dataset.dtypes}
+        if len(kinds) > 1:
+            raise BrokenInputError(
+                f"{bands.files[0]} has bands of {' and '.join(sorted(kinds))}.", hint="Bring them to one dtype."
+            )
+        values = np.stack([by_file[file].read(band) for file, band in bands.layers])
+        nodata = datasets[0].nodata
+    return values, None if nodata is None else float(nodata)
 
 
 def read_measurements(bands: RasterBands) -> Measurements:
@@ -212,7 +250,7 @@ def _picture_bands(dataset: DatasetReader) -> Sequence[int]:
 
 def _choose_bands(dataset: DatasetReader, modality: Modality) -> Sequence[int]:
     names = [(name or "").upper() for name in dataset.descriptions]
-    rule = modality.facts.picture
+    rule = modality.spec.picture
     wanted = [name.upper() for name in rule.bands]
     if set(wanted) <= set(names):
         return [names.index(name) + 1 for name in wanted]

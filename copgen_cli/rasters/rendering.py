@@ -62,7 +62,7 @@ def find_stretch(parts: Sequence[Measurements], modality: Modality) -> Stretch:
     parts = [part for part in parts if not part.missing.all()]
     if not parts:
         raise BrokenInputError("No pixel of the raster has a value.", hint="Check its nodata value, and its bands.")
-    match modality.facts.picture.rendering:
+    match modality.spec.picture.rendering:
         case Rendering.TRUE_COLOUR:
             high = max(np.percentile(part.values[:, ~part.missing], 99) for part in parts)
             return Stretch(scale=1.0 if high < _REFLECTANCE_TIMES_10_000 else 10_000.0)
@@ -72,6 +72,8 @@ def find_stretch(parts: Sequence[Measurements], modality: Modality) -> Stretch:
             return Stretch(in_decibel=bool(middle < 0), ranges=decibel_ranges(powers))
         case Rendering.HILLSHADE:
             return Stretch(ranges=(shade_range([_light(part)[0] for part in parts]),))
+        case other:
+            raise ValueError(f"{modality} is shown by {other}, which no model of thumbnails knows")
 
 
 def render_picture(measured: Measurements, modality: Modality, stretch: Stretch | None = None) -> np.ndarray:
@@ -89,7 +91,7 @@ def render_picture(measured: Measurements, modality: Modality, stretch: Stretch 
         BrokenInputError: no pixel has a value, and no stretch is given.
     """
     stretch = stretch or find_stretch([measured], modality)
-    match modality.facts.picture.rendering:
+    match modality.spec.picture.rendering:
         case Rendering.TRUE_COLOUR:
             missing = measured.missing
             reflectance = np.clip(np.where(missing, np.float32(0), measured.values), 0, None) / stretch.scale
@@ -99,6 +101,8 @@ def render_picture(measured: Measurements, modality: Modality, stretch: Stretch 
             return false_colour(vv, vh, missing if missing.any() else None, stretch.ranges)
         case Rendering.HILLSHADE:
             return _enlarged(measured, stretch)
+        case other:
+            raise ValueError(f"{modality} is shown by {other}, which no model of thumbnails knows")
 
 
 def georeferencing_of_picture(measured: Measurements, picture: np.ndarray) -> Georeferencing | None:
@@ -112,13 +116,15 @@ def georeferencing_of_picture(measured: Measurements, picture: np.ndarray) -> Ge
 
 def is_missing(measured: Measurements, modality: Modality, stretch: Stretch) -> np.ndarray:
     """(H, W) bool: pixels whose value is none, or a mark of none such as backscatter of 0 or a height of -9999."""
-    match modality.facts.picture.rendering:
+    match modality.spec.picture.rendering:
         case Rendering.TRUE_COLOUR:
             return np.asarray(measured.missing | (measured.values <= 0).all(axis=0))
         case Rendering.FALSE_COLOUR:
             return _powers(measured, in_decibel=stretch.in_decibel)[2]
         case Rendering.HILLSHADE:
             return _without_height(measured)
+        case other:
+            raise ValueError(f"{modality} is shown by {other}, which no model of thumbnails knows")
 
 
 def _powers(measured: Measurements, *, in_decibel: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from copgen_cli.errors import CopgenError
-from copgen_cli.model import CopGenTransformer, ImageAutoencoder
+from copgen_cli.model import Autoencoders, CopGenTransformer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,21 +23,21 @@ MOST_ON_CPU = 4
 SHARE_OF_FREE_MEMORY = 0.5
 
 
-def choose_batch_size(
-    net: CopGenTransformer, autoencoder: ImageAutoencoder, *, guided: bool, device: torch.device
-) -> int:
+def choose_batch_size(net: CopGenTransformer, autoencoders: Autoencoders, *, guided: bool, device: torch.device) -> int:
     """The most samples whose activations fit in half of the memory that is free, up to `MOST` or `MOST_ON_CPU`.
 
     One sample takes the larger of two: in the network, the tokens' states of every block that waits for its skip, and
     a dozen more while a block computes; in the decoder, eight full-size maps of its widest full-size layer.
     """
     config = net.config
-    tokens = config.num_modalities * (1 + (config.sample_size // config.patch_size) ** 2)
+    tokens = net.pos_embed.shape[1]
     states = tokens * config.hidden_size * (config.depth // 2 + 12)
     in_network = states * (2 if guided else 1) * _bytes_of(net.dtype)
-    side = config.sample_size * autoencoder.reduction
-    channels = autoencoder.model.config.block_out_channels
-    in_decoder = 8 * side**2 * max(channels[:2]) * _bytes_of(autoencoder.dtype)
+    largest = max(side for _, side, _ in net.latent_shapes)
+    in_decoder = max(
+        8 * (largest * one.reduction) ** 2 * max(one.model.config.block_out_channels[:2]) * _bytes_of(one.dtype)
+        for one in autoencoders.distinct
+    )
     most = MOST_ON_CPU if device.type == "cpu" else MOST
     return max(1, min(most, int(SHARE_OF_FREE_MEMORY * free_memory(device) / max(in_network, in_decoder))))
 

@@ -14,8 +14,8 @@ from copgen_cli.errors import BrokenInputError
 from copgen_cli.inputs import Picture, View
 from copgen_cli.modalities import Modality
 from copgen_cli.model import (
+    Autoencoders,
     CopGenTransformer,
-    ImageAutoencoder,
     OnStep,
     SampleNoise,
     draw_latents,
@@ -23,7 +23,11 @@ from copgen_cli.model import (
     sample_noise,
     to_uint8,
 )
+from copgen_cli.rasters import show
 from copgen_cli.records import Ignored, SampleRequest
+
+Values = np.ndarray
+"""What a modality is like: see `Autoencoders.decode`."""
 
 
 class Decoder(Protocol):
@@ -50,21 +54,22 @@ class PictureGenerator:
     net: CopGenTransformer
     modalities: tuple[Modality, ...]
     """Of the model, in its order."""
-    autoencoder: ImageAutoencoder
-    decoder: Decoder
+    autoencoders: Autoencoders
+    decoder: Decoder | None
+    """In place of the autoencoder of pictures."""
     request: SampleRequest
     ignored: Ignored = Ignored.MARGINALISE
 
-    @property
-    def side(self) -> int:
-        """S: of the model's pictures, in pixels."""
-        return int(self.net.config.sample_size) * self.autoencoder.reduction
-
-    def generate(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> list[dict[Modality, Picture]]:
-        """One picture per task and generated modality; each depends on its own task alone."""
+    def generate(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> list[dict[Modality, Values]]:
+        """What each generated modality is like, of every task; each depends on its own task alone."""
         latents = self.draw(tasks, on_step)
-        decoded = {modality: _to_pictures(self.decoder.decode(latent)) for modality, latent in latents.items()}
-        return [{modality: pictures[i] for modality, pictures in decoded.items()} for i in range(len(tasks))]
+        decoded = {modality: self._decode(modality, latent) for modality, latent in latents.items()}
+        return [{modality: values[i] for modality, values in decoded.items()} for i in range(len(tasks))]
+
+    def _decode(self, modality: Modality, latents: Tensor) -> Sequence[Values]:
+        if self.decoder is not None and modality.spec.is_picture:
+            return list(_to_pictures(self.decoder.decode(latents)))
+        return self.autoencoders.decode(modality, latents)
 
     def draw(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> dict[Modality, Tensor]:
         """(B, C, h, w) scaled latents of every generated modality."""
@@ -87,7 +92,7 @@ class PictureGenerator:
         )
         return {self.modalities[index]: latent for index, latent in latents.items()}
 
-    def moments_of(self, view: View) -> Tensor:
+    def moments_of(self, view: View, modality: Modality) -> Tensor:
         """(2 C, h, w) moments of a view, on the autoencoder's device.
 
         Pictures are encoded one at a time, so that no other picture has a say in how a value is rounded.
@@ -95,30 +100,34 @@ class PictureGenerator:
         Raises:
             BrokenInputError: moments from disk are not of the model's size.
         """
-        config = self.net.config
         if view.moments is None:
+            if view.values is not None:
+                autoencoder = self.autoencoders.of[modality]
+                return autoencoder.encode(torch.from_numpy(view.values)[None].to(autoencoder.device))[0]
             assert view.pixels is not None
-            return self.autoencoder.moments(torch.from_numpy(view.pixels).permute(2, 0, 1)[None])[0]
-        expected = (2 * config.in_channels, config.sample_size, config.sample_size)
+            return self.autoencoders.of[modality].moments(torch.from_numpy(view.pixels).permute(2, 0, 1)[None])[0]
+        channels, height, width = self.net.latent_shapes[self.modalities.index(modality)]
+        expected = (2 * channels, height, width)
         if view.moments.shape != expected:
             raise BrokenInputError(
                 f"{view.file.path} holds moments of shape {view.moments.shape}; the model takes {expected}.",
                 hint="Encode with the autoencoder and the picture size that the model was trained with.",
             )
-        return torch.from_numpy(view.moments).to(self.autoencoder.device)
+        return torch.from_numpy(view.moments).to(self.autoencoders.device)
 
-    def picture_of(self, view: View) -> Picture:
+    def picture_of(self, view: View, modality: Modality) -> Picture:
         """The view as a picture; moments alone are decoded from their mean."""
         if view.pixels is not None:
             return view.pixels
-        mean = self.moments_of(view).chunk(2)[0]
-        return _to_pictures(self.autoencoder.decode(self.autoencoder.scale_factor * mean[None]))[0]
+        mean = self.moments_of(view, modality).chunk(2)[0]
+        (values,) = self.autoencoders.decode(modality, self.autoencoders.scale_of(modality) * mean[None])
+        return show(values, modality.spec)
 
     def _draw_condition(self, modality: Modality, samples: Sequence[str], moments: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(moments)).float()
         channels, height, width = stacked.shape[1] // 2, *stacked.shape[2:]
         noise = sample_noise(self.request.seed, samples, modality, (channels, height, width), purpose="condition")
-        return draw_latents(stacked, noise.to(stacked.device), self.autoencoder.scale_factor)
+        return draw_latents(stacked, noise.to(stacked.device), self.autoencoders.scale_of(modality))
 
 
 def _to_pictures(images: Tensor) -> np.ndarray:

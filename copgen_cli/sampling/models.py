@@ -11,9 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from copgen_cli.errors import CopgenError
 from copgen_cli.layout import model_folder, run_folder
-from copgen_cli.modalities import Modality
-from copgen_cli.model import BUNDLED_NAME, CopGenTransformer, ImageAutoencoder, bundled_folder, modalities_of
+from copgen_cli.modalities import BETA, Modality
+from copgen_cli.model import (
+    BUNDLED_NAME,
+    Autoencoders,
+    CopGenTransformer,
+    ImageAutoencoder,
+    bundled_folder,
+    modalities_of,
+)
 from copgen_cli.pipeline import INDEX_NAME, find_parts
 from copgen_cli.settings import Preset
 
@@ -33,13 +41,33 @@ class ModelChoice:
 class LoadedModel:
     source: str
     net: CopGenTransformer
-    autoencoder: ImageAutoencoder
+    autoencoders: Autoencoders
     modalities: tuple[Modality, ...]
     sha256: str
     """Of all weights, whatever format they came in."""
 
+    @property
+    def autoencoder(self) -> ImageAutoencoder:
+        """Of a model that knows pictures alone.
 
-def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
+        Raises:
+            MismatchError: it knows others.
+        """
+        return self.autoencoders.require_pictures(self.source)
+
+    @property
+    def picture_side(self) -> int:
+        """Pixels along a side of its pictures, or of the largest raster where it has none."""
+        sides = {
+            modality.spec.is_picture: self.autoencoders.side_of(modality, shape[1])
+            for modality, shape in sorted(
+                zip(self.modalities, self.net.latent_shapes, strict=True), key=lambda pair: pair[1][1]
+            )
+        }
+        return sides.get(True) or sides[False]
+
+
+def choose_model(named: str | None, runs_dir: Path, region: str, family: str = BETA.name) -> ModelChoice:
     """The named model; else the newest finished one trained on the region; else the one in the package.
 
     A run counts as the region's where it lies in a folder that --workdir did not name: other names say nothing.
@@ -47,7 +75,7 @@ def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     Raises:
         CopgenError: none is named, none was trained, and the package comes without one.
     """
-    runs = [run_folder(runs_dir, region, preset) for preset in Preset]
+    runs = [run_folder(runs_dir, region, preset, family) for preset in Preset]
     if named is not None:
         place = Path(named).expanduser()
         of_region = any(place.resolve().is_relative_to(run.resolve()) for run in runs)
@@ -57,6 +85,11 @@ def choose_model(named: str | None, runs_dir: Path, region: str) -> ModelChoice:
     if trained:
         newest = max(trained, key=lambda folder: ((folder / INDEX_NAME).stat().st_mtime_ns, folder.name))
         return ModelChoice(newest.as_posix(), f"the newest model trained on {region}", of_region=True)
+    if family != BETA.name:
+        raise CopgenError(
+            f"There is no model of the family {family} that was trained on {region}.",
+            hint="Train one, or name it with --model.",
+        )
     bundled_folder()
     return ModelChoice(BUNDLED_NAME, f"no model trained on {region} in {runs_dir}; this one comes with the package")
 
@@ -80,11 +113,12 @@ def load_model(source: str, *, device: torch.device, dtype: torch.dtype) -> Load
     """
     parts = find_parts(source)
     net = parts.load_transformer()
-    autoencoder = ImageAutoencoder(parts.load_vae(), source=str(parts.vae), device=device, dtype=dtype)
-    digest = hashlib.sha256(autoencoder.fingerprint.encode())
+    modalities = modalities_of(net)
+    autoencoders = parts.load_autoencoders(modalities, device=device, dtype=dtype)
+    digest = hashlib.sha256(autoencoders.fingerprint(modalities).encode())
     digest.update(json.dumps(_settings_of(net), default=list).encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     nn.Module.to(net, device, dtype)  # the method of diffusers warns of modules to keep in float32; this has none
-    return LoadedModel(source, net, autoencoder, modalities_of(net), digest.hexdigest())
+    return LoadedModel(source, net, autoencoders, modalities, digest.hexdigest())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,9 @@ from copgen_cli.inputs import (
     SUFFIXES,
     Frame,
     Nothing,
+    OneRecord,
     Source,
+    WithScalars,
     advice_on_scale,
     choose_data,
     open_data,
@@ -22,7 +25,7 @@ from copgen_cli.inputs import (
     table_of,
 )
 from copgen_cli.modalities import Modality, Split
-from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, ImageAutoencoder, choose_dtype, load_preview_decoder
+from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_dtype, load_preview_decoder
 from copgen_cli.outputs import GeoreferencingTable, Recipe, read_georeferencing_table
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
@@ -53,22 +56,22 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
         UsageError: the options contradict one another, or ask for what the model or the data does not know.
         MissingInputError: an earlier command has not been run.
     """
-    request, inputs = check_request(settings, options)
+    request, inputs, scalars = check_request(settings, options)
     asked = settings.sample
     notes: list[str] = []
     data: Path | None = None
-    if request.conditions and not inputs:
+    if set(request.conditions) - set(scalars) and not inputs:
         choice = choose_data(options.data, settings.workspace)
         data = choice.folder
         notes += [choice.note] if choice.note else []
     notes += [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
-    model = choose_model(asked.model, settings.runs_dir, settings.region)
+    model = choose_model(asked.model, settings.runs_dir, settings.region, settings.family)
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
     loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
     check_known(request.roles, loaded.modalities, model.source)
     frame = _frame_of(loaded, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()
-    source = open_source(inputs, data, request, truths, frame, loaded.autoencoder)
+    source = open_source(inputs, data, scalars, request, truths, frame, loaded.autoencoders)
     job = make_job(
         loaded,
         source,
@@ -86,17 +89,21 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
 def open_source(
     inputs: dict[Modality, Path],
     data: Path | None,
+    scalars: Mapping[Modality, Mapping[str, Any]],
     request: SampleRequest,
     truths: Sequence[Modality],
     frame: Frame,
-    autoencoder: ImageAutoencoder,
+    autoencoders: Autoencoders,
 ) -> Source:
-    """The records of the pictures that are named, or of the data, or numbered ones where nothing is given."""
+    """The records of the files that are named, or of the data, or numbered ones where nothing is given."""
     if inputs:
-        return open_pictures(inputs, frame)
-    if data is not None:
-        return open_data(data, request.conditions, truths, frame, autoencoder)
-    return Nothing(request.n_samples)
+        source: Source = open_pictures(inputs, frame)
+    elif data is not None:
+        conditions = [modality for modality in request.conditions if modality not in scalars]
+        source = open_data(data, conditions, truths, frame, autoencoders)
+    else:
+        source = OneRecord() if scalars else Nothing(request.n_samples)
+    return WithScalars(source, scalars) if scalars else source
 
 
 def make_job(
@@ -112,10 +119,10 @@ def make_job(
     places: GeoreferencingTable | None = None,
 ) -> Job:
     """Put a job together; without a batch size, one is chosen by the memory of the device."""
-    device = model.autoencoder.device
+    device = model.autoencoders.device
     guided = request.guidance_scale != 0 and bool(request.conditions)
-    chosen = batch_size or choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
-    decoder = _preview_decoder(options.preview, model) if options.preview else model.autoencoder
+    chosen = batch_size or choose_batch_size(model.net, model.autoencoders, guided=guided, device=device)
+    decoder = _preview_decoder(options.preview, model) if options.preview else None
     recipe = Recipe(
         model=model.source,
         model_sha256=model.sha256,
@@ -131,7 +138,7 @@ def make_job(
     )
     if options.compiled:
         model.net.compile()
-    generator = PictureGenerator(model.net, model.modalities, model.autoencoder, decoder, request, options.ignored)
+    generator = PictureGenerator(model.net, model.modalities, model.autoencoders, decoder, request, options.ignored)
     names = source.names[:limit] if limit is not None else source.names
     return Job(
         generator, source, names, recipe, frame, save_as, chosen, options.spread, places or GeoreferencingTable()
@@ -146,7 +153,9 @@ def default_output(settings: Settings, options: RequestOptions, request: SampleR
 
 
 def _frame_of(model: LoadedModel, resolution: int | None) -> Frame:
-    side = int(model.net.config.sample_size) * model.autoencoder.reduction
+    if resolution is not None:
+        model.autoencoders.require_pictures(model.source)
+    side = model.picture_side
     return Frame(side, side if resolution is None else resolution)
 
 

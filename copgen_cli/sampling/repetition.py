@@ -13,7 +13,7 @@ from PIL import Image
 
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.inputs import Frame, Picture, Record, Source, parse_inputs
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import Modality, as_modality
 from copgen_cli.model import choose_device, choose_dtype
 from copgen_cli.outputs import (
     Drawing,
@@ -24,6 +24,7 @@ from copgen_cli.outputs import (
     read_provenance,
     sample_ids,
 )
+from copgen_cli.rasters import find_values, read_values
 from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.models import load_model
 from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
@@ -39,8 +40,8 @@ class Repeated:
     file: Path
     differing: int
     """Pixels whose value differs from the original's."""
-    most: int
-    """By how many levels at most."""
+    most: float
+    """By how many levels at most, or in the raster's unit."""
     device: str
     """That the original was made on."""
 
@@ -84,7 +85,7 @@ def repeat_picture(
         write_atomically(target, drawing.as_geotiff(place_of_sample(job, records[0], modality)))
     else:
         write_atomically(target, drawing.as_png())
-    differing, most = _compare(picture, drawing.image)
+    differing, most = _compare(picture, drawing)
     return Repeated(target, differing, most, provenance.recipe.device)
 
 
@@ -104,11 +105,12 @@ def _job_of(provenance: Provenance, *, model: str | None, inputs: Sequence[str],
             f"The model {model or recipe.model} is not the one that made the picture: its weights differ.",
             hint=f"Give the one with --model whose samples.json says sha256 {recipe.model_sha256[:12]}…",
         )
-    frame = Frame(int(loaded.net.config.sample_size) * loaded.autoencoder.reduction, recipe.resolution)
+    frame = Frame(loaded.picture_side, recipe.resolution)
     given = parse_inputs(inputs or [f"{name}={path}" for name, path in recipe.source.get("input", {}).items()])
     folder = data or (Path(recipe.source["data"]) if "data" in recipe.source and not given else None)
     truths = recipe.request.generated if provenance.kind == "grid" else ()
-    source = open_source(given, folder, recipe.request, truths, frame, loaded.autoencoder)
+    scalars = {as_modality(name): dict(facts) for name, facts in recipe.source.get("given", {}).items()}
+    source = open_source(given, folder, scalars, recipe.request, truths, frame, loaded.autoencoders)
     options = RequestOptions(
         ignored=recipe.ignored,
         preview=None if recipe.decoder == "autoencoder" else recipe.decoder,
@@ -142,7 +144,7 @@ def _generate(job: Job, provenance: Provenance, records: Sequence[Record]) -> li
     generator, request = job.generator, provenance.recipe.request
     tasks: dict[str, Task] = {}
     for record in records:
-        moments = {modality: generator.moments_of(view) for modality, view in record.conditions.items()}
+        moments = {modality: generator.moments_of(view, modality) for modality, view in record.conditions.items()}
         for sample in sample_ids(record.name, request):
             tasks[sample] = Task(sample, record.name, moments)
     pictures: dict[str, Mapping[Modality, Picture]] = {}
@@ -172,11 +174,15 @@ def _draw(job: Job, provenance: Provenance, generated: Sequence[GeneratedRecord]
     raise CopgenError("The picture does not say which sample it shows.", hint="Give one as copgen wrote it.")
 
 
-def _compare(original: Path, image: Image.Image) -> tuple[int, int]:
-    """How many pixels differ, and by how many levels at most."""
+def _compare(original: Path, drawing: Drawing) -> tuple[int, float]:
+    """How many pixels differ, and by how much at most."""
+    if original.suffix == ".tif" and drawing.raster is not None:
+        values, _ = read_values(find_values([original]))
+        apart = np.abs(values.astype(np.float64) - drawing.raster.values).max(axis=0)
+        return int((apart > 0).sum()), float(apart.max())
     with Image.open(original) as opened:
         before = np.asarray(opened.convert("RGB"), dtype=np.int16)
-    now = np.asarray(image, dtype=np.int16)
+    now = np.asarray(drawing.image, dtype=np.int16)
     if before.shape != now.shape:
         return before.shape[0] * before.shape[1], 255
     difference = np.abs(before - now).max(axis=-1)

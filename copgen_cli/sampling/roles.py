@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities import Modality, Role, parse_modalities
+from copgen_cli.modalities import PUBLISHED, Modality, Role, parse_modalities
 
 
-def choose_roles(condition: str | None, generate: str | None, given: Iterable[Modality]) -> dict[Modality, Role]:
-    """Roles out of `--condition`, `--generate` and the modalities of `--input`; those not in it are ignored ones.
+def choose_roles(
+    condition: str | None, generate: str | None, given: Iterable[Modality], scalars: Iterable[Modality] = ()
+) -> dict[Modality, Role]:
+    """Roles out of `--condition`, `--generate` and the modalities of `--input` and `--given`; others are ignored.
 
     Where there are inputs and no `--condition`, the inputs are the condition.
 
@@ -22,8 +24,11 @@ def choose_roles(condition: str | None, generate: str | None, given: Iterable[Mo
     conditions = inputs if condition is None else parse_modalities(condition, option="--condition")
     if not generated:
         raise UsageError(
-            "Nothing to generate.", hint=f"Give --generate with one or more of {', '.join(Modality)}: --generate dem"
+            "Nothing to generate.",
+            hint=f"Give --generate with one or more of {', '.join(PUBLISHED)}, or what else the model knows.",
         )
+    told = tuple(scalars)
+    conditions = (*(m for m in conditions if m not in told), *told)
     both = [str(modality) for modality in generated if modality in conditions]
     if both:
         where = "--condition" if condition is not None else "--input"
@@ -31,7 +36,7 @@ def choose_roles(condition: str | None, generate: str | None, given: Iterable[Mo
             f"{', '.join(both)} stands in {where} and in --generate.",
             hint="What is given is not generated; drop it from one of them.",
         )
-    _match_inputs(conditions, inputs)
+    _match_inputs([modality for modality in conditions if modality not in told], inputs)
     roles = dict.fromkeys(generated, Role.GENERATE) | dict.fromkeys(conditions, Role.CONDITION)
     return {modality: roles[modality] for modality in Modality if modality in roles}
 

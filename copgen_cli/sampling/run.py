@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
 from copgen_cli.inputs import Frame, Picture, Record, Source
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import Modality, decode_scalar
 from copgen_cli.outputs import (
     Drawing,
     GeneratedRecord,
@@ -308,7 +308,7 @@ def _generate_chunk(
             broken[item.name] = item.error
             continue
         try:
-            moments = {modality: generator.moments_of(view) for modality, view in item.conditions.items()}
+            moments = {modality: generator.moments_of(view, modality) for modality, view in item.conditions.items()}
         except ItemError as error:
             broken[item.name] = error
             continue
@@ -348,8 +348,8 @@ def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, 
     samples = {sample: pictures[sample] for sample in known}
     if job.save_as is not SaveAs.GRID:
         return GeneratedRecord(record, samples)
-    shown = {modality: job.generator.picture_of(view) for modality, view in record.conditions.items()}
-    truth = {modality: job.generator.picture_of(view) for modality, view in record.truth.items()}
+    shown = {modality: job.generator.picture_of(view, modality) for modality, view in record.conditions.items()}
+    truth = {modality: job.generator.picture_of(view, modality) for modality, view in record.truth.items()}
     return GeneratedRecord(record, samples, shown, truth)
 
 
@@ -388,15 +388,21 @@ def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
 
 def place_of_sample(job: Job, record: Record, modality: Modality) -> Georeferencing | None:
     """Where what is generated of a record lies: by the table of its data, else by the files it is made from."""
-    place = job.places.of(record.name, modality) or record.place
-    return None if place is None else job.frame.georeferencing_of_cut(place)
+    place = job.places.of(record.name, modality) or record.place_of(modality)
+    return place if place is None or not modality.spec.is_picture else job.frame.georeferencing_of_cut(place)
 
 
 def _facts_of(job: Job, one: GeneratedRecord) -> dict[str, Any]:
     """What `samples.json` says of a record."""
-    places = {modality: place_of_sample(job, one.record, modality) for modality in job.recipe.request.generated}
+    generated = job.recipe.request.generated
+    places = {m: place_of_sample(job, one.record, m) for m in generated if not m.spec.is_scalar}
+    scalars = [modality for modality in generated if modality.spec.is_scalar]
     return {
-        "samples": [{"id": sample, "seed": job.recipe.request.seed} for sample in one.samples],
+        "samples": [
+            {"id": sample, "seed": job.recipe.request.seed}
+            | {str(modality): decode_scalar(values[modality], modality.spec) for modality in scalars}
+            for sample, values in one.samples.items()
+        ],
         "inputs": {str(modality): asdict(view.file) for modality, view in one.record.conditions.items()},
         "places": {str(modality): asdict(place) for modality, place in places.items() if place is not None},
     }

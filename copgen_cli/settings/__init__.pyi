@@ -8,7 +8,7 @@ from .loading import (
     load_settings_with_origins as load_settings_with_origins,
 )
 from .presets import Preset as Preset
-from .regions import known_regions as known_regions
+from .regions import configured as configured, known_regions as known_regions
 from .sections import (
     PUBLIC_ENDPOINT as PUBLIC_ENDPOINT,
     AutoencoderSettings as AutoencoderSettings,

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from copgen_cli.errors import UnknownNameError, UsageError, nearest_name
 from copgen_cli.layout import Workspace
+from copgen_cli.modalities import BETA, Family, family
 from copgen_cli.settings.presets import Preset, preset_values
 from copgen_cli.settings.regions import BUILT_IN_REGIONS
 from copgen_cli.settings.sections import (
@@ -40,6 +41,7 @@ from copgen_cli.settings.sections import (
     SceneSettings,
     TrainSettings,
 )
+from copgen_cli.settings.vocabulary import FamilySettings, ModalitySettings, declare_users, validate_users
 
 DEFAULT_FILE = Path("copgen.toml")
 ENV_PREFIX = "COPGEN_"
@@ -66,6 +68,12 @@ class Settings(BaseSettings):
     """The region that commands work on when none is named."""
     regions: dict[PlainName, RegionSettings] = Field(default_factory=dict)
     """Named regions; the built-in ones are always there."""
+    family: PlainName = BETA.name
+    """The family of modalities that commands work on when none is named; `copgen modalities` lists them."""
+    modalities: dict[PlainName, ModalitySettings] = Field(default_factory=dict)
+    """Modalities of users, beside those of the package."""
+    families: dict[PlainName, FamilySettings] = Field(default_factory=dict)
+    """Families of users, beside those of the package."""
     download: DownloadSettings = DownloadSettings()
     prepare: PrepareSettings = PrepareSettings()
     encode: EncodeSettings = EncodeSettings()
@@ -90,7 +98,12 @@ class Settings(BaseSettings):
 
     @property
     def workspace(self) -> Workspace:
-        return Workspace(self.data_dir, self.region)
+        return Workspace(self.data_dir, self.region, self.family)
+
+    @property
+    def chosen_family(self) -> Family:
+        """Raises UnknownNameError where there is no such family."""
+        return family(self.family)
 
     def region_settings(self, name: str | None = None) -> RegionSettings:
         """The named region, or the one that the settings chose.
@@ -148,9 +161,12 @@ def load_settings_with_origins(config: Path | None = None, **options: Any) -> Lo
     for layer in reversed(layers):
         merged = _merge(merged, layer.values)
     try:
-        return LoadedSettings(Settings(**merged), layers)
+        declare_users(*validate_users(merged))  # first: other sections name what these declare
+        settings = Settings(**merged)
     except ValidationError as error:
         raise _explain(error, layers) from None
+    family(settings.family)  # it is one of them
+    return LoadedSettings(settings, layers)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -278,10 +294,18 @@ def _origin_of_error(path: tuple[str, ...], layers: tuple[Layer, ...]) -> tuple[
     return "the settings", path
 
 
+_BY_NAME: dict[str, Any] = {
+    "regions": RegionSettings,
+    "modalities": ModalitySettings,
+    "families": FamilySettings,
+}
+"""Sections that hold one table for each name."""
+
+
 def _fields_at(path: tuple[str, ...]) -> dict[str, Any]:
     model: Any = Settings
     for key in path:
-        if model is Settings and key == "regions":
-            return RegionSettings.model_fields
+        if model is Settings and key in _BY_NAME:
+            return _BY_NAME[key].model_fields
         model = model.model_fields[key].annotation
     return model.model_fields

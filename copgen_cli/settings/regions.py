@@ -33,12 +33,16 @@ BUILT_IN_REGIONS: dict[str, dict[str, Any]] = {
 
 def known_regions(config: Path | None = None) -> list[str]:
     """Names of built-in and configured regions, without validating the settings file: for completion and messages."""
+    names = list(BUILT_IN_REGIONS)
+    return [*names, *(name for name in configured("regions", config) if name not in names)]
+
+
+def configured(section: str, config: Path | None = None) -> list[str]:
+    """Names of the tables of a section of the settings file, as it stands."""
     import tomllib
 
     file = config or Path("copgen.toml")
-    names = list(BUILT_IN_REGIONS)
     try:
-        configured = tomllib.loads(file.read_text(encoding="utf-8")).get("regions", {})
+        return list(tomllib.loads(file.read_text(encoding="utf-8")).get(section, {}))
     except (OSError, ValueError):
-        configured = {}
-    return [*names, *(name for name in configured if name not in names)]
+        return []

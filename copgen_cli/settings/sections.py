@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from copgen_cli.modalities import PUBLISHED, Modality
+from copgen_cli.modalities import Modality
 from copgen_cli.records import (
     SCHEDULE_STEPS,
     LearningRateDecay,
@@ -120,12 +120,13 @@ class DownloadSettings(Section):
     """Where the Major TOM datasets are: https://, http:// or file://."""
     token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
     """Bearer token for the endpoint; never sent to another host."""
-    sources: tuple[Modality, ...] = PUBLISHED
-    """Modalities to fetch; only cells that all of them have are kept."""
+    sources: tuple[Modality, ...] | None = None
+    """Modalities to fetch; only cells that all of them have are kept. None is what the family is made from."""
     workers: PositiveInt = 8
     """Requests under way at a time."""
-    bands: str = "none"
-    """Raw GeoTIFF bands to write as well: none, all, or a comma-separated list of columns."""
+    bands: str | None = None
+    """Raw GeoTIFF bands to write as well: none, all, or a comma-separated list of columns; None is what the family
+    needs, which of beta is none."""
     retries: NonNegativeInt = 8
     """Attempts after the first for one request, before its product is set aside."""
     timeout: PositiveFloat = 30.0
@@ -135,13 +136,17 @@ class DownloadSettings(Section):
 class PrepareSettings(Section):
     train_ratio: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Share of cells that go to the train split."""
+    max_nodata: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Patches of measurements with a larger share of pixels without a value, in any modality, are left out."""
+    max_clouds: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Likewise of pixels that the cloud mask does not call clear, where a family has it."""
     seed: int = 42
     """Seed of the split, which depends on it and the cell's name alone."""
     split_block: PositiveInt = 1
     """Side in cells of the blocks that go to one split together; 1 splits cell by cell. With larger ones, test cells
     beside a train cell are left out, so that the splits do not touch."""
     center_crop: bool = False
-    """One 256 px patch from the middle of a cell instead of 16."""
+    """One patch from the middle of a cell instead of all."""
     workers: PositiveInt = os.cpu_count() or 1
     """Processes that cut."""
 
@@ -176,6 +181,9 @@ class SharedSettings(Section):
 class EncodeSettings(SharedSettings):
     vae: str = "stabilityai/sd-vae-ft-ema"
     """Folder, file or hub id of the image autoencoder; frozen, never trained here."""
+    vae_dir: HomePath | None = None
+    """A folder with an autoencoder for each raster, called like it or as published; None is where `train-autoencoder`
+    puts them."""
     batch_size: PositiveInt = 16
     """Images per forward pass."""
     device: str = "auto"

@@ -59,8 +59,8 @@ _NAMED: dict[str, pa.DataType] = {
 PART_COLUMNS: dict[Modality, dict[str, pa.DataType]] = {
     Modality.DEM: {"grid_cell": _TEXT, "thumbnail": _BYTES, "compressed": _BYTES, "DEM": _BYTES},
     Modality.S1RTC: _NAMED | {"vv": _BYTES, "vh": _BYTES},
-    Modality.S2L1C: _NAMED | dict.fromkeys(Modality.S2L1C.facts.bands, _BYTES),
-    Modality.S2L2A: _NAMED | dict.fromkeys(Modality.S2L2A.facts.bands, _BYTES),
+    Modality.S2L1C: _NAMED | dict.fromkeys(Modality.S2L1C.source.columns, _BYTES),
+    Modality.S2L2A: _NAMED | dict.fromkeys(Modality.S2L2A.source.columns, _BYTES),
 }
 
 
@@ -180,7 +180,7 @@ def _metadata_path(source: Modality) -> str:
 
 
 def _folder(source: Modality) -> str:
-    return f"datasets/Major-TOM/{source.facts.source}/resolve/main"
+    return f"datasets/Major-TOM/{source.source.name}/resolve/main"
 
 
 def _write_rows(place: Place, path: str, source: Modality, rows: list[Row]) -> WrittenFile:

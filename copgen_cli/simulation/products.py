@@ -108,7 +108,7 @@ def _optical_rows(truth: Truth, visit: OpticalPass, seed: int, bands: bool) -> l
             "geometry": _point(truth.place),
         }
         stand_ins: dict[str, str | bytes | None] = (
-            {} if not bands else dict(_optical_bands(picture, source.facts.bands, truth.place))
+            {} if not bands else dict(_optical_bands(picture, source.source.columns, truth.place))
         )
         rows.append(
             Row(source, about, _named(truth, product, visit.when) | {"thumbnail": as_jpeg(picture)} | stand_ins)

@@ -9,6 +9,7 @@ Epochs follow one another without a gap: the last batch of one may hold the firs
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,10 @@ class Moments(Protocol):
 
     @property
     def moments(self) -> Tensor:
-        """(B, M, 2 C, H, W) mean, then log-variance."""
+        """(B, M, 2 C, H, W) mean, then log-variance; (B, N) where shapes differ."""
+
+    def by_modality(self) -> Sequence[Tensor]:
+        """(B, 2 C, H, W) of each modality."""
 
 
 class MomentsDataset(Protocol):
@@ -69,25 +73,26 @@ class Slot:
 class TrainBatch:
     """What one forward pass of training sees; with the weights, it determines the gradient."""
 
-    latents: Tensor
-    """(M, B, C, H, W) clean and scaled."""
-    noise: Tensor
-    """(M, B, C, H, W) standard normal."""
+    latents: tuple[Tensor, ...]
+    """(B, C, H, W) of each modality, clean and scaled."""
+    noise: tuple[Tensor, ...]
+    """Likewise, standard normal."""
     timesteps: Tensor
     """(M, B) steps in 0..T; at 0 there is no noise."""
 
     def __len__(self) -> int:
-        return self.latents.shape[1]
+        return self.timesteps.shape[1]
 
     def to(self, device: torch.device) -> TrainBatch:
-        latents, noise, timesteps = (
-            tensor.to(device, non_blocking=True) for tensor in (self.latents, self.noise, self.timesteps)
+        latents, noise = (
+            tuple(one.to(device, non_blocking=True) for one in tensors) for tensors in (self.latents, self.noise)
         )
-        return TrainBatch(latents, noise, timesteps)
+        return TrainBatch(latents, noise, self.timesteps.to(device, non_blocking=True))
 
     def pin_memory(self) -> TrainBatch:
         """The loader calls this, by name."""
-        return TrainBatch(self.latents.pin_memory(), self.noise.pin_memory(), self.timesteps.pin_memory())
+        latents, noise = (tuple(one.pin_memory() for one in tensors) for tensors in (self.latents, self.noise))
+        return TrainBatch(latents, noise, self.timesteps.pin_memory())
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -109,18 +114,29 @@ def sample_at(seed: int, position: int, size: int) -> int:
 
 
 def draw_for(
-    seed: int, step: int, slot: int, shape: tuple[int, ...], law: TimestepLaw
-) -> tuple[Tensor, Tensor, Tensor]:
+    seed: int, step: int, slot: int, shapes: Sequence[tuple[int, ...]], law: TimestepLaw
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
     """What is drawn for one slot of one step.
 
+    Args:
+        seed, step, slot: all that it depends on.
+        shapes: (C, H, W) of each modality.
+        law: of timesteps.
+
     Returns:
-        Standard normal numbers for the draw of the latents and for their noise, both of `shape` (M, C, H, W), and
+        Standard normal numbers for the draw of the latents and for their noise, (C, H, W) of each modality, and
         (M,) timesteps.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "step", step, slot))
-    draw = torch.randn(shape, generator=generator)
-    noise = torch.randn(shape, generator=generator)
-    timesteps = draw_timesteps(1, shape[0], law=law, generator=generator)[:, 0]
+    sizes = [math.prod(shape) for shape in shapes]
+    draw, noise = (
+        tuple(
+            piece.view(shape)
+            for piece, shape in zip(torch.randn(sum(sizes), generator=generator).split(sizes), shapes, strict=True)
+        )
+        for _ in range(2)
+    )
+    timesteps = draw_timesteps(1, len(shapes), law=law, generator=generator)[:, 0]
     return draw, noise, timesteps
 
 
@@ -130,17 +146,18 @@ class DrawnSamples(Dataset[TrainBatch]):
 
     moments: MomentsDataset
     """Of the model's modalities, in its order."""
-    scale_factor: float
+    scales: tuple[float, ...]
+    """What drawn latents are multiplied by, of each modality."""
     seed: int
     law: TimestepLaw = PUBLISHED_LAW
 
     def __getitems__(self, slots: Sequence[Slot]) -> TrainBatch:
-        moments = self.moments.__getitems__([slot.index for slot in slots]).moments.transpose(0, 1).float()
-        modalities, _, channels, *side = moments.shape
-        shape = (modalities, channels // 2, *side)
-        drawn = [draw_for(self.seed, slot.step, slot.slot, shape, self.law) for slot in slots]
-        draws, noise, timesteps = (torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True))
-        return TrainBatch(draw_latents(moments, draws, self.scale_factor), noise, timesteps)
+        moments = [one.float() for one in self.moments.__getitems__([slot.index for slot in slots]).by_modality()]
+        shapes = [(one.shape[1] // 2, *one.shape[2:]) for one in moments]
+        drawn = [draw_for(self.seed, slot.step, slot.slot, shapes, self.law) for slot in slots]
+        draws, noise = ([torch.stack(one) for one in zip(*parts, strict=True)] for parts in list(zip(*drawn))[:2])  # noqa: B905
+        latents = [draw_latents(m, d, scale) for m, d, scale in zip(moments, draws, self.scales, strict=True)]
+        return TrainBatch(tuple(latents), tuple(noise), torch.stack([t for _, _, t in drawn], dim=1))
 
 
 @dataclass(frozen=True, slots=True)

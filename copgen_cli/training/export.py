@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from copgen_cli.model import WEIGHTS_NAME, ImageAutoencoder, load_transformer, make_scheduler
-from copgen_cli.pipeline import CopGenPipeline
+from copgen_cli.model import WEIGHTS_NAME, Autoencoders, load_transformer
+from copgen_cli.pipeline import save_model
 from copgen_cli.stages import MANIFEST, PRIVATE_FOLDER, Claims, ExclusiveLock, disk_full_is_an_error, share_files
 
 MADE_FROM = "copgen_export.json"
@@ -19,14 +19,14 @@ MADE_FROM = "copgen_export.json"
 
 
 def export_model(
-    checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None, claims: Claims | None = None
+    checkpoint: Path, target: Path, autoencoders: Autoencoders | None, claims: Claims | None = None
 ) -> None:
     """Write the averaged weights of a checkpoint as the pipeline `target`, in place of an earlier one.
 
     Args:
         checkpoint: of training.
         target: the pipeline's folder.
-        autoencoder: the one that made the latents; without it the folder has no `vae/`, and whoever samples names it.
+        autoencoders: those that made the latents; without them the folder has none, and whoever samples names it.
         claims: of the folder around it: what they do not name is not replaced.
 
     Raises:
@@ -36,13 +36,9 @@ def export_model(
         claims.require(target)
     net = load_transformer(checkpoint / "ema")
     with _alone(target) as (beside, old), disk_full_is_an_error(target):
-        if autoencoder is not None:
-            CopGenPipeline(transformer=net, vae=autoencoder.model).save_pretrained(beside)
-        else:
-            net.save_pretrained(beside / "transformer")
-            make_scheduler().save_pretrained(beside / "scheduler")
+        save_model(beside, net, autoencoders)
         share_files(beside)
-        (beside / MADE_FROM).write_text(json.dumps(_origin(checkpoint, autoencoder)) + "\n", encoding="utf-8")
+        (beside / MADE_FROM).write_text(json.dumps(_origin(checkpoint, autoencoders)) + "\n", encoding="utf-8")
         if claims is not None:
             claims.require(target)
             claims.take(target / file.relative_to(beside) for file in beside.rglob("*") if file.is_file())
@@ -51,10 +47,10 @@ def export_model(
         os.rename(beside, target)
 
 
-def is_exported(checkpoint: Path, target: Path, autoencoder: ImageAutoencoder | None) -> bool:
+def is_exported(checkpoint: Path, target: Path, autoencoders: Autoencoders | None) -> bool:
     """Whether `target` is what `export_model` makes of these."""
     try:
-        return json.loads((target / MADE_FROM).read_text(encoding="utf-8")) == _origin(checkpoint, autoencoder)
+        return json.loads((target / MADE_FROM).read_text(encoding="utf-8")) == _origin(checkpoint, autoencoders)
     except (OSError, ValueError):
         return False
 
@@ -68,12 +64,12 @@ def exported_files(target: Path) -> list[Path]:
     return [target / name for name in names]
 
 
-def _origin(checkpoint: Path, autoencoder: ImageAutoencoder | None) -> dict[str, str | None]:
+def _origin(checkpoint: Path, autoencoders: Autoencoders | None) -> dict[str, str | None]:
     manifest = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()  # which holds hashes of all weights
     return {
         "checkpoint": checkpoint.name,
         "manifest": manifest,
-        "autoencoder": None if autoencoder is None else autoencoder.fingerprint,
+        "autoencoder": None if autoencoders is None else autoencoders.fingerprint(autoencoders.of),
     }
 
 

@@ -72,9 +72,9 @@ def training_step(
             with autocast(settings, world.device):
                 parts = denoising_loss_parts(
                     state.model,
-                    moved.latents.unbind(),
+                    moved.latents,
                     moved.timesteps.unbind(),
-                    moved.noise.unbind(),
+                    moved.noise,
                     min_snr_gamma=settings.min_snr_gamma,
                     pure_last_step=settings.pure_last_step,
                 )

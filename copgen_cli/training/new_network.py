@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -51,25 +53,27 @@ def widen(
         MismatchError: the source is of latents of another shape.
     """
     config = source.config
-    if (config.in_channels, config.sample_size) != (spec.channels, spec.side):
-        raise MismatchError(
-            f"{name} is of latents {config.in_channels} x {config.sample_size} x {config.sample_size}, "
-            f"the data of {spec.channels} x {spec.side} x {spec.side}.",
-            hint="Encode the data with the autoencoder that the model was trained with.",
-        )
     known = modalities_of(source)
+    for shape, modality in zip(source.latent_shapes, known, strict=True):
+        if modality in modalities and spec.of(modality).shape != shape:
+            raise MismatchError(
+                f"{name} is of latents {_by(shape)}, the data of {_by(spec.of(modality).shape)}, of {modality}.",
+                hint="Encode the data with the autoencoder that the model was trained with.",
+            )
     sizes = {
         key: config[key]
         for key in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "qkv_bias", "mlp_time_embed")
     }
     sizes["prediction_type"] = str(prediction_of(source))
+    if spec.common is None:
+        sizes["patch_size"] = max(source.patch_sizes)
     net = _fresh(sizes, modalities, spec, seed, positions)
     pairs = [(new, known.index(modality)) for new, modality in enumerate(modalities) if modality in known]
     tensors = source.state_dict()
     with torch.no_grad():
         for key, target in net.state_dict().items():
             if key == "pos_embed":
-                _copy_positions(target, tensors[key], pairs, net.grids[0][0] ** 2, len(known))
+                _copy_positions(target, tensors[key], pairs, net.grids, source.grids)
                 continue
             for_modality = _modality_index(key)
             if for_modality is None:
@@ -88,11 +92,9 @@ def _fresh(
         torch.manual_seed(derive_seed(seed, "weights"))
         try:
             net = CopGenTransformer(
-                sample_size=spec.side,
-                in_channels=spec.channels,
                 num_modalities=len(modalities),
                 modalities=[str(modality) for modality in modalities],
-                **sizes,
+                **_sizes_for(spec, modalities, sizes),
             )
         except ValueError as error:
             raise UsageError(
@@ -103,6 +105,22 @@ def _fresh(
     return net
 
 
+def _sizes_for(spec: LatentSpec, modalities: Sequence[Modality], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's settings of latents: one shape for all where they are alike, else one for each modality."""
+    if spec.common is not None:
+        channels, side, _ = spec.common.shape
+        return {"sample_size": side, "in_channels": channels, **sizes}
+    shapes = [spec.of(modality).shape for modality in modalities]
+    wanted = [modality.spec.patch_size or int(sizes["patch_size"]) for modality in modalities]
+    patches = [math.gcd(patch, height, width) for patch, (_, height, width) in zip(wanted, shapes, strict=True)]
+    own = {"latent_shapes": [list(shape) for shape in shapes], "patch_sizes": patches}
+    return own | {key: value for key, value in sizes.items() if key != "patch_size"}
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
 @torch.no_grad()
 def _start_with_sines(net: CopGenTransformer) -> None:
     """Add 2-D sines and cosines to the positions of patches, so that attention can tell from the first step which
@@ -110,16 +128,23 @@ def _start_with_sines(net: CopGenTransformer) -> None:
 
     Wavelengths go from about 6 patches to the width of the grid and beyond.
     """
-    side, width = net.grids[0][0], int(net.config.hidden_size)
-    count = width // 4
-    rates = _LONGEST ** -(torch.arange(count) / count)
-    angles = torch.arange(side)[:, None] * rates
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
-    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
-    place = torch.cat([rows, columns], dim=2).reshape(side * side, -1)
-    place = torch.nn.functional.pad(place, (0, width - place.shape[1]))
-    modalities = net.config.num_modalities
-    net.pos_embed[:, modalities:] += _HEIGHT * place.repeat(modalities, 1)
+    width = int(net.config.hidden_size)
+    rates = _LONGEST ** -(torch.arange(width // 4) / (width // 4))
+    most = max(rows for rows, _ in net.grids)
+    start = net.config.num_modalities
+    for rows, columns in net.grids:
+        if rows > 1:  # a scalar has no place within its patch
+            net.pos_embed[:, start : start + rows * columns] += _HEIGHT * _waves(rows, columns, most, rates, width)
+        start += rows * columns
+
+
+def _waves(rows: int, columns: int, most: int, rates: Tensor, width: int) -> Tensor:
+    """(rows * columns, width) sines and cosines of the middles of patches, in units of those of the finest grid."""
+    down, right = (((torch.arange(count) + 0.5) * (most / count) - 0.5)[:, None] * rates for count in (rows, columns))
+    of_rows = torch.cat([down.sin(), down.cos()], dim=1)[:, None].expand(-1, columns, -1)
+    of_columns = torch.cat([right.sin(), right.cos()], dim=1)[None].expand(rows, -1, -1)
+    place = torch.cat([of_rows, of_columns], dim=2).reshape(rows * columns, -1)
+    return torch.nn.functional.pad(place, (0, width - place.shape[1]))
 
 
 def _tell_something_else(net: CopGenTransformer, prediction: Prediction, seed: int) -> None:
@@ -136,10 +161,21 @@ def _modality_index(key: str) -> int | None:
     return int(rest.partition(".")[0]) if head in ("patch_embeds", "decoder_preds", "time_img_embeds") else None
 
 
-def _copy_positions(target: Tensor, source: Tensor, pairs: Sequence[tuple[int, int]], patches: int, known: int) -> None:
-    """Positions are one row per modality's time token, then `patches` rows per modality."""
-    modalities = target.shape[1] // (1 + patches)
+def _copy_positions(
+    target: Tensor,
+    source: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    grids: Sequence[tuple[int, int]],
+    known: Sequence[tuple[int, int]],
+) -> None:
+    """Positions are one row per modality's time token, then those of the patches of each modality.
+
+    Args:
+        target, source: (1, N, D).
+        pairs: place of a modality in the target and in the source.
+        grids, known: patches down and across of each modality of the target, and of the source.
+    """
+    begins, sources = (list(accumulate([len(g), *(rows * columns for rows, columns in g)])) for g in (grids, known))
     for new, old in pairs:
         target[:, new] = source[:, old]
-        begin, end = modalities + new * patches, modalities + (new + 1) * patches
-        target[:, begin:end] = source[:, known + old * patches : known + (old + 1) * patches]
+        target[:, begins[new] : begins[new + 1]] = source[:, sources[old] : sources[old + 1]]

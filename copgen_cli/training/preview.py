@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from copgen_cli import __version__
 from copgen_cli.modalities import Modality
-from copgen_cli.model import ImageAutoencoder, SampleNoise, sample_latents, to_uint8
+from copgen_cli.model import Autoencoders, SampleNoise, sample_latents, to_uint8
 from copgen_cli.outputs import Block, Line, draw_grid, synthetic_text
+from copgen_cli.rasters import show
 from copgen_cli.settings import TrainSettings
 from copgen_cli.stages import Claims, write_atomically
 from copgen_cli.training.data_order import DrawnSamples
@@ -43,13 +45,13 @@ class Preview:
     """Held-out places, or those of training where there are none."""
     names: Sequence[str]
     modalities: tuple[Modality, ...]
-    autoencoder: ImageAutoencoder | None
+    autoencoders: Autoencoders | None
     """None in a process that only helps to sample, because it holds a shard of the network."""
     settings: TrainSettings
     title: str
     claims: Claims | None = None
     """Of the run's folder: what they do not name is not replaced."""
-    _truth: Tensor | None = field(default=None, init=False)
+    _truth: tuple[Tensor, ...] | None = field(default=None, init=False)
 
     def __call__(self, state: TrainState, interrupted: Callable[[], bool]) -> Path | None:
         """Draw what the averaged weights make; None where it was interrupted, and in processes that only help."""
@@ -67,18 +69,20 @@ class Preview:
             return None
         finally:
             state.net.train()
-        return None if self.autoencoder is None else self._draw(state.step, rows, self.autoencoder)
+        return None if self.autoencoders is None else self._draw(state.step, rows, self.autoencoders)
 
     @property
     def places(self) -> list[str]:
         return [str(name) for name in self.names[: self.settings.preview_samples]]
 
-    def _true_latents(self, device: torch.device) -> Tensor:
-        """(M, B, C, H, W) the means of the moments, scaled."""
+    def _true_latents(self, device: torch.device) -> tuple[Tensor, ...]:
+        """(B, C, H, W) of each modality: the means of the moments, scaled."""
         if self._truth is None:
-            moments = self.samples.moments.__getitems__(list(range(len(self.places)))).moments
-            means = moments.transpose(0, 1).float().chunk(2, dim=2)[0]
-            self._truth = (self.samples.scale_factor * means).to(device)
+            moments = self.samples.moments.__getitems__(list(range(len(self.places)))).by_modality()
+            self._truth = tuple(
+                (scale * one.float().chunk(2, dim=1)[0]).to(device)
+                for one, scale in zip(moments, self.samples.scales, strict=True)
+            )
         return self._truth
 
     def _sample(
@@ -99,11 +103,11 @@ class Preview:
                 callback=look_up,
             )
 
-    def _draw(self, step: int, rows: Sequence[tuple[str, dict[int, Tensor]]], autoencoder: ImageAutoencoder) -> Path:
+    def _draw(self, step: int, rows: Sequence[tuple[str, dict[int, Tensor]]], autoencoders: Autoencoders) -> Path:
         blocks = [Block(place, tuple(map(str, self.modalities))) for place in self.places]
         lines = []
         for label, latents in rows:
-            pictures = {i: decode(autoencoder, values) for i, values in latents.items()}
+            pictures = {i: decode(autoencoders, self.modalities[i], values) for i, values in latents.items()}
             cells = [
                 pictures[i][b] if i in pictures else None
                 for b in range(len(self.places))
@@ -133,10 +137,14 @@ class Preview:
         return synthetic_text(f"Below the first row: samples of {self.title}, step {step}, seed {SEED}.", facts)
 
 
-def decode(autoencoder: ImageAutoencoder, latents: Tensor) -> list[np.ndarray]:
+def decode(autoencoders: Autoencoders, modality: Modality, latents: Tensor) -> list[np.ndarray]:
     """(B, C, H, W) scaled latents to B pictures (SIDE, SIDE, 3) in uint8."""
     pictures = []
     for piece in latents.float().split(AT_A_TIME):
-        small = torch.nn.functional.interpolate(autoencoder.decode(piece), size=(SIDE, SIDE), mode="area")
+        if not modality.spec.is_picture:
+            shown = [show(values, modality.spec, SIDE) for values in autoencoders.decode(modality, piece)]
+            pictures += [np.asarray(Image.fromarray(one).resize((SIDE, SIDE))) for one in shown]
+            continue
+        small = torch.nn.functional.interpolate(autoencoders.of[modality].decode(piece), size=(SIDE, SIDE), mode="area")
         pictures += [picture.permute(1, 2, 0).cpu().numpy() for picture in to_uint8(small)]
     return pictures

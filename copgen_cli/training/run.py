@@ -21,16 +21,17 @@ from copgen_cli.layout import (
     previews_folder,
     split_store,
 )
-from copgen_cli.modalities import Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import (
     BUNDLED_NAME,
+    Autoencoders,
     ImageAutoencoder,
     choose_device,
     choose_training_dtype,
     estimate_bytes,
     load_autoencoder,
 )
-from copgen_cli.records import LatentSpec, StopReason, TrainReport
+from copgen_cli.records import LatentPart, LatentSpec, StopReason, TrainReport
 from copgen_cli.stages import (
     Claims,
     PrivateFolder,
@@ -77,10 +78,10 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
         prepared = prepare_run(
             train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite
         )
-        autoencoder = find_autoencoder(settings, spec, train_data, world.device) if world.is_main else None
+        autoencoders = find_autoencoders(settings, spec, train_data, world.device) if world.is_main else None
         if overwrite and world.is_main:  # only now: what is wrong with the new run is better known before
             claims.remove(*_written_by_a_run(folder))
-        preview = _preview(prepared, test_data or train_data, folder, autoencoder, claims)
+        preview = _preview(prepared, test_data or train_data, folder, autoencoders, claims)
         run = replace(prepared.run, preview=preview, claims=claims)
         if settings.mixed_precision == "auto" and world.is_main:
             _mention_faster_arithmetic(prepared.run)
@@ -90,7 +91,7 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
             last = _exhaust(take_steps(run, prepared.state, asked_to_stop))
         reason = last.stopped if last is not None and last.stopped is not None else StopReason.FINISHED
         if world.is_main:
-            facts = _finish(prepared, folder, last, autoencoder, claims)
+            facts = _finish(prepared, folder, last, autoencoders, claims)
             console.result_json(facts) if json else console.result(_TITLES.get(reason, f"Stopped by {reason}"), **facts)
         world.leave()
     return launching.EXIT_CODES[reason]
@@ -115,18 +116,11 @@ def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]
     if test_data is None or not len(test_data):
         console.note("The test split is empty: there will be no validation.")
         test_data = None
-    metadata = train_data.metadata
-    _, channels, side, _ = metadata.shape
-    autoencoder = metadata.autoencoder
-    spec = LatentSpec(
-        modalities=tuple(train_data.modalities),
-        channels=channels // 2,
-        side=side,
-        autoencoder=autoencoder.id,
-        fingerprint=autoencoder.fingerprint,
-        scale_factor=autoencoder.scale_factor,
-    )
-    return train_data, test_data, spec
+    parts = [
+        LatentPart((channels // 2, height, width), a.id, a.fingerprint, a.scale_factor)
+        for (channels, height, width), a in ((part.shape, part.autoencoder) for part in train_data.metadata.parts)
+    ]
+    return train_data, test_data, LatentSpec(tuple(train_data.modalities), tuple(parts))
 
 
 def own_files(folder: Path) -> Claims:
@@ -185,8 +179,8 @@ def export(settings: TrainSettings, store: Path, folder: Path, *, dry_run: bool,
         return
     claims = own_files(folder)
     claims.require(model_folder(folder))
-    autoencoder = find_autoencoder(settings, spec, train_data, torch.device("cpu"))
-    export_model(checkpoint, model_folder(folder), autoencoder, claims)
+    autoencoders = find_autoencoders(settings, spec, train_data, torch.device("cpu"))
+    export_model(checkpoint, model_folder(folder), autoencoders, claims)
     console.result_json(facts) if json else console.result("Exported", **facts)
 
 
@@ -296,52 +290,62 @@ def _exhaust(reports: Iterator[TrainReport]) -> TrainReport | None:
     return last
 
 
-def find_autoencoder(
+def find_autoencoders(
     settings: TrainSettings, spec: LatentSpec, data: LatentStore, device: torch.device
-) -> ImageAutoencoder | None:
-    """The autoencoder that made the latents, on the device; None, with a warning, where it can not be had.
+) -> Autoencoders | None:
+    """The autoencoders that made the latents, on the device; None, with a warning, where one can not be had.
 
     Raises:
         MismatchError: the one that `settings.vae` names, or that the initial weights belong to, is another.
     """
     _check_initial_weights(settings, spec)
-    name = settings.vae or spec.autoencoder
-    try:
-        autoencoder = load_autoencoder(name, device=device)
-    except CopgenError as problem:
-        if settings.vae is not None:
-            raise
-        console.warn(
-            f"{problem} There will be no previews, and the model will be written without its autoencoder, "
-            "which `copgen sample` needs: name it with --vae, now or later with --export."
-        )
-        return None
-    data.require_autoencoder(autoencoder.fingerprint, name)
-    return autoencoder
+    loaded: dict[tuple[str, float], ImageAutoencoder] = {}
+    of: dict[Modality, ImageAutoencoder] = {}
+    for modality, part in zip(spec.modalities, spec.parts, strict=True):
+        if modality.spec.is_scalar:
+            continue
+        named = settings.vae is not None and modality.spec.is_picture
+        name = settings.vae if settings.vae is not None and named else part.autoencoder
+        scale = None if modality.spec.is_picture else part.scale_factor
+        try:
+            if (name, part.scale_factor) not in loaded:
+                loaded[name, part.scale_factor] = load_autoencoder(name, device=device, scale_factor=scale)
+        except CopgenError as problem:
+            if named:
+                raise
+            console.warn(
+                f"{problem} There will be no previews, and the model will be written without its autoencoder, "
+                "which `copgen sample` needs: name it with --vae, now or later with --export."
+            )
+            return None
+        of[modality] = loaded[name, part.scale_factor]
+        data.require_autoencoder(modality, of[modality].fingerprint, name)
+    return Autoencoders(of)
 
 
 def _check_initial_weights(settings: TrainSettings, spec: LatentSpec) -> None:
     """Weights of a whole pipeline tell which autoencoder's latents they know."""
     source = settings.init_from
-    if source is None or spec.fingerprint is None:
+    part = spec.common
+    if source is None or part is None or part.fingerprint is None:
         return
     if source != BUNDLED_NAME and not (Path(source) / "vae").is_dir():
         return
     theirs = load_autoencoder(source).fingerprint
-    if theirs != spec.fingerprint:
+    if theirs != part.fingerprint:
         raise MismatchError(
             f"{source} was trained on latents of another autoencoder ({theirs[:12]}) than the data's "
-            f"({spec.fingerprint[:12]}, {spec.autoencoder}).",
+            f"({part.fingerprint[:12]}, {part.autoencoder}).",
             hint=f"Encode and pack the data with `--vae {source}`, or start from other weights.",
         )
 
 
 def _preview(
-    prepared: Prepared, data: LatentStore, folder: Path, autoencoder: ImageAutoencoder | None, claims: Claims
+    prepared: Prepared, data: LatentStore, folder: Path, autoencoders: Autoencoders | None, claims: Claims
 ) -> Preview | None:
     """What draws previews: the main process, with the help of all where each holds a shard of the network."""
     run = prepared.run
-    possible = run.world.tell("yes" if autoencoder is not None else None) is not None
+    possible = run.world.tell("yes" if autoencoders is not None else None) is not None
     if run.settings.preview_every == 0 or not possible or not (run.world.is_main or run.world.is_sharded):
         return None
     samples = replace(run.samples, moments=data.select(run.modalities))
@@ -350,7 +354,7 @@ def _preview(
         samples,
         data.names,
         run.modalities,
-        autoencoder,
+        autoencoders,
         run.settings,
         title=folder.name,
         claims=claims,
@@ -364,7 +368,7 @@ def _mention_faster_arithmetic(run: Run) -> None:
 
 
 def _finish(
-    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoder: ImageAutoencoder | None, claims: Claims
+    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoders: Autoencoders | None, claims: Claims
 ) -> dict[str, Any]:
     """Write the model of the newest checkpoint, and say how the run ended."""
     state = prepared.state
@@ -376,10 +380,10 @@ def _finish(
     checkpoint = step_folder(checkpoints_folder(folder), state.step)
     if last is None and prepared.resumption.folder is not None:
         checkpoint = prepared.resumption.folder  # of another run, where --resume named one with nothing left to do
-    if last is None and is_exported(checkpoint, model_folder(folder), autoencoder):
+    if last is None and is_exported(checkpoint, model_folder(folder), autoencoders):
         console.note(console.NOTHING_TO_DO)
     else:
-        export_model(checkpoint, model_folder(folder), autoencoder, claims)
+        export_model(checkpoint, model_folder(folder), autoencoders, claims)
     facts: dict[str, Any] = {"step": state.step, "of": prepared.run.settings.steps, "skipped": state.skipped}
     if last is not None:
         facts["loss"] = last.loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +100,7 @@ def prepare_run(
     if resumption.folder is not None:
         load_state(resumption.folder, state, identity)
     run = Run(
-        samples=DrawnSamples(train_data, spec.scale_factor, settings.seed, law),
+        samples=DrawnSamples(train_data, spec.scales(modalities), settings.seed, law),
         names=train_data.names,
         modalities=modalities,
         identity=identity,
@@ -234,11 +234,15 @@ def _check_optimizer(before: Mapping[str, Any], settings: TrainSettings, world: 
 def identity_of(net: CopGenTransformer, spec: LatentSpec) -> Identity:
     """What the checkpoints of this network on this data belong to."""
     network = {key: value for key, value in dict(net.config).items() if not key.startswith("_")}
+    common = spec.common
+    if common is None:
+        return Identity(network, {str(m): asdict(spec.of(m)) for m in modalities_of(net)})
+    channels, side, _ = common.shape
     data = {
-        "latent_channels": spec.channels,
-        "latent_side": spec.side,
-        "autoencoder_fingerprint": spec.fingerprint,
-        "scale_factor": spec.scale_factor,
+        "latent_channels": channels,
+        "latent_side": side,
+        "autoencoder_fingerprint": common.fingerprint,
+        "scale_factor": common.scale_factor,
     }
     return Identity(network, data)
 
@@ -253,12 +257,10 @@ def _configure(net: CopGenTransformer, settings: TrainSettings) -> None:
 
 def _try_once(state: TrainState, settings: TrainSettings, world: World, samples: int) -> None:
     """One forward and backward pass, of which nothing is kept."""
-    config = state.net.config
-    shape = (config.num_modalities, samples, config.in_channels, config.sample_size, config.sample_size)
-    latents, noise = torch.zeros(2, *shape, device=world.device)
+    latents = [torch.zeros(samples, *shape, device=world.device) for shape in state.net.latent_shapes]
     try:
         with gradients_stay_here(state.model, world, last=False), autocast(settings, world.device):
-            denoising_loss_parts(state.model, latents.unbind(), noise=noise.unbind()).sum().backward()
+            denoising_loss_parts(state.model, latents, noise=latents).sum().backward()
     finally:
         state.optimizer.zero_grad(set_to_none=True)
 
@@ -275,7 +277,8 @@ def _validation(
     if test_data is None or not len(test_data.names):
         return None
     unseen, seen = (
-        DrawnSamples(data.select(modalities), spec.scale_factor, VALIDATION_SEED) for data in (test_data, train_data)
+        DrawnSamples(data.select(modalities), spec.scales(modalities), VALIDATION_SEED)
+        for data in (test_data, train_data)
     )
     count = min(len(test_data.names), len(train_data.names), settings.validate_samples)
 

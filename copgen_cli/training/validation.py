@@ -74,9 +74,7 @@ def _losses(
         slots = [Slot(0, number, number * len(samples.moments.names) // count) for number in numbers]
         batch = samples.__getitems__(slots).to(device)
         with autocast():
-            parts = denoising_loss_parts(
-                state.net, batch.latents.unbind(), batch.timesteps.unbind(), batch.noise.unbind()
-            )
+            parts = denoising_loss_parts(state.net, batch.latents, batch.timesteps.unbind(), batch.noise)
         losses.append(parts.float().cpu())
         timesteps.append(batch.timesteps.cpu())
     return torch.cat(losses, dim=1), torch.cat(timesteps, dim=1)

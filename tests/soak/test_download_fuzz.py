@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_archive import rome_rows, write_archive
 
 from copgen_cli.errors import CopgenError
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import Modality
 
 MUTATIONS = int(10_000 * float(os.environ.get("SOAK_SCALE", "1")))
 LONGEST = 5.0

@@ -25,7 +25,7 @@ from tiny_archive import Archive, Row, write_archive
 from tiny_hub import Fault, Request, TinyHub, status
 
 from copgen_cli.errors import EXIT_PARTLY
-from copgen_cli.modalities.builtin import Modality
+from copgen_cli.modalities import PUBLISHED
 
 SCALE = float(os.environ.get("SOAK_SCALE", "1"))
 CELLS = [f"{row}U_{column}R" for row in range(464, 470) for column in range(102, 106)]
@@ -34,7 +34,7 @@ PRELOAD = ["copgen_cli.app", "copgen_cli.archive.download"]
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Archive:
-    rows = [Row(cell, modality) for cell in CELLS for modality in Modality]
+    rows = [Row(cell, modality) for cell in CELLS for modality in PUBLISHED]
     return write_archive(tmp_path_factory.mktemp("archive"), rows, parts=3, checksums=True)
 
 

@@ -42,7 +42,7 @@ from copgen_cli.latents.packing import RECORDS_PER_UNIT
 from copgen_cli.latents.published_store import PublishedStore, parse_value
 from copgen_cli.latents.store import LatentStore, keep_batch
 from copgen_cli.latents.store_format import METADATA_KEY
-from copgen_cli.modalities.builtin import Modality, Split
+from copgen_cli.modalities import PUBLISHED, Modality, Split
 from copgen_cli.rasters.pictures import encode_png, read_pixels
 
 SCALE = float(os.environ.get("SOAK_SCALE", "1"))
@@ -286,7 +286,7 @@ def test_f17_mutated_npy_files(tmp_path):
 
 
 def test_f17_mutated_values_of_a_published_database():
-    value = {modality.facts.folder: moments_of(modality, (2, 4, 4)).tobytes() for modality in Modality}
+    value = {modality.spec.folder: moments_of(modality, (2, 4, 4)).tobytes() for modality in PUBLISHED}
     goods = [pickle.dumps(value, protocol=protocol) for protocol in (3, 4, 5)]
     hold_reader_to_typed_errors("published values", lambda data: parse_value(data, "x"), goods)
 
@@ -329,7 +329,7 @@ def test_f17_mutated_databases(stages, tmp_path, read):
         assert finish(process) == 0
         good = tmp_path / "db/train/data.mdb"
     else:
-        value = {modality.facts.folder: moments_of(modality, (8, 32, 32)).tobytes() for modality in BOTH}
+        value = {modality.spec.folder: moments_of(modality, (8, 32, 32)).tobytes() for modality in BOTH}
         with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as environment:
             for k in range(3):
                 with environment.begin(write=True) as transaction:

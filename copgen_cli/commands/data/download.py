@@ -13,6 +13,7 @@ from copgen_cli.options import (
     WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
+    FamilyOption,
     JsonOption,
     OverwriteOption,
     RegionOption,
@@ -21,7 +22,7 @@ from copgen_cli.options import (
     as_modalities,
     complete_lists,
     config_file,
-    modality_names,
+    source_names,
 )
 
 if TYPE_CHECKING:
@@ -50,14 +51,15 @@ def download(
             metavar="NAME", help="What to call the subset of --bbox.", show_default=False, rich_help_panel=DATA_PANEL
         ),
     ] = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     sources: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LIST",
             help="Modalities; only cells that all of them have are kept.",
-            show_default="from settings: all",
-            autocompletion=complete_lists(modality_names),
+            show_default="what the family needs: all four",
+            autocompletion=complete_lists(source_names),
             rich_help_panel=DATA_PANEL,
         ),
     ] = None,
@@ -113,7 +115,7 @@ def download(
         typer.Option(
             metavar="none|all|LIST",
             help="Raw bands to write as GeoTIFF, such as B04,B03,B02,vv,vh,DEM.",
-            show_default="from settings: none",
+            show_default="what the family needs: none",
             rich_help_panel=DATA_PANEL,
         ),
     ] = None,
@@ -137,14 +139,17 @@ def download(
     Example:  copgen download --region rome
     """
     from copgen_cli.archive import Download
-    from copgen_cli.errors import UsageError
-    from copgen_cli.modalities import in_index_order
+    from copgen_cli.errors import UnknownNameError, UsageError
+    from copgen_cli.modalities import archived, in_index_order
 
     if bbox is not None and (region is not None or subset_name is None):
         raise UsageError("--bbox goes with --subset-name, not with --region.", hint="Add --subset-name NAME.")
     if subset_name is not None and bbox is None:
         raise UsageError("--subset-name goes with --bbox.", hint="Add --bbox W S E N, or name a --region.")
     named = as_modalities(sources, option="--sources")
+    for modality in named or ():
+        if modality not in archived():
+            raise UnknownNameError("source", modality, known=source_names())
     settings = _settings(
         context,
         subset_name or region,
@@ -157,6 +162,7 @@ def download(
             "n_samples": n_samples,
             "seed": seed,
         },
+        family=family,
         data_dir=data_dir,
         download={
             "sources": in_index_order(named) if named is not None else None,
@@ -184,7 +190,7 @@ def _settings(context: typer.Context, name: str | None, *, of_region: dict[str, 
 def _draw(task: Download, *, json: bool, dry_run: bool) -> None:
     for index in console.track(task.refresh(), total=len(task.sources), label="Index", unit="tables"):
         if not index.current:
-            console.warn(f"No answer from the endpoint; the index of {index.modality.facts.source} may be out of date.")
+            console.warn(f"No answer from the endpoint; the index of {index.modality.source.name} may be out of date.")
     task.plan()
     for count in task.counts:
         console.detail(str(count))

@@ -20,9 +20,11 @@ from copgen_cli.options import (
     DeviceOption,
     DryRunOption,
     DtypeOption,
+    FamilyOption,
     JsonOption,
     OverwriteOption,
     RegionOption,
+    VaeDirOption,
     VaeOption,
     complete_names,
     config_file,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 def encode(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     path: Annotated[
         Path | None,
@@ -43,6 +46,7 @@ def encode(
         ),
     ] = None,
     vae: VaeOption = None,
+    vae_dir: VaeDirOption = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -76,8 +80,8 @@ def encode(
     from copgen_cli.latents import ENCODE, PACK, open_patches, pack
     from copgen_cli.settings import load_settings
 
-    options = {"vae": vae, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
-    settings = load_settings(config_file(context), region=region, data_dir=data_dir, encode=options)
+    options = {"vae": vae, "vae_dir": vae_dir, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
+    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, encode=options)
     straight = settings.encode.to == "lmdb"
     source = path or settings.workspace.patches
     output = output_dir or (store_beside(source) if straight else moments_beside(source))
@@ -105,11 +109,11 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
     from copgen_cli.patches import unrecorded_files
     from copgen_cli.stages import StageRun
 
-    tree, encoder = patches.tree, patches.encoder
+    tree, encoders = patches.tree, patches.encoders
     with StageRun(
         ENCODE,
         output,
-        settings={"modalities": list(tree.modalities), **encoder.settings()},
+        settings={"modalities": list(tree.modalities), **encoders.settings()},
         overwrite=overwrite,
         prune=True,
         unrecorded=partial(unrecorded_files, suffix=".npy", stage=ENCODE),
@@ -119,14 +123,14 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
         todo = run.pending(units)
         before = len(units) - len(todo)
         if not todo:
-            encoder.check_weights_here()
+            encoders.check_weights_here()
         if dry_run:
-            size = len(todo) * len(tree.modalities) * encoder.patch_bytes
+            size = len(todo) * encoders.patch_bytes
             console.forecast("Would encode", json=json, patches=len(todo), done_before=before, bytes=size)
             return 0
-        steps = encode_to_files(run, tree, encoder, patches.world, todo=todo, batch_size=patches.batch_size)
+        steps = encode_to_files(run, tree, encoders, patches.world, todo=todo, batch_size=patches.batch_size)
         for _ in console.track_counts(steps, total=len(units), done=before, label="Encoding", unit="patches"):
             pass
         summary = run.finish()
-    console.report("Encoded", summary, json=json, autoencoder=encoder.source)
+    console.report("Encoded", summary, json=json, autoencoder=encoders.source)
     return summary.exit_code

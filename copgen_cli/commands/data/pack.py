@@ -17,6 +17,7 @@ from copgen_cli.options import (
     WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
+    FamilyOption,
     JsonOption,
     OverwriteOption,
     RegionOption,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 def pack(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     input_dir: Annotated[
         Path | None,
@@ -77,7 +79,9 @@ def pack(
     from copgen_cli.settings import load_settings
 
     options = {"input_type": input_type, "dtype": dtype}
-    settings = load_settings(config_file(context), region=region, data_dir=data_dir, pack=options, encode={"vae": vae})
+    settings = load_settings(
+        config_file(context), region=region, family=family, data_dir=data_dir, pack=options, encode={"vae": vae}
+    )
     kind = settings.pack.input_type
     where = settings.workspace
     source = input_dir or {"npy": where.moments, "png": where.patches, "lmdb": where.store}[kind]
@@ -109,7 +113,7 @@ def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
     from copgen_cli.latents import MomentPacking, NpyMoments, PublishedStore, facts_of_tree
 
     moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
-    return MomentPacking(moments, facts_of_tree(source, vae))
+    return MomentPacking(moments, facts_of_tree(source, vae, moments.modalities))
 
 
 def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:

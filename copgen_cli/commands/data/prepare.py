@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,31 +10,46 @@ from typing import Annotated
 import typer
 
 from copgen_cli import console
+from copgen_cli.errors import UsageError
 from copgen_cli.layout import Workspace
-from copgen_cli.modalities import Split
+from copgen_cli.modalities import BETA, Modality, Split, as_modality
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
     WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
+    FamilyOption,
     JsonOption,
     OverwriteOption,
     RegionOption,
     SeedOption,
     WorkersOption,
+    complete_assignments,
     config_file,
+    modality_names,
 )
 
 
 def prepare(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     subset_path: Annotated[
         Path | None,
         typer.Option(
             help="Folder that `download` wrote, instead of a region's.", show_default=False, rich_help_panel=DATA_PANEL
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=FOLDER",
+            help="GeoTIFFs of what is not in the archive, such as land_cover.",
+            autocompletion=complete_assignments(modality_names),
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     train_ratio: Annotated[
@@ -60,7 +75,7 @@ def prepare(
         bool | None,
         typer.Option(
             "--center-crop/--no-center-crop",
-            help="One patch from the middle of a cell instead of 16.",
+            help="One patch from the middle of a cell instead of all.",
             show_default="from settings: no",
             rich_help_panel=MADE_PANEL,
         ),
@@ -81,7 +96,7 @@ def prepare(
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Cut every cell's thumbnails into aligned 256 px patches, split into train and test.
+    """Cut every cell into aligned patches, split into train and test: thumbnails, or the bands of another family.
 
     Example:  copgen prepare --region rome
     """
@@ -99,11 +114,13 @@ def prepare(
 
     options = {"train_ratio": train_ratio, "seed": seed, "split_block": split_block}
     options |= {"center_crop": center_crop, "workers": workers}
-    settings = load_settings(config_file(context), region=region, data_dir=data_dir, prepare=options)
-    where = Workspace.around(subset_path) if subset_path else settings.workspace
+    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, prepare=options)
+    where = Workspace.around(subset_path, settings.family) if subset_path else settings.workspace
     if visualize:
         require_matplotlib()
-    plan = plan_patches(where.subset, settings.prepare)
+    plan = plan_patches(where.subset, settings.prepare, settings.chosen_family, _folders(files or ()))
+    if plan.absent and settings.chosen_family != BETA:
+        console.note(f"Left out, for there is nothing of it: {', '.join(plan.absent)}.")
     with StageRun(
         "prepare",
         output_dir or where.patches,
@@ -112,7 +129,7 @@ def prepare(
         overwrite=overwrite,
         prune=True,
         beside=TABLES_AND_MAP,
-        unrecorded=partial(unrecorded_files, suffix=".png", stage="prepare"),
+        unrecorded=partial(unrecorded_files, suffix=None, stage="prepare"),
         dry_run=dry_run,
     ) as run:
         todo = run.pending(plan.units)
@@ -137,6 +154,17 @@ def prepare(
     _warn_of_empty_splits(cells, settings.prepare.train_ratio)
     console.report("Prepared", summary, json=json, **{f"{split}_cells": count for split, count in cells.items()})
     raise typer.Exit(summary.exit_code)
+
+
+def _folders(texts: Sequence[str]) -> dict[Modality, Path]:
+    """Read `land_cover=FOLDER` and the like."""
+    folders: dict[Modality, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise UsageError(f"--files {text} is not MODALITY=FOLDER.", hint="For instance: --files land_cover=lulc")
+        folders[as_modality(name)] = Path(folder).expanduser()
+    return folders
 
 
 def _warn_of_empty_splits(cells: Mapping[Split, int], ratio: float) -> None:

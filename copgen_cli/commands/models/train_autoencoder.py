@@ -156,7 +156,7 @@ def _images(patches: Path, split: Split) -> dict[Modality, list[Path]]:
     from copgen_cli.errors import MissingInputError
     from copgen_cli.modalities import Modality
 
-    found = {m: sorted((patches / split / m.facts.folder).glob("*.png")) for m in Modality}
+    found = {m: sorted((patches / split / m.spec.folder).glob("*.png")) for m in Modality}
     if not any(found.values()):
         raise MissingInputError("patches", patches / split, written_by="prepare")
     return {modality: files for modality, files in found.items() if files}

@@ -19,6 +19,7 @@ from copgen_cli.options import (
     DeviceOption,
     DryRunOption,
     DtypeOption,
+    FamilyOption,
     GenerateOption,
     GpusOption,
     GuidanceOption,
@@ -50,9 +51,9 @@ if TYPE_CHECKING:
 
 FROM_SETTINGS = "from settings"
 SAID_BY_A_PICTURE = (
-    "generate", "condition", "region", "resolution", "n_samples", "spread", "steps", "solver", "guidance_scale", "seed",
-    "save_as", "limit", "batch_size", "gpus", "num_processes", "dtype", "compile", "preview", "ignored", "data_dir",
-    "dry_run", "overwrite",
+    "generate", "condition", "given", "region", "family", "resolution", "n_samples", "spread", "steps", "solver",
+    "guidance_scale", "seed", "save_as", "limit", "batch_size", "gpus", "num_processes", "dtype", "compile", "preview",
+    "ignored", "data_dir", "dry_run", "overwrite",
 )  # fmt: skip
 """Options that say nothing beside --like."""
 
@@ -60,6 +61,7 @@ SAID_BY_A_PICTURE = (
 def sample(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     data: Annotated[
         Path | None,
@@ -75,6 +77,15 @@ def sample(
             metavar="MODALITY=IMAGE_OR_FOLDER",
             help="A picture of your own; repeat it for more modalities.",
             autocompletion=complete_assignments(modality_names),
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=VALUE",
+            help="A place or a date: place=41.9,12.5, time=2020-07-01.",
             show_default=False,
             rich_help_panel=DATA_PANEL,
         ),
@@ -184,31 +195,22 @@ def sample(
     from copgen_cli.settings import load_settings
     from copgen_cli.stages import expect_others
 
-    settings = load_settings(
-        config_file(context),
-        region=region,
-        data_dir=data_dir,
-        sample={
-            "model": model,
-            "n_samples": n_samples,
-            "steps": steps,
-            "solver": solver,
-            "guidance_scale": guidance_scale,
-            "seed": seed,
-            "save_as": save_as,
-            "batch_size": batch_size,
-            "device": device,
-            "dtype": dtype,
-            "limit": limit,
-            "gpus": gpus,
-            "num_processes": num_processes,
-        },
-    )
+    of_sample: dict[str, object] = {
+        "model": model,
+        "n_samples": n_samples,
+        "steps": steps,
+        "solver": solver,
+        "seed": seed,
+    }
+    of_sample |= {"guidance_scale": guidance_scale, "save_as": save_as, "batch_size": batch_size, "device": device}
+    of_sample |= {"dtype": dtype, "limit": limit, "gpus": gpus, "num_processes": num_processes}
+    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, sample=of_sample)
     expect_others(settings.sample.rendezvous_timeout, console.warn)
     options = RequestOptions(
         condition=as_one_list(condition),
         generate=as_one_list(generate),
         inputs=tuple(input or ()),
+        given=tuple(given or ()),
         data=data,
         resolution=resolution,
         spread=spread,
