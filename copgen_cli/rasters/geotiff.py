@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from copgen_cli.records import Georeferencing
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
+STRIP_ROWS = 128
+"""Of a large file: few enough that a window is read without most of the rest."""
 
 
 def encode_geotiff(
@@ -21,6 +23,7 @@ def encode_geotiff(
     *,
     nodata: float | None = None,
     tags: Mapping[str, str] = NO_TAGS,
+    large: bool = False,
 ) -> bytes:
     """A GeoTIFF, compressed by LZW; the same bytes whenever it is made of the same.
 
@@ -30,6 +33,7 @@ def encode_geotiff(
         place: where it lies; None leaves a plain TIFF.
         nodata: the value that marks pixels without data, if any.
         tags: names and texts of metadata; `TIFFTAG_IMAGEDESCRIPTION` and the like become TIFF's own tags.
+        large: differences of neighbours are compressed instead, by the fastest deflate and in strips of more rows.
     """
     from affine import Affine
     from rasterio.errors import NotGeoreferencedWarning
@@ -38,6 +42,9 @@ def encode_geotiff(
     bands = raster if raster.ndim == 3 else raster[None]
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "compress": "lzw", "width": width, "height": height, "count": count}
+    if large:
+        predictor = 3 if bands.dtype == np.float32 else 2
+        profile |= {"compress": "deflate", "zlevel": 1, "predictor": predictor, "blockysize": min(height, STRIP_ROWS)}
     if count == 3 and bands.dtype == np.uint8:
         profile["photometric"] = "RGB"
     if place is not None:
