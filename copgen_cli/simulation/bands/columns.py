@@ -101,7 +101,7 @@ def land_cover_raster(truth: Truth) -> bytes:
 
 def _reflectance(values: Float32, metres: int, beyond: NDArray[np.bool_] | None, place: Footprint) -> bytes:
     size = round(values.shape[0] * _METRES / metres)
-    numbers = np.rint(resized(values, size) * np.float32(10_000)).clip(1, 65_535).astype(np.uint16)
+    numbers = (resized(values, size) * np.float32(10_000)).clip(1, 65_535).astype(np.uint16)  # as thumbnails take them
     if beyond is not None:
         numbers[resized(beyond.astype(np.float32), size) > 0.5] = NO_REFLECTANCE
     return _raster(numbers, place, nodata=NO_REFLECTANCE)
