@@ -17,7 +17,7 @@ from PIL import Image
 from copgen_cli.archive.grid import Footprint, footprint, parse_cell
 from copgen_cli.modalities import COPGEN_2026, Modality, as_jpeg, false_colour, hillshade, true_colour
 from copgen_cli.simulation.archive import write_archive
-from copgen_cli.simulation.atmosphere import Sun, clouds_over
+from copgen_cli.simulation.atmosphere import Sun, cirrus_reflectance, clouds_over
 from copgen_cli.simulation.bands.columns import (
     CLEAR,
     LAND_COVER,
@@ -284,7 +284,8 @@ def test_masks_of_clouds_of_every_kind_cover_their_share_and_cirrus_is_thin(cove
     for each, mask in zip(clouds, masks, strict=True):
         assert np.isin(mask, (THICK, THIN)).mean() == pytest.approx(cover, abs=0.025)
         assert (mask == SHADOW).mean() < 1.8 * cover
-        assert (mask == THICK).any() is not each.is_cirrus
+        assert bool((mask == THICK).any()) is not each.is_cirrus
+        assert bool((cirrus_reflectance(1068, each)[mask == THIN] > 0.005).all()) is each.is_cirrus  # B10
 
 
 def test_thick_clouds_are_brighter_than_thin_ones_and_shadows_darker_than_sunlit_ground():
