@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
@@ -23,17 +24,14 @@ from sample_commands import call_copgen, small_model
 from tiny_rasters import AT_10_M, write_raster as write
 from tiny_subsets import CELLS, write_subset
 
-from copgen_cli.archive.grid import FOOTPRINT_METRES, cells_in_box, footprint, parse_cell
-from copgen_cli.modalities import Modality
+from copgen_cli.archive.grid import cells_in_box, footprint, parse_cell
+from copgen_cli.modalities import Modality, as_jpeg
 from copgen_cli.places.area import Area, area_of_box, area_of_cell
 from copgen_cli.places.grid import Grid, grid_of_area, grid_of_raster
 from copgen_cli.places.layers import RasterLayer, open_archive, open_mask, open_raster
 from copgen_cli.rasters import read_measurements, read_tags, render_picture
 from copgen_cli.records import Georeferencing
-from copgen_cli.simulation.atmosphere import at_top_of_atmosphere, clouds_over, veiled
-from copgen_cli.simulation.optical import surface_reflectance, through_the_optics
-from copgen_cli.simulation.radar import backscatter
-from copgen_cli.simulation.world import simulate_cell
+from copgen_cli.simulation.archive import write_archive
 
 TILES = ("282D_485L_3_3", "433D_629L_3_1", "637U_59R_1_3")
 EXTENSIONS = Path(__file__).parent / "data" / "stac_extensions.json"
@@ -594,34 +592,25 @@ def test_cells_that_were_stretched_apart_are_brought_to_one_level(tmp_path):
 
 
 def test_true_size_bands_give_the_thumbnails_of_the_simulated_archive(tmp_path):
-    cell, seed, size = "465U_103R", 3, 534
-    simulated = simulate_cell(cell, seed, size=size)
-    truth, visit = simulated.truth, simulated.optical
-    ground = surface_reflectance(
-        truth.land, truth.height, truth.height_pixel, truth.place.centre_lat, visit.when, visit.sun, seed, cell
-    )
-    clouds = clouds_over(
-        size, FOOTPRINT_METRES / size, visit.cloud_cover, visit.sun, seed, "clouds", cell, visit.when.isoformat()
-    )
-    seen = veiled(through_the_optics(ground), clouds)
-    power_of = np.stack(backscatter(truth.land, truth.height, truth.height_pixel, simulated.radar, seed, cell))
-    at_10_m = Affine(10, 0, truth.place.west, 0, -10, truth.place.north)
-    rasters = {
-        Modality.S2L2A: (np.rint(seen * 10_000).clip(0, 65535).astype(np.uint16), at_10_m),
-        Modality.S2L1C: (np.rint(at_top_of_atmosphere(seen, visit.sun, visit.air) * 10_000).astype(np.uint16), at_10_m),
-        Modality.S1RTC: (power_of.astype(np.float32), at_10_m),
-        Modality.DEM: (truth.height[None].astype(np.float32), at_10_m @ Affine.scale(3)),
-    }
-    grid = Grid(Georeferencing("EPSG:32633", tuple(at_10_m)[:6]), size, size)
+    cell = "465U_103R"
+    list(write_archive(tmp_path / "earth", [cell], 3, gaps=None, bands=True))
+    place = footprint(parse_cell(cell))
+    grid = Grid(Georeferencing("EPSG:32633", (10.0, 0.0, place.west, 0.0, -10.0, place.north)), 1068, 1068)
 
-    for modality, (values, affine) in rasters.items():
-        raster = open_raster([write(tmp_path / f"{modality}.tif", values, affine=affine)], modality)
-        pixels, known = RasterLayer(modality, raster, grid).read(grid)
-        thumbnail = getattr(simulated, modality)
-        if modality is Modality.DEM:
-            enlarged = Image.fromarray(thumbnail).resize((size, size), Image.Resampling.BILINEAR)
-            thumbnail = np.asarray(enlarged)[..., None]
-        assert np.abs(pixels.astype(float) - thumbnail)[known].mean() < 2, modality
+    for modality in Modality:
+        folder = tmp_path / "earth/datasets/Major-TOM" / modality.facts.source / "resolve/main/images"
+        (product,) = pq.read_table(folder / "part_00001.parquet").to_pylist()
+        bands = tmp_path / modality
+        bands.mkdir()
+        for name in modality.facts.picture.bands:
+            (bands / f"{name}.tif").write_bytes(product[name])
+        pixels, known = RasterLayer(modality, open_raster([bands], modality), grid).read(grid)
+        thumbnail = Image.open(io.BytesIO(product["thumbnail"]))
+        if thumbnail.format == "JPEG":
+            pixels = np.asarray(Image.open(io.BytesIO(as_jpeg(pixels))))
+        enlarged = np.asarray(thumbnail.resize((1068, 1068), Image.Resampling.BILINEAR)).reshape(1068, 1068, -1)
+        assert known.all()
+        assert np.abs(pixels.astype(float) - enlarged).mean() < 1.5, modality
 
 
 def test_gdals_own_tool_reads_a_map(scene):

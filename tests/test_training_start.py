@@ -14,8 +14,8 @@ from copgen_cli.errors import MismatchError, UsageError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
 from copgen_cli.latents.store import LatentStore
 from copgen_cli.modalities import PUBLISHED, Modality, Split
-from copgen_cli.model.autoencoder import ImageAutoencoder
-from copgen_cli.model.autoencoders import Autoencoders, fingerprint
+from copgen_cli.model.autoencoder import ImageAutoencoder, fingerprint
+from copgen_cli.model.autoencoders import Autoencoders
 from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.diffusion import prediction_of
 from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink_until_it_fits

@@ -3,6 +3,8 @@
     ROOT/datasets/Major-TOM/Core-S2L2A/resolve/main/metadata.parquet
     ROOT/datasets/Major-TOM/Core-S2L2A/resolve/main/images/part_00001.parquet    one row per row group
 
+    ROOT/land_cover/463U_102R.tif                                               with raw bands; no source has it
+
 so that `copgen download --endpoint file://ROOT` reads it as it reads the public host.
 """
 
@@ -12,6 +14,7 @@ import base64
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,14 @@ import pyarrow.parquet as pq
 
 from copgen_cli.archive import footprint, parse_cell
 from copgen_cli.modalities import Modality
+from copgen_cli.simulation.bands.columns import BANDS_VERSION, land_cover_raster
 from copgen_cli.simulation.products import REAL_GAPS, Gaps, Row, rows_of_cell
-from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days, highest_sun
+from copgen_cli.simulation.world import ALL_DAYS, SIZE, WORLD_VERSION, Days, highest_sun, truth_of
 from copgen_cli.stages import Place, Result, StageRun, Status, WorkItem, WrittenFile, local_executor, units_file
 
 CELLS_PER_PART = 8
 STAGE = "simulate"
+LAND_COVER_FOLDER = "land_cover"
 PUBLIC_HOST = "https://huggingface.co"
 """What `parquet_url` names, as in the real tables: a reader maps it to its endpoint."""
 
@@ -86,7 +91,7 @@ def write_archive(
         root: the folder to hold `datasets/`.
         cells: names; the archive orders them south to north, then west to east.
         gaps: how irregular the archive is; None for cells in all sources, once each, hardly clouded.
-        bands: also small stand-ins for raw bands.
+        bands: also raw bands, and a map of the land cover of each cell.
         days: of the visits.
         cells_per_part: of each part file.
         workers: processes.
@@ -140,7 +145,7 @@ def _settings(seed: int, size: int, gaps: Gaps | None, bands: bool, days: Days) 
         "seed": seed,
         "size": size,
         "gaps": asdict(gaps) if gaps else None,
-        "bands": bands,
+        "bands": BANDS_VERSION if bands else False,
     }
     return settings if days == ALL_DAYS else settings | {"days": [days.first.date().isoformat(), days.count]}
 
@@ -161,18 +166,29 @@ def _unrecorded_tables(root: Path) -> Iterable[Path]:
 def write_part(
     item: tuple[int, list[str]], *, seed: int, size: int, gaps: Gaps | None, bands: bool, days: Days, place: Place
 ) -> Result:
-    """Simulate a batch of cells into one part file per source; the rows' metadata are facts of the result."""
+    """Simulate a batch of cells into one part file per source, a row in memory at a time.
+
+    The rows' metadata are facts of the result.
+    """
     number, cells = item
-    rows = [row for cell in cells for row in rows_of_cell(cell, seed, size=size, gaps=gaps, bands=bands, days=days)]
-    files: list[WrittenFile] = []
-    facts: list[tuple[str, dict[str, Any]]] = []
-    for source in METADATA_COLUMNS:
-        mine = [row for row in rows if row.source is source]
-        if mine:
-            path = f"{_folder(source)}/images/part_{number:05}.parquet"
-            files.append(_write_rows(place, path, source, mine))
-            facts += [(str(source), _located(row, path, index)) for index, row in enumerate(mine)]
-    return Result(files=tuple(files), facts={"rows": facts})
+    paths = {source: f"{_folder(source)}/images/part_{number:05}.parquet" for source in METADATA_COLUMNS}
+    located: dict[Modality, list[dict[str, Any]]] = {source: [] for source in METADATA_COLUMNS}
+    covers: list[WrittenFile] = []
+    with ExitStack() as parts:
+        writers: dict[Modality, pq.ParquetWriter] = {}
+        for cell in cells:
+            truth = truth_of(cell, seed, size=size)
+            for row in rows_of_cell(truth, seed, gaps=gaps, bands=bands, days=days):
+                source = row.source
+                if source not in writers:
+                    writers[source] = parts.enter_context(_part_writer(place, paths[source], source))
+                writers[source].write_table(_table_of(row))  # a row group each
+                located[source].append(_located(row, paths[source], len(located[source])))
+            if bands:
+                covers.append(place.write(f"{LAND_COVER_FOLDER}/{cell}.tif", land_cover_raster(truth)))
+    files = [place.describe(paths[source]) for source, rows in located.items() if rows]
+    facts = [(str(source), about) for source, rows in located.items() for about in rows]
+    return Result(files=(*files, *covers), facts={"rows": facts})
 
 
 def _metadata_path(source: Modality) -> str:
@@ -183,13 +199,15 @@ def _folder(source: Modality) -> str:
     return f"datasets/Major-TOM/{source.source.name}/resolve/main"
 
 
-def _write_rows(place: Place, path: str, source: Modality, rows: list[Row]) -> WrittenFile:
-    columns = PART_COLUMNS[source]
-    schema = pa.schema(columns.items())
-    with place.writing(path) as beside, pq.ParquetWriter(beside, schema) as writer:
-        for row in rows:  # one row group each
-            writer.write_table(pa.table({name: [row.data.get(name)] for name in columns}, schema=schema))
-    return place.describe(path)
+@contextmanager
+def _part_writer(place: Place, path: str, source: Modality) -> Iterator[pq.ParquetWriter]:
+    with place.writing(path) as beside, pq.ParquetWriter(beside, pa.schema(PART_COLUMNS[source].items())) as writer:
+        yield writer
+
+
+def _table_of(row: Row) -> pa.Table:
+    columns = PART_COLUMNS[row.source]
+    return pa.table({name: [row.data.get(name)] for name in columns}, schema=pa.schema(columns.items()))
 
 
 def _located(row: Row, path: str, index: int) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from copgen_cli.simulation.bands.spectra import BANDS, CLOUD
 from copgen_cli.simulation.noise import Float32, generator_of, resized
 
-_WAVELENGTHS = np.array([0.665, 0.560, 0.490])  # micrometres: B04, B03, B02, that is red, green, blue
-_OZONE_AND_VAPOUR = np.array([0.97, 0.95, 0.985])  # transmittance of absorbing gases, nadir and back
-
-
 _CLOUD_TYPES = ((2.6, 1.0), (1.3, 0.95), (0.5, 0.55))  # cumulus, stratus, cirrus: how steep at the edge, how opaque
+_CIRRUS = 2
+CLOUD_EDGE = 0.08
+"""Opacity where a cloud begins: the share of a picture above it is its cloud cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Clouds:
     """0 clear, 1 opaque."""
     shadow: Float32
     """Share of sunlight that they take from the ground."""
+    is_cirrus: bool
+    """High and icy."""
 
 
 def sun_at(lat: float, when: datetime, solar_hour: float = 10.5) -> Sun:
@@ -80,10 +82,12 @@ def at_top_of_atmosphere(ground: Float32, sun: Sun, air: Air) -> Float32:
     (Dutton et al. 1994, as Bodhaine et al. 1999 cite it).
 
     Args:
-        ground: (3, size, size) red, green and blue surface reflectance.
+        ground: (bands, size, size) surface reflectance in as many of `BANDS`, from the first.
     """
-    rayleigh = 0.00877 * _WAVELENGTHS**-4.05
-    aerosol = air.aerosol * (_WAVELENGTHS / 0.55) ** -air.angstrom
+    bands = list(BANDS.values())[: len(ground)]
+    wavelengths = np.array([band.wavelength for band in bands])
+    rayleigh = 0.00877 * wavelengths**-4.05
+    aerosol = air.aerosol * (wavelengths / 0.55) ** -air.angstrom
     mu = max(math.sin(sun.elevation), 0.1)
     phase = 0.75 * (1 + mu**2)  # Rayleigh at the scattering angle of a nadir view, cos = -mu
     backscatter = 0.28  # of aerosols, times their albedo: hazier than Henyey-Greenstein's 0.13 to 0.22 (g = 0.65)
@@ -91,12 +95,20 @@ def at_top_of_atmosphere(ground: Float32, sun: Sun, air: Air) -> Float32:
     dimming = np.exp(-(0.52 * rayleigh + 0.17 * aerosol) * (1 / mu + 1))
     albedo = 0.9 * rayleigh / (1 + rayleigh) + 0.2 * aerosol
     top = np.empty_like(ground)
-    for band in range(3):
-        seen = ground[band] * np.float32(dimming[band])
-        seen /= 1 - np.float32(albedo[band]) * ground[band]
-        seen += np.float32(path[band])
-        np.multiply(seen, np.float32(_OZONE_AND_VAPOUR[band]), out=top[band])
+    for number, band in enumerate(bands):
+        seen = ground[number] * np.float32(dimming[number])
+        seen /= 1 - np.float32(albedo[number]) * ground[number]
+        seen += np.float32(path[number])
+        np.multiply(seen, np.float32(band.transmittance), out=top[number])
     return top
+
+
+def cirrus_reflectance(size: int, clouds: Clouds | None) -> Float32:
+    """What B10 sees, (size, size): vapour hides the ground and all but the highest clouds at 1.375 micrometres."""
+    seen = np.full((size, size), 0.0012, np.float32)
+    if clouds is not None:
+        seen += clouds.opacity * np.float32(0.12 if clouds.is_cirrus else 0.003)
+    return seen
 
 
 def clouds_over(size: int, pixel: float, cover: float, sun: Sun, *words: str | int) -> Clouds | None:
@@ -112,26 +124,29 @@ def clouds_over(size: int, pixel: float, cover: float, sun: Sun, *words: str | i
     generator = generator_of(*words)
     field = _billows(coarse, generator)
     threshold = float(np.quantile(field, 1 - cover))
-    steep, thickest = _CLOUD_TYPES[int(generator.integers(len(_CLOUD_TYPES)))]
-    opacity = np.clip((field - threshold) * np.float32(steep) + np.float32(0.08), 0, thickest).astype(np.float32)
+    kind = int(generator.integers(len(_CLOUD_TYPES)))
+    steep, thickest = _CLOUD_TYPES[kind]
+    opacity = np.clip((field - threshold) * np.float32(steep) + np.float32(CLOUD_EDGE), 0, thickest).astype(np.float32)
     height = generator.uniform(800, 2600)  # metres above the ground
     reach = height / max(math.tan(sun.elevation), 0.2) / (pixel * size / coarse)
     east, north, _ = sun.direction
     flat = math.hypot(east, north)
     shift = (north / flat * reach, -east / flat * reach)  # rows fall southwards; a shadow lies opposite the sun
     shadow = ndimage.shift(opacity, shift, order=1, mode="nearest")
-    return Clouds(resized(opacity, size), resized(shadow.astype(np.float32), size) * np.float32(0.7))
+    shade = resized(shadow.astype(np.float32), size) * np.float32(0.7)
+    return Clouds(resized(opacity, size), shade, is_cirrus=kind == _CIRRUS)
 
 
 def veiled(ground: Float32, clouds: Clouds | None) -> Float32:
-    """Reflectance with cloud shadows on the ground and clouds above it."""
+    """Reflectance (bands, size, size) with cloud shadows on the ground and clouds above it."""
     if clouds is None:
         return ground
-    white = np.array([0.74, 0.76, 0.79], np.float32)[:, None, None]
-    shade = 1 - clouds.shadow * (1 - clouds.opacity)
-    seen: Float32 = ground * shade * (1 - clouds.opacity) + white * clouds.opacity * (
-        np.float32(0.55) + np.float32(0.45) * clouds.opacity
-    )
+    clear = 1 - clouds.opacity
+    shade = 1 - clouds.shadow * clear
+    glow = np.float32(0.55) + np.float32(0.45) * clouds.opacity
+    seen = np.empty_like(ground)
+    for band, white in enumerate(CLOUD[: len(ground)]):
+        seen[band] = ground[band] * shade * clear + np.float32(white) * clouds.opacity * glow
     return seen
 
 

@@ -1,7 +1,7 @@
 """Sentinel-2: the colour of the ground on a day of the year, in the light of the sun on slopes.
 
-Reflectances are typical of bands 4, 3 and 2 for each surface (spectral libraries of ECOSTRESS, Meerdink et al. 2019,
-doi:10.1016/j.rse.2019.05.015, rounded by eye on true-colour pictures).
+Reflectances are typical of each surface (spectral libraries of ECOSTRESS, Meerdink et al. 2019,
+doi:10.1016/j.rse.2019.05.015, rounded by eye on true-colour pictures); `bands.spectra` holds them.
 """
 
 from __future__ import annotations
@@ -14,36 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen_cli.simulation.atmosphere import Air, Sun
+from copgen_cli.simulation.bands import spectra
+from copgen_cli.simulation.bands.spectra import BANDS, COLOURS
 from copgen_cli.simulation.landcover import FIELDS, KINDS, PLOTS, SURFACES, Cover, LandCover
 from copgen_cli.simulation.noise import Float32, generator_of, resized
 
-_MOIST = {
-    Cover.WATER: (0.014, 0.024, 0.030),
-    Cover.WETLAND: (0.040, 0.055, 0.034),
-    Cover.CONIFER: (0.017, 0.027, 0.017),
-    Cover.BROADLEAF: (0.022, 0.043, 0.021),
-    Cover.SHRUB: (0.050, 0.060, 0.035),
-    Cover.GRASS: (0.045, 0.075, 0.034),
-    Cover.BARE: (0.150, 0.120, 0.090),
-    Cover.ROCK: (0.130, 0.122, 0.110),
-    Cover.SAND: (0.330, 0.290, 0.220),
-    Cover.ICE: (0.720, 0.755, 0.790),
-    Cover.ROAD: (0.130, 0.122, 0.110),
-    Cover.HEDGE: (0.028, 0.044, 0.023),
-    Cover.STREET: (0.105, 0.100, 0.085),
-}
-_DRY = {
-    Cover.WETLAND: (0.075, 0.075, 0.045),
-    Cover.BROADLEAF: (0.048, 0.056, 0.030),
-    Cover.SHRUB: (0.115, 0.100, 0.065),
-    Cover.GRASS: (0.165, 0.140, 0.088),
-    Cover.BARE: (0.235, 0.190, 0.135),
-    Cover.ROCK: (0.175, 0.155, 0.130),
-    Cover.SAND: (0.385, 0.315, 0.225),
-    Cover.ROAD: (0.215, 0.185, 0.150),
-    Cover.HEDGE: (0.055, 0.058, 0.033),
-    Cover.STREET: (0.190, 0.165, 0.130),
-}
 _TEXTURE = {
     Cover.WATER: 0.02,
     Cover.WETLAND: 0.20,
@@ -76,16 +51,24 @@ class OpticalPass:
 
 
 def surface_reflectance(
-    land: LandCover, height: Float32, pixel: float, lat: float, when: datetime, sun: Sun, *words: str | int
+    land: LandCover,
+    height: Float32,
+    pixel: float,
+    lat: float,
+    when: datetime,
+    sun: Sun,
+    *words: str | int,
+    bands: int = COLOURS,
 ) -> Float32:
     """What the ground reflects to a nadir view, air and clouds left out.
 
     Args:
         height: (n, n) surface heights in metres, `pixel` metres apart, over the same ground as `land`.
         words: name the cell: soils, crops and roofs are its own.
+        bands: how many of `BANDS`, from the first.
 
     Returns:
-        (3, size, size) red, green, blue reflectance.
+        (bands, size, size) reflectance: red, green, blue, and whatever else is wanted.
     """
     season = year_phase(lat, when)
     size = land.cover.shape[0]
@@ -96,12 +79,12 @@ def surface_reflectance(
     light = light * (1 + _texture_table().take(land.surface) * land.grain)
     murky = np.float32(0.012 + 0.05 * generator_of("murk", when.isoformat(), *words).random() ** 2)
     shallow = np.exp(land.water_depth * np.float32(-0.12)) * (land.water_depth > 0) * murky
-    ground = np.empty((3, size, size), np.float32)
-    for band in range(3):
+    ground = np.empty((bands, size, size), np.float32)
+    for band in range(bands):
         wet = moist[band].take(land.surface)
         colour = wet + (dry[band].take(land.surface) - wet) * thirst
         colour *= light
-        colour += shallow * np.float32((0.75, 1.0, 0.8)[band])
+        colour += shallow * np.float32(spectra.SEDIMENT[band])
         ground[band] = colour
     if float(now.min()) < 1.5:
         _snow(ground, land, now, light)
@@ -155,25 +138,23 @@ def _snow(ground: Float32, land: LandCover, now: Float32, light: Float32) -> Non
     covers = [Cover.CONIFER, Cover.BROADLEAF, Cover.WATER, Cover.HEDGE, Cover.ROAD]
     table[covers] = 0.22, 0.4, 0.0, 0.5, 0.6
     lying *= table.take(land.surface)
-    for band, white in enumerate((0.66, 0.69, 0.73)):
+    for band, white in enumerate(spectra.SNOW[: len(ground)]):
         ground[band] += (np.float32(white) * np.sqrt(np.maximum(light, 0)) - ground[band]) * lying
 
 
 def _tables(warmth: float, moisture: float, lat: float, season: float, *words: str | int) -> tuple[Float32, Float32]:
-    """Reflectance (3, SURFACES) of every surface where the soil is moist, and where it is dry."""
+    """Reflectance (bands, SURFACES) of every surface where the soil is moist, and where it is dry."""
     generator = generator_of("surfaces", *words)
     growth = float(np.clip((warmth - 3) / 9, 0, 1))
     soil = _soil(generator, moisture, lat)
-    moist = np.zeros((SURFACES, 3))
-    for cover, colour in _MOIST.items():
-        moist[cover] = colour
+    moist = np.zeros((SURFACES, len(BANDS)))
+    spectra.fill_in(spectra.MOIST, moist)
     dry = moist.copy()
-    for cover, colour in _DRY.items():
-        dry[cover] = colour
-    moist[Cover.BROADLEAF] += (1 - growth) * np.array([0.045, 0.022, 0.026])
-    moist[Cover.GRASS] += (1 - growth) * np.array([0.050, 0.012, 0.022])
+    spectra.fill_in(spectra.DRY, dry)
+    moist[Cover.BROADLEAF] += (1 - growth) * spectra.LEAFLESS
+    moist[Cover.GRASS] += (1 - growth) * spectra.WITHERED
     for table in (moist, dry):
-        table[[Cover.BARE, Cover.SAND, Cover.ROCK]] *= soil / np.array([0.20, 0.16, 0.115]) * 0.6 + 0.4
+        table[[Cover.BARE, Cover.SAND, Cover.ROCK]] *= soil / spectra.USUAL_SOIL * 0.6 + 0.4
     fields = _fields(generator, soil, growth, season, lat)
     moist[FIELDS], dry[FIELDS] = fields, fields * 0.4 + soil * 0.75
     moist[PLOTS] = dry[PLOTS] = _plots(generator, soil, moisture)
@@ -181,8 +162,8 @@ def _tables(warmth: float, moisture: float, lat: float, season: float, *words: s
 
 
 def _soil(generator: np.random.Generator, moisture: float, lat: float) -> NDArray[np.float64]:
-    """Colour of bare soil: pale and sandy in the dry, brown in the moist, red in the tropics."""
-    pale, brown, red = np.array([0.29, 0.235, 0.175]), np.array([0.125, 0.098, 0.075]), np.array([0.20, 0.115, 0.075])
+    """Spectrum of bare soil: pale and sandy in the dry, brown in the moist, red in the tropics."""
+    pale, brown, red = spectra.PALE_SOIL, spectra.BROWN_SOIL, spectra.RED_SOIL
     soil = pale + (brown - pale) * np.clip(moisture * 1.5, 0, 1)
     redness = np.clip(generator.beta(1.2, 3) + 0.4 * (lat < 28) * generator.random(), 0, 1)
     return np.asarray((soil + (red - soil) * redness) * generator.uniform(0.8, 1.2))
@@ -191,7 +172,7 @@ def _soil(generator: np.random.Generator, moisture: float, lat: float) -> NDArra
 def _fields(
     generator: np.random.Generator, soil: NDArray[np.float64], growth: float, season: float, lat: float
 ) -> NDArray[np.float64]:
-    """Colour (KINDS, 3) of the kinds of field: bare, green, ripe or grass, each by its own calendar."""
+    """Spectra (KINDS, bands) of the kinds of field: bare, green, ripe or grass, each by its own calendar."""
     # parts of the year of the middle and the half width of the green time; a third are meadows, green all year
     middle = np.where(generator.random(KINDS) < 0.5, 0.36, 0.56) + 0.03 * generator.standard_normal(KINDS)
     if lat < 24:
@@ -203,32 +184,17 @@ def _fields(
     meadow = generator.random(KINDS) < 0.3
     green = np.where(meadow, 0.55 + 0.4 * growth, green * np.clip(growth + 0.3, 0, 1))
     late = np.where(meadow, 0.15, late)
-    leaf = np.stack(
-        [
-            generator.uniform(0.018, 0.055, KINDS),
-            generator.uniform(0.050, 0.085, KINDS),
-            generator.uniform(0.016, 0.036, KINDS),
-        ],
-        axis=1,
-    )
-    ripe = np.array([0.235, 0.195, 0.115]) * generator.uniform(0.75, 1.15, (KINDS, 1))
+    ranges = zip(spectra.LEAST_CROP_COLOUR, spectra.MOST_CROP_COLOUR, strict=True)
+    leaf = spectra.crop_leaves(np.stack([generator.uniform(least, most, KINDS) for least, most in ranges], axis=1))
+    ripe = spectra.RIPE * generator.uniform(0.75, 1.15, (KINDS, 1))
     earth = soil * generator.uniform(0.6, 1.3, (KINDS, 1))
-    colour = earth + (leaf - earth) * green[:, None]
-    return np.asarray(colour + (ripe - colour) * (late * (1 - 0.6 * green))[:, None])
+    grown = earth + (leaf - earth) * green[:, None]
+    return np.asarray(grown + (ripe - grown) * (late * (1 - 0.6 * green))[:, None])
 
 
 def _plots(generator: np.random.Generator, soil: NDArray[np.float64], moisture: float) -> NDArray[np.float64]:
-    """Colour (KINDS, 3) of building plots: tiles, concrete, bright metal, dark roofs, gardens."""
-    paint = np.array(
-        [
-            [0.19, 0.115, 0.085],
-            [0.17, 0.165, 0.155],
-            [0.42, 0.42, 0.41],
-            [0.085, 0.085, 0.085],
-            [0.05, 0.065, 0.035],
-            soil * 1.05,
-        ]
-    )
+    """Spectra (KINDS, bands) of building plots: tiles, concrete, bright metal, dark roofs, gardens."""
+    paint = np.concatenate([spectra.ROOFS, soil[None] * 1.05])
     green = 0.32 * min(1.0, moisture * 2)
     share = np.array([0.2, 0.27, 0.08, 0.12, green, 0.38 - green])
     which = generator.choice(len(paint), KINDS, p=share / share.sum())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from copgen_cli.archive import (
@@ -26,7 +27,8 @@ from copgen_cli.archive import (
 )
 from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Picture, false_colour, hillshade, true_colour
-from copgen_cli.simulation.atmosphere import Air, at_top_of_atmosphere, clouds_over, sun_at, veiled
+from copgen_cli.simulation.atmosphere import Air, Clouds, at_top_of_atmosphere, clouds_over, sun_at, veiled
+from copgen_cli.simulation.bands.spectra import COLOURS
 from copgen_cli.simulation.climate import climate_of, land_of, points_of
 from copgen_cli.simulation.landcover import LandCover, cover_height, land_cover_of
 from copgen_cli.simulation.noise import Float32, Frame, generator_of
@@ -83,6 +85,13 @@ class OpticalView:
     """(size, size, 3) top of atmosphere."""
     l2a: Picture
     """(size, size, 3) surface."""
+    l1c_bands: Float32
+    """(bands, size, size) reflectance above the air, in the order of `BANDS`."""
+    l2a_bands: Float32
+    """(bands, size, size) reflectance below it."""
+    clouds: Clouds | None
+    beyond: NDArray[np.bool_] | None
+    """(size, size) pixels beyond the edge of the swath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,12 @@ class RadarView:
     visit: RadarPass
     picture: Picture
     """(size, size, 3) false colour."""
+    vv: Float32
+    """(size, size) linear power, speckle included."""
+    vh: Float32
+    """The same in the other polarisation."""
+    beyond: NDArray[np.bool_] | None
+    """(size, size) pixels beyond the edge of the swath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +246,11 @@ def radar_pass_of(cell: Cell, seed: int, number: int = 0, *, clear: bool = False
     return RadarPass(when, str(generator.choice(["S1A", "S1B"])), ascending, wind, nodata)
 
 
-def view_optical(truth: Truth, visit: OpticalPass, seed: int) -> OpticalView:
-    """What Sentinel-2 sees on a visit."""
-    name, size = truth.cell.name, truth.size
+def view_optical(truth: Truth, visit: OpticalPass, seed: int, *, bands: int = COLOURS) -> OpticalView:
+    """What Sentinel-2 sees on a visit, in so many of `BANDS` from the first."""
+    name, size, lat = truth.cell.name, truth.size, truth.place.centre_lat
     ground = surface_reflectance(
-        truth.land, truth.height, truth.height_pixel, truth.place.centre_lat, visit.when, visit.sun, seed, name
+        truth.land, truth.height, truth.height_pixel, lat, visit.when, visit.sun, seed, name, bands=bands
     )
     clouds = clouds_over(
         size, FOOTPRINT_METRES / size, visit.cloud_cover, visit.sun, seed, "clouds", name, visit.when.isoformat()
@@ -243,17 +258,18 @@ def view_optical(truth: Truth, visit: OpticalPass, seed: int) -> OpticalView:
     seen = veiled(through_the_optics(ground), clouds)
     top = at_top_of_atmosphere(seen, visit.sun, visit.air)
     beyond = beyond_swath(size, visit.nodata, seed, name, visit.when.isoformat())
-    return OpticalView(visit, true_colour(top, beyond), true_colour(seen, beyond))
+    l1c, l2a = (true_colour(reflectance[:COLOURS], beyond) for reflectance in (top, seen))
+    return OpticalView(visit, l1c, l2a, top, seen, clouds, beyond)
 
 
 def view_radar(truth: Truth, visit: RadarPass, seed: int) -> RadarView:
     """What Sentinel-1 sees on a visit."""
     vv, vh = backscatter(truth.land, truth.height, truth.height_pixel, visit, seed, truth.cell.name)
     beyond = beyond_swath(truth.size, visit.nodata, seed, truth.cell.name, visit.when.isoformat())
-    return RadarView(visit, false_colour(vv, vh, beyond))
+    return RadarView(visit, false_colour(vv, vh, beyond), vv, vh, beyond)
 
 
-def beyond_swath(size: int, share: float, *words: str | int) -> np.ndarray | None:
+def beyond_swath(size: int, share: float, *words: str | int) -> NDArray[np.bool_] | None:
     """The corner of a picture that a slanting swath edge cuts off; None where it cuts nothing."""
     if share <= 0:
         return None

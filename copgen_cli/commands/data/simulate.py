@@ -80,7 +80,12 @@ def simulate(
         ),
     ] = True,
     bands: Annotated[
-        bool, typer.Option("--bands", help="Add small stand-ins for raw bands.", rich_help_panel=MADE_PANEL)
+        bool,
+        typer.Option(
+            "--bands",
+            help="Add raw bands of true size, cloud masks and maps of land cover: some 30 MB a cell.",
+            rich_help_panel=MADE_PANEL,
+        ),
     ] = False,
     seed: Annotated[
         int,
