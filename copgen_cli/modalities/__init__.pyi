@@ -10,6 +10,7 @@ from .builtin import (
 )
 from .copgen_2026 import (
     COPGEN_2026 as COPGEN_2026,
+    LEAST_POWER as LEAST_POWER,
     RasterFacts as RasterFacts,
     ValueKind as ValueKind,
     decode_place as decode_place,

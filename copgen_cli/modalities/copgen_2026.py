@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
 
-_LEAST_POWER = np.float32(2.6380407689430285e-06)
+LEAST_POWER = np.float32(2.6380407689430285e-06)
 """What backscatter without a value, or below it, becomes."""
 _DECIBEL = (-55.787186, 40.225800)
 _LEAST_HEIGHT = np.float32(5.899129519093549e-06)
@@ -103,7 +103,7 @@ def normalise(values: np.ndarray, facts: RasterFacts) -> Values:
         case ValueKind.REFLECTANCE:
             unit = values.astype(np.float32) / np.float32(10_000)
         case ValueKind.BACKSCATTER:
-            power = np.where(values <= 0, _LEAST_POWER, values.astype(np.float32))
+            power = np.where(values <= 0, LEAST_POWER, values.astype(np.float32))
             low, high = _DECIBEL
             unit = (np.float32(10) * np.log10(power) - np.float32(low)) / np.float32(high - low)
         case ValueKind.HEIGHT:
@@ -131,7 +131,7 @@ def to_values(decoded: np.ndarray, facts: RasterFacts) -> np.ndarray:
         case ValueKind.BACKSCATTER:
             low, high = _DECIBEL
             decibel = np.clip(unit, 0, 1) * np.float32(high - low) + np.float32(low)
-            return np.maximum(np.float32(10) ** (decibel / np.float32(10)), _LEAST_POWER)
+            return np.maximum(np.float32(10) ** (decibel / np.float32(10)), LEAST_POWER)
         case ValueKind.HEIGHT:
             low, high = _LOG_HEIGHT
             return np.expm1(np.clip(unit, 0, 1) * np.float32(high - low) + np.float32(low))
