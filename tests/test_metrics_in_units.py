@@ -134,7 +134,7 @@ def test_the_spectral_angle_of_equal_spectra_is_zero_to_the_last_digit(random):
 
 def test_a_spectral_angle_counts_pixels_with_data_in_all_bands_and_blank_ones_as_perpendicular():
     truth = one_image([[1, 1, 0, 1]], [[1, 1, 0, 1]])
-    generated = one_image([[1, 9, 1, 0]], [[1, 0, 0, 0]])
+    generated = one_image([[1, -9, 1, 0]], [[1, 0, 0, 0]])
     valid = np.array([[[[True, True, True, True]], [[True, False, True, True]]]])
 
     assert spectral_angle(truth, generated, valid) == pytest.approx((0 + 90) / 2)
@@ -178,7 +178,7 @@ def test_ssim_is_of_windows_without_a_gap_whatever_stands_in_the_gap(random):
     whole = ssim_of_bands(truth[..., :24], generated[..., :24], data_range=12)
     valid = np.ones((1, 16, 40), bool)
     valid[..., 24:] = False
-    truth[..., 24:], generated[..., 24:] = NAN, -9999
+    truth[..., 24:30], truth[..., 30:], generated[..., 24:] = NAN, math.inf, -9999
 
     assert ssim_of_bands(truth, generated, valid, data_range=12) == pytest.approx(whole)
 

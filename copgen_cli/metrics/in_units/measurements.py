@@ -154,15 +154,15 @@ def ssim_of_bands(
         for i, k in enumerate(kept):
             whole = minimum_filter(k, size=SSIM_WINDOW, mode="constant", cval=False)
             if whole.any():
-                of_images.append(mean(ssim_map(np.where(k, t[i], 0), np.where(k, g[i], 0), span)[whole]))
+                of_images.append(mean(ssim_map(t[i], g[i], span)[whole]))
         found.append(mean(of_images))
     return found
 
 
 def _bands(truth: NDArray, generated: NDArray, valid: Mask | None) -> list[tuple[Floats, Floats, Mask]]:
-    """Of each band truth, generated with nan for what is no number, and what counts; each (N, H, W)."""
+    """Of each band truth and generated, with nan for what is no number, and what counts; each (N, H, W)."""
     kept = _kept(truth, generated, valid)
-    return [(truth[:, b].astype(np.float64), _numbers(generated[:, b]), kept[:, b]) for b in range(truth.shape[1])]
+    return [(_numbers(truth[:, b]), _numbers(generated[:, b]), kept[:, b]) for b in range(truth.shape[1])]
 
 
 def _kept(truth: NDArray, generated: NDArray, valid: Mask | None) -> Mask:
