@@ -598,11 +598,11 @@ def test_true_size_bands_give_the_thumbnails_of_the_simulated_archive(tmp_path):
     grid = Grid(Georeferencing("EPSG:32633", (10.0, 0.0, place.west, 0.0, -10.0, place.north)), 1068, 1068)
 
     for modality in Modality:
-        folder = tmp_path / "earth/datasets/Major-TOM" / modality.facts.source / "resolve/main/images"
+        folder = tmp_path / "earth/datasets/Major-TOM" / modality.source.name / "resolve/main/images"
         (product,) = pq.read_table(folder / "part_00001.parquet").to_pylist()
         bands = tmp_path / modality
         bands.mkdir()
-        for name in modality.facts.picture.bands:
+        for name in modality.spec.picture.bands:
             (bands / f"{name}.tif").write_bytes(product[name])
         pixels, known = RasterLayer(modality, open_raster([bands], modality), grid).read(grid)
         thumbnail = Image.open(io.BytesIO(product["thumbnail"]))

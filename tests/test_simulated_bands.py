@@ -61,7 +61,7 @@ def read(data: bytes) -> Raster:
 
 
 def product_of(root: Path, source: Modality) -> dict:
-    folder = root / "datasets" / "Major-TOM" / source.facts.source / "resolve" / "main"
+    folder = root / "datasets" / "Major-TOM" / source.source.name / "resolve" / "main"
     (product,) = pq.read_table(folder / "images" / "part_00001.parquet").to_pylist()
     (about,) = pq.read_table(folder / "metadata.parquet").to_pylist()
     return about | product
@@ -330,7 +330,7 @@ def test_the_same_seed_gives_the_same_bands_in_another_place_of_a_part(tmp_path)
     list(write_archive(tmp_path / "one", [CELL], SEED, size=96, gaps=None, bands=True))
 
     for source in Modality:
-        path = f"datasets/Major-TOM/{source.facts.source}/resolve/main/images/part_00001.parquet"
+        path = f"datasets/Major-TOM/{source.source.name}/resolve/main/images/part_00001.parquet"
         two, one = (pq.read_table(tmp_path / root / path).to_pylist() for root in ("two", "one"))
         assert two[1] == one[0]
     one, two = (tmp_path / root / "land_cover" / f"{CELL}.tif" for root in ("one", "two"))

@@ -2,7 +2,7 @@
 
 `catalogue` lists them with what each reports (light, for completion); `pairwise`, `perceptual`, `distributions`,
 `retrieval` and `sample_spread` compute them; `features` holds the networks that pictures are compared by, `confidence`
-the intervals over places.
+the intervals over places. `in_units` judges measurements rather than pictures: values, classes, places and dates.
 """
 
 import lazy_loader

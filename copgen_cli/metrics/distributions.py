@@ -59,27 +59,33 @@ def kernel_distance(
 
 
 def precision_recall(
-    truth: Floats, generated: Floats, names: tuple[Sequence[str], Sequence[str]], weights: Weights
+    truth: Floats,
+    generated: Floats,
+    names: tuple[Sequence[str], Sequence[str]],
+    weights: Weights,
+    *,
+    neighbours: int = NEIGHBOURS,
 ) -> tuple[Floats, Floats]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
     Precision is the share of generated pictures within reach of a true one, recall the share of true pictures within
-    reach of a generated one; the reach of a picture is the distance to its `NEIGHBOURS`-th neighbour in its own set.
+    reach of a generated one; the reach of a picture is the distance to its k-th neighbour in its own set.
     Pictures of the same place are no neighbours: they resemble one another, and the more of them there are, the shorter
     all reaches would be, and the fewer pictures within them.
 
     Args:
         truth, generated: (N, D) and (K, D) features.
         names: the (N,) and (K,) places that they show.
+        neighbours: k.
 
     Returns:
-        Two arrays (1 + R,); nan where a picture has fewer than `NEIGHBOURS` of other places in its set.
+        Two arrays (1 + R,); nan where a picture has fewer than k of other places in its set.
     """
     distance = cdist(truth, generated)
     of_truth, of_generated = _Neighbours.among(truth, names[0]), _Neighbours.among(generated, names[1])
     found = np.full((2, len(weights.truth)), np.nan)
     for row, (w, v) in enumerate(zip(weights.truth, weights.generated, strict=True)):
-        reach_of_truth, reach_of_generated = of_truth.reaches(w), of_generated.reaches(v)
+        reach_of_truth, reach_of_generated = of_truth.reaches(w, neighbours), of_generated.reaches(v, neighbours)
         if reach_of_truth is not None and reach_of_generated is not None:
             found[0, row] = v @ (distance <= reach_of_truth[:, None]).any(0) / v.sum()
             found[1, row] = w @ (distance <= reach_of_generated).any(1) / w.sum()
@@ -198,12 +204,12 @@ class _Neighbours:
         order = distance.argsort(axis=1)
         return cls(order, np.take_along_axis(distance, order, axis=1))
 
-    def reaches(self, w: Floats) -> Floats | None:
+    def reaches(self, w: Floats, k: int) -> Floats | None:
         """(n,) distances to the k-th neighbour when each picture counts w times; below zero where it counts never.
 
         None where one that counts has no k neighbours.
         """
-        counted = np.cumsum(w[self.order], axis=1) >= NEIGHBOURS
+        counted = np.cumsum(w[self.order], axis=1) >= k
         reach = np.take_along_axis(self.distance, counted.argmax(axis=1)[:, None], axis=1)[:, 0]
         known = counted.any(axis=1) & np.isfinite(reach)
         return None if (~known & (w != 0)).any() else np.where(w > 0, reach, -1.0)

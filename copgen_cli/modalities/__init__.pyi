@@ -1,4 +1,5 @@
 from .builtin import (
+    BACKSCATTER as BACKSCATTER,
     BETA as BETA,
     COPGEN_2026 as COPGEN_2026,
     FAMILIES as FAMILIES,
