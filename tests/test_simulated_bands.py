@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from copgen_cli.archive.grid import Footprint, footprint, parse_cell
-from copgen_cli.modalities import COPGEN_2026, Modality, as_jpeg, false_colour, hillshade, true_colour
+from copgen_cli.modalities import PUBLISHED, Modality, as_jpeg, false_colour, hillshade, true_colour
 from copgen_cli.simulation.archive import write_archive
 from copgen_cli.simulation.atmosphere import Sun, cirrus_reflectance, clouds_over
 from copgen_cli.simulation.bands.columns import (
@@ -84,7 +84,7 @@ def earth(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def products(earth) -> dict[Modality, dict]:
-    return {source: product_of(earth, source) for source in Modality}
+    return {source: product_of(earth, source) for source in PUBLISHED}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def rasters(products) -> dict[Modality, dict[str, Raster]]:
     """Of each source, by column."""
     return {
         source: {name: read(products[source][name]) for name in source.source.columns if name != "compressed"}
-        for source in Modality
+        for source in PUBLISHED
     }
 
 
@@ -193,7 +193,7 @@ def test_heights_give_the_thumbnail_of_the_elevation(rasters, products):
 def test_without_bands_the_pictures_are_the_same_and_the_columns_null(tmp_path, products):
     list(write_archive(tmp_path, [CELL], SEED, gaps=None))
 
-    for source in Modality:
+    for source in PUBLISHED:
         plain = product_of(tmp_path, source)
         with_bands = products[source]
         raw = [name for name in source.source.columns if name != "compressed"]
@@ -307,7 +307,7 @@ def test_land_cover_has_values_of_the_table_where_the_kinds_of_ground_are(land_c
     truth = truth_of(CELL, SEED)
 
     assert set(LAND_COVER) == set(Cover)
-    assert set(LAND_COVER.values()) <= set(COPGEN_2026["LULC_LULC"].classes) - {0}
+    assert set(LAND_COVER.values()) <= set(Modality("land_cover").spec.class_values) - {0}
     assert len(np.unique(land_cover.values)) >= 6
     for cover, value in LAND_COVER.items():
         assert (land_cover.values[truth.land.cover == cover] == value).all(), cover
@@ -329,7 +329,7 @@ def test_the_same_seed_gives_the_same_bands_in_another_place_of_a_part(tmp_path)
     list(write_archive(tmp_path / "two", neighbours, SEED, size=96, gaps=None, bands=True, cells_per_part=2))
     list(write_archive(tmp_path / "one", [CELL], SEED, size=96, gaps=None, bands=True))
 
-    for source in Modality:
+    for source in PUBLISHED:
         path = f"datasets/Major-TOM/{source.source.name}/resolve/main/images/part_00001.parquet"
         two, one = (pq.read_table(tmp_path / root / path).to_pylist() for root in ("two", "one"))
         assert two[1] == one[0]
