@@ -112,7 +112,7 @@ def ours(name: str, model: LoadedModel, request: SampleRequest) -> Manner:
     device = model.autoencoder.device
     guided = bool(request.guidance_scale and request.conditions)
     size = choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
-    generator = PictureGenerator(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+    generator = PictureGenerator(model.net, model.modalities, model.autoencoders, None, request)
     return Manner(name, generator, size)
 
 
@@ -148,7 +148,7 @@ def read_records(
     folder = choose_data(data, Workspace(data, "")).folder
     everything = list(model.modalities)
     source = open_data(folder, everything, (), Frame(side, side), model.autoencoder)
-    generator = PictureGenerator(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+    generator = PictureGenerator(model.net, model.modalities, model.autoencoders, None, request)
     tasks, truth = [], {}
     for name in choose_places(list(source.names), limit, seed=0):
         record: Record = source.read(name)

@@ -2,6 +2,7 @@
 
     python benchmarks/transformer.py                     # both sizes
     python benchmarks/transformer.py --size small --repeats 9
+    python benchmarks/transformer.py --family copgen-2026 --size published --calls 0
 
 The published manner: queries, keys and values are cast to float32 before attention, every block is checkpointed in
 training, nothing is compiled, the optimiser and the average take one tensor after the other, and sampling takes 50
@@ -35,6 +36,7 @@ from measuring import (
 from published import attend_in_float32
 from torch import nn
 
+from copgen_cli.modalities import BETA, Family, families, family, modalities_in
 from copgen_cli.model import CopGenTransformer, denoising_loss, sample_latents
 from copgen_cli.records import Solver
 
@@ -43,7 +45,18 @@ SIZES = {
     "published": {"hidden_size": 1024, "depth": 20, "num_heads": 16},
 }
 BATCHES = {"cpu": {"small": 4, "published": 1}, "cuda": {"small": 256, "published": 64}}
-SIDE, CHANNELS, MODALITIES = 32, 4, 4
+
+
+def latents_of(family: Family) -> dict[str, object]:
+    """Shapes and patches of a family's network; those of beta are its constructor's defaults."""
+    if family == BETA:
+        return {}
+    specs = [modality.spec for modality in modalities_in(family)]
+    return {
+        "num_modalities": len(specs),
+        "latent_shapes": [list(spec.latent) for spec in specs],
+        "patch_sizes": [spec.patch_size for spec in specs],
+    }
 
 
 @dataclass(frozen=True)
@@ -66,14 +79,19 @@ class Bench:
     batch: int
     repeats: int
     clock: Clock = time.perf_counter
+    family: Family = BETA
 
     def build(self, manner: Manner) -> CopGenTransformer:
         torch.manual_seed(0)
-        net = CopGenTransformer(**SIZES[self.size]).to(self.device)
+        net = CopGenTransformer(**SIZES[self.size], **latents_of(self.family)).to(self.device)
         if manner.published:
             net.enable_gradient_checkpointing()
             attend_in_float32(net)
         return net
+
+    def latents(self, net: CopGenTransformer) -> list[torch.Tensor]:
+        """(B, C, H, W) of each modality."""
+        return [torch.randn(self.batch, *shape, device=self.device) for shape in net.latent_shapes]
 
     def training_step(self, manner: Manner) -> Run:
         """Loss, gradients, AdamW and the moving average, on latents that stay the same."""
@@ -83,7 +101,7 @@ class Bench:
         kind = {"foreach": False} if manner.published else {"fused": True}
         optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.03, betas=(0.99, 0.99), **kind)
         model = torch.compile(net) if manner.compiled else net
-        latents = list(torch.randn(MODALITIES, self.batch, CHANNELS, SIDE, SIDE, device=self.device))
+        latents = self.latents(net)
 
         def step() -> None:
             with arithmetic(self.device, manner.autocast):
@@ -103,8 +121,8 @@ class Bench:
 
     def forward(self, manner: Manner) -> Run:
         net = self._to_sample_with(manner)
-        latents = list(torch.randn(MODALITIES, self.batch, CHANNELS, SIDE, SIDE, device=self.device))
-        timesteps = list(torch.rand(MODALITIES, self.batch, device=self.device) * 1000)
+        latents = self.latents(net)
+        timesteps = list(torch.rand(net.num_modalities, self.batch, device=self.device) * 1000)
 
         @torch.no_grad()
         def run() -> None:
@@ -117,11 +135,11 @@ class Bench:
     def sampling(self, manner: Manner, steps: int, solver: Solver = Solver.REFERENCE) -> Run:
         """All modalities from noise."""
         net = self._to_sample_with(manner)
-        noise = torch.randn(MODALITIES, self.batch, CHANNELS, SIDE, SIDE, device=self.device)
+        noise = dict(enumerate(self.latents(net)))
 
         def run(steps: int = steps) -> None:
             with arithmetic(self.device, manner.autocast and manner.published):
-                sample_latents(net, range(MODALITIES), noise=noise, steps=steps, solver=solver)
+                sample_latents(net, list(noise), noise=noise, steps=steps, solver=solver)
 
         run(steps=1)
         return run
@@ -171,7 +189,16 @@ def report(bench: Bench, manners: list[Manner], calls: int) -> None:
 
 def training_memory(bench: Bench, manner: Manner) -> float:
     """MiB of a training step."""
-    again = ["--size", bench.size, "--batch", str(bench.batch), "--memory-of", manner.name]
+    again = [
+        "--family",
+        bench.family.name,
+        "--size",
+        bench.size,
+        "--batch",
+        str(bench.batch),
+        "--memory-of",
+        manner.name,
+    ]
     return peak_memory(lambda: bench.training_step(manner)(), bench.device, again)
 
 
@@ -180,6 +207,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--size", choices=[*SIZES, "both"], default="both")
+    parser.add_argument("--family", choices=[one.name for one in families()], default=BETA.name)
     parser.add_argument("--batch", type=int, help="samples per step")
     parser.add_argument("--repeats", type=int, default=9, help="turns of forward and training; sampling takes a third")
     parser.add_argument(
@@ -201,7 +229,7 @@ def main() -> None:
     ]
     if options.memory_of:
         manner = next(m for m in manners if m.name == options.memory_of)
-        Bench(device, options.size, options.batch, 1).training_step(manner)
+        Bench(device, options.size, options.batch, 1, family=family(options.family)).training_step(manner)
         print(peak_bytes() / 2**20)
         return
     print(machine(device, options.threads, options.clock))
@@ -210,7 +238,7 @@ def main() -> None:
         calls = 50 if device.type == "cuda" else 20 if size == "small" else 0  # an hour, at that size on a CPU
         calls = calls if options.calls is None else options.calls
         clock = clock_of(options.clock, device)
-        report(Bench(device, size, batch, options.repeats, clock), manners, calls)
+        report(Bench(device, size, batch, options.repeats, clock, family(options.family)), manners, calls)
 
 
 if __name__ == "__main__":

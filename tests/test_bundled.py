@@ -69,7 +69,7 @@ def unseen():
     for name in ("502U_166R", "529U_182R", "542U_180R"):
         cell = simulate_cell(name, UNSEEN_SEED, days=AUTUMN)
         dem = Image.fromarray(cell.dem).convert("RGB").resize((1068, 1068), Image.Resampling.BILINEAR)
-        for modality, picture in zip(Modality, (np.asarray(dem), cell.s1_rtc, cell.s2_l1c, cell.s2_l2a), strict=True):
+        for modality, picture in zip(PUBLISHED, (np.asarray(dem), cell.s1_rtc, cell.s2_l1c, cell.s2_l2a), strict=True):
             found[modality].append(picture[MIDDLE])
     return {modality: torch.from_numpy(np.stack(p)).permute(0, 3, 1, 2) for modality, p in found.items()}
 

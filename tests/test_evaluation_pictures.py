@@ -12,9 +12,9 @@ from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError, Unkn
 from copgen_cli.evaluation.pairs import parse_pairs
 from copgen_cli.evaluation.pictures import choose_places, read_folders, read_training
 from copgen_cli.metrics.catalogue import QUANTITIES, Metric, parse_metrics
-from copgen_cli.modalities import PUBLISHED, Modality
+from copgen_cli.modalities import PUBLISHED
 
-DEM, S1, L1C, L2A = Modality
+DEM, S1, L1C, L2A = PUBLISHED
 
 
 def save(file: Path, grey: int, side: int = 16) -> None:

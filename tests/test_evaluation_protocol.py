@@ -26,14 +26,14 @@ from copgen_cli.layout import Workspace, patch_file
 from copgen_cli.metrics.catalogue import Metric
 from copgen_cli.metrics.confidence import Estimate
 from copgen_cli.metrics.features import AutoencoderFeatures, InceptionFeatures, features_of, in_units_of_truth
-from copgen_cli.modalities import PUBLISHED, Modality, Split
+from copgen_cli.modalities import PUBLISHED, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, to_signed
 from copgen_cli.records import Ignored, Solver
 from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.models import load_model
 from copgen_cli.settings.loading import load_settings
 
-DEM, S1, L1C, L2A = Modality
+DEM, S1, L1C, L2A = PUBLISHED
 CELLS = ("1U_1R", "1U_2R", "2U_1R")
 
 
@@ -176,7 +176,7 @@ def test_a_cycle_translates_the_picture_that_the_translation_before_made(model, 
 
     def translate(given, made, moments, number):
         request = plan.request(Pair((given,), (made,)))
-        generator = PictureGenerator(model.net, model.modalities, model.autoencoder, model.autoencoder, request)
+        generator = PictureGenerator(model.net, model.modalities, model.autoencoders, None, request)
         tasks = [Task(f"{n}_t{number}", n, {given: m}) for n, m in zip(truth.names, moments, strict=True)]
         return np.stack([generated[made] for generated in generator.generate(tasks)])
 

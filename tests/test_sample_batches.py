@@ -7,7 +7,9 @@ import torch
 from tiny_models import tiny_autoencoder, tiny_transformer
 
 from copgen_cli.errors import CopgenError
+from copgen_cli.modalities import PUBLISHED
 from copgen_cli.model.autoencoder import ImageAutoencoder
+from copgen_cli.model.autoencoders import Autoencoders
 from copgen_cli.sampling import batches
 from copgen_cli.sampling.batches import MOST_ON_CPU, choose_batch_size, in_batches
 
@@ -62,11 +64,12 @@ def test_another_failure_is_not_taken_for_want_of_memory():
 
 
 def test_the_batch_size_follows_free_memory_up_to_a_bound(monkeypatch):
-    net, autoencoder = tiny_transformer(), ImageAutoencoder(tiny_autoencoder())
+    net = tiny_transformer()
+    autoencoders = Autoencoders.of_pictures(ImageAutoencoder(tiny_autoencoder()), PUBLISHED)
 
     def chosen(free: int, *, guided: bool = False) -> int:
         monkeypatch.setattr(batches, "free_memory", lambda device: free)
-        return choose_batch_size(net, autoencoder, guided=guided, device=CPU)
+        return choose_batch_size(net, autoencoders, guided=guided, device=CPU)
 
     one = 2 * 8 * 256 * 256 * 8 * 4  # twice what eight maps of the tiny decoder take
     assert chosen(0) == 1

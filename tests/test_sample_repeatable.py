@@ -66,8 +66,13 @@ def sample(model, radar, tmp_path, monkeypatch, capsys):
 
 def tasks_of(job: Job) -> list[Task]:
     records = [job.source.read(name) for name in job.names]
+    moments_of = job.generator.moments_of
     return [
-        Task(f"{record.name}_v{k}", record.name, {m: job.generator.moments_of(v) for m, v in record.conditions.items()})
+        Task(
+            f"{record.name}_v{k}",
+            record.name,
+            {m: job.generator.moments_of(v, m) for m, v in record.conditions.items()},
+        )
         for record in records
         for k in (1, 2, 3)
     ]

@@ -25,7 +25,7 @@ from tiny_rasters import AT_10_M, write_raster as write
 from tiny_subsets import CELLS, write_subset
 
 from copgen_cli.archive.grid import cells_in_box, footprint, parse_cell
-from copgen_cli.modalities import Modality, as_jpeg
+from copgen_cli.modalities import PUBLISHED, Modality, as_jpeg
 from copgen_cli.places.area import Area, area_of_box, area_of_cell
 from copgen_cli.places.grid import Grid, grid_of_area, grid_of_raster
 from copgen_cli.places.layers import RasterLayer, open_archive, open_mask, open_raster
@@ -597,7 +597,7 @@ def test_true_size_bands_give_the_thumbnails_of_the_simulated_archive(tmp_path):
     place = footprint(parse_cell(cell))
     grid = Grid(Georeferencing("EPSG:32633", (10.0, 0.0, place.west, 0.0, -10.0, place.north)), 1068, 1068)
 
-    for modality in Modality:
+    for modality in PUBLISHED:
         folder = tmp_path / "earth/datasets/Major-TOM" / modality.source.name / "resolve/main/images"
         (product,) = pq.read_table(folder / "part_00001.parquet").to_pylist()
         bands = tmp_path / modality

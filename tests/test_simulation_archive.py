@@ -295,4 +295,4 @@ def test_days_and_ruggedness_reach_the_archive_and_other_days_are_another_archiv
 
 
 def test_every_source_has_its_columns_written_down():
-    assert set(METADATA_COLUMNS) == set(PART_COLUMNS) == set(Modality)
+    assert set(METADATA_COLUMNS) == set(PART_COLUMNS) == set(PUBLISHED)

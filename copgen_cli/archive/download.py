@@ -25,7 +25,6 @@ from copgen_cli.archive.products import (
     write_indices,
 )
 from copgen_cli.archive.selection import Selection, SelectionCounts, select
-from copgen_cli.errors import UsageError
 from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, archived_in, columns_in, in_index_order
 from copgen_cli.settings import Settings
@@ -74,10 +73,8 @@ class Download:
 
     def __init__(self, settings: Settings, *, overwrite: bool, verify: bool, dry_run: bool) -> None:
         self.sources: tuple[Modality, ...] = in_index_order(
-            archived_in(settings.chosen_family) if settings.download.sources is None else settings.download.sources
+            settings.download.sources or archived_in(settings.chosen_family)
         )
-        if not self.sources:
-            raise UsageError("No source is named.", hint="Give --sources, such as dem,s1_rtc,s2_l1c,s2_l2a.")
         self.counts: tuple[SelectionCounts, ...] = ()
         self._settings, self._verify, self._dry_run = settings, verify, dry_run
         self._bands = Bands.parse(settings.download.bands or ",".join(columns_in(settings.chosen_family)) or "none")

@@ -14,8 +14,7 @@ import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.inputs.views import InputFile, Record, Source, View
-from copgen_cli.latents import normalised, scalar_moments
-from copgen_cli.modalities import Modality, Rule, encode_scalar, read_scalar
+from copgen_cli.modalities import Modality, Rule, encode_scalar, normalise_file, read_scalar, scalar_moments
 from copgen_cli.rasters import find_values, read_values, show
 from copgen_cli.records import Georeferencing
 from copgen_cli.stages import hash_file
@@ -35,7 +34,7 @@ def view_values(path: Path, modality: Modality) -> View:
     if spec.is_scalar:
         return View(None, scalar_moments(read_scalar(path, spec)), InputFile(path.as_posix(), hash_file(path)))
     values, missing, place = read_middle(path, modality)
-    signed = normalised(values, spec, missing, str(path)).numpy()
+    signed = normalise_file(values, spec, missing, str(path))
     blank = spec.class_values[0] if spec.classes else 0
     shown = show(np.where(missing, blank, values), spec)
     return View(shown, None, InputFile(path.as_posix(), hash_file(path)), place, signed)

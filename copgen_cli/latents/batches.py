@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError
-from copgen_cli.latents.encoders import Encoders, normalised, scalar_moments
-from copgen_cli.modalities import Modality, Split, read_scalar
+from copgen_cli.latents.encoders import Encoders
+from copgen_cli.modalities import Modality, Split, normalise_file, read_scalar, scalar_moments
 from copgen_cli.patches import PatchTree
 from copgen_cli.rasters import find_values, read_colour, read_grey, read_values
 from copgen_cli.stages import Threads
@@ -113,7 +113,7 @@ def read_patch(tree: PatchTree, split: Split, modality: Modality, name: str) -> 
             hint="Cut it again: `copgen prepare --overwrite`.",
         )
     missing = None if nodata is None else np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
-    return normalised(pixels, spec, missing, str(file)).numpy()
+    return normalise_file(pixels, spec, missing, str(file))
 
 
 def _encode(

@@ -8,18 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
+from copgen_cli.errors import CopgenError, MismatchError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
 from copgen_cli.latents.store_format import Part, settings_of_parts
-from copgen_cli.modalities import Modality, ModalitySpec, normalise
+from copgen_cli.modalities import Modality, ModalitySpec
 from copgen_cli.model import ImageAutoencoder, load_autoencoder
-
-NOTHING = -30.0
-"""Log-variance of numbers that are known: as little as a draw from moments ever uses."""
 
 
 class Encoder:
@@ -193,33 +188,6 @@ def autoencoder_sources(modalities: Sequence[Modality], vae: str, folders: Seque
             )
         sources[modality] = str(found) if found is not None else str(spec.autoencoder)
     return sources
-
-
-def normalised(values: np.ndarray, spec: ModalitySpec, missing: np.ndarray | None, name: str) -> Tensor:
-    """(channels, H, W) float32 of a raster, with the least value, or the first class, where one is missing.
-
-    Args:
-        values: (B, H, W) as they are in the file.
-        spec: of the modality.
-        missing: (B, H, W) bool.
-        name: of the file, for messages.
-
-    Raises:
-        BrokenInputError: a value is not finite, or no class.
-    """
-    if missing is not None and missing.any():
-        values = np.where(missing, spec.class_values[0] if spec.classes else 0, values)
-    if not np.isfinite(values).all():
-        raise BrokenInputError(f"{name} holds values that are no numbers", hint="Declare its nodata value.")
-    try:
-        return torch.from_numpy(normalise(values, spec))
-    except ValueError as error:
-        raise BrokenInputError(f"{name}: {error}", hint=f"Known: {', '.join(map(str, spec.class_values))}.") from error
-
-
-def scalar_moments(numbers: np.ndarray) -> np.ndarray:
-    """(3,) numbers of a scalar as moments (2, 1, 3): the numbers, and a log-variance of nothing."""
-    return np.stack([numbers[None], np.full((1, len(numbers)), NOTHING, np.float32)]).astype(np.float32)
 
 
 def _recorded(

@@ -6,7 +6,7 @@ from .builtin import (
     SOURCES as SOURCES,
     TILE_METRES as TILE_METRES,
 )
-from .normalise import normalise as normalise, to_values as to_values
+from .normalise import normalise as normalise, normalise_file as normalise_file, to_values as to_values
 from .registry import (
     PUBLISHED as PUBLISHED,
     Modality as Modality,
@@ -47,6 +47,7 @@ from .scalars import (
     encode_time as encode_time,
     parse_scalar as parse_scalar,
     read_scalar as read_scalar,
+    scalar_moments as scalar_moments,
 )
 from .spec import (
     PIXEL_METRES as PIXEL_METRES,

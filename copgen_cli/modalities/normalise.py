@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities.spec import ModalitySpec, Rule
 
 Values = NDArray[np.float32]
@@ -45,6 +46,28 @@ def normalise(values: np.ndarray, spec: ModalitySpec) -> Values:
                 strange = sorted(set(np.unique(values).tolist()) - set(spec.class_values))
                 raise ValueError(f"values {strange} are no classes")
     return 2 * unit - 1
+
+
+def normalise_file(values: np.ndarray, spec: ModalitySpec, missing: np.ndarray | None, name: str) -> Values:
+    """As `normalise`, of what a file holds: with the least value, or the first class, where one is missing.
+
+    Args:
+        values: (B, H, W) as they are in the file.
+        spec: of the modality.
+        missing: (B, H, W) bool.
+        name: of the file, for messages.
+
+    Raises:
+        BrokenInputError: a value is not finite, or no class.
+    """
+    if missing is not None and missing.any():
+        values = np.where(missing, spec.class_values[0] if spec.classes else 0, values)
+    if not np.isfinite(values).all():
+        raise BrokenInputError(f"{name} holds values that are no numbers", hint="Declare its nodata value.")
+    try:
+        return normalise(values, spec)
+    except ValueError as error:
+        raise BrokenInputError(f"{name}: {error}", hint=f"Known: {', '.join(map(str, spec.class_values))}.") from error
 
 
 def to_values(decoded: np.ndarray, spec: ModalitySpec) -> np.ndarray:

@@ -17,6 +17,8 @@ from copgen_cli.modalities.spec import ModalitySpec, Rule
 
 Values = NDArray[np.float32]
 
+NOTHING = -30.0
+"""Log-variance of numbers that are known: as little as a draw from moments ever uses."""
 _YEARS = (1950, 100)
 """The first, and how many the scale of years spans."""
 
@@ -82,6 +84,11 @@ def decode_scalar(numbers: np.ndarray, spec: ModalitySpec) -> dict[str, Any]:
         latitude, longitude = decode_place(numbers)
         return {"latitude": round(latitude, 5), "longitude": round(longitude, 5)}
     return {"date": decode_time(numbers).isoformat()}
+
+
+def scalar_moments(numbers: np.ndarray) -> Values:
+    """(3,) numbers of a scalar as moments (2, 1, 3): the numbers, and a log-variance of nothing."""
+    return np.stack([numbers[None], np.full((1, len(numbers)), NOTHING, np.float32)]).astype(np.float32)
 
 
 def read_scalar(file: Path, spec: ModalitySpec) -> Values:

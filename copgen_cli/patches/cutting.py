@@ -180,6 +180,7 @@ def _as_geotiff(patch: Patch, modality: Modality, cell: CutCell, cutting: Cuttin
         shift(cell.grids[modality], window),
         nodata=patch.nodata.get(modality),
         descriptions=spec.bands,
+        differences=not spec.classes,
     )
 
 

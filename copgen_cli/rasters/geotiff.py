@@ -16,7 +16,7 @@ from copgen_cli.records import Georeferencing
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 NO_COLOURS: Mapping[int, str] = MappingProxyType({})
 STRIP_ROWS = 128
-"""Of a large file: few enough that a window is read without most of the rest."""
+"""Few enough that a window is read without most of the rest."""
 
 
 def encode_geotiff(
@@ -28,7 +28,7 @@ def encode_geotiff(
     descriptions: Sequence[str] = (),
     colours: Mapping[int, str] = NO_COLOURS,
     unit: str = "",
-    large: bool = False,
+    differences: bool = False,
 ) -> bytes:
     """A GeoTIFF, compressed by LZW; the same bytes whenever it is made of the same.
 
@@ -41,7 +41,8 @@ def encode_geotiff(
         colours: `#rrggbb` by value, of a raster of classes.
         unit: of the values.
         tags: names and texts of metadata; `TIFFTAG_IMAGEDESCRIPTION` and the like become TIFF's own tags.
-        large: differences of neighbours are compressed instead, by the fastest deflate and in strips of more rows.
+        differences: those of neighbours are compressed instead, by the fastest deflate and in strips of more rows:
+            for measurements half to two thirds of the size, and faster (benchmarks/patch_files.py).
     """
     from affine import Affine
     from rasterio.errors import NotGeoreferencedWarning
@@ -50,7 +51,7 @@ def encode_geotiff(
     bands = raster if raster.ndim == 3 else raster[None]
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "compress": "lzw", "width": width, "height": height, "count": count}
-    if large:
+    if differences:
         predictor = 3 if bands.dtype == np.float32 else 2
         profile |= {"compress": "deflate", "zlevel": 1, "predictor": predictor, "blockysize": min(height, STRIP_ROWS)}
     if count == 3 and bands.dtype == np.uint8:

@@ -120,8 +120,8 @@ class DownloadSettings(Section):
     """Where the Major TOM datasets are: https://, http:// or file://."""
     token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
     """Bearer token for the endpoint; never sent to another host."""
-    sources: tuple[Modality, ...] | None = None
-    """Modalities to fetch; only cells that all of them have are kept. None is what the family is made from."""
+    sources: tuple[Modality, ...] = ()
+    """Modalities to fetch; only cells that all of them have are kept. None named is what the family is made from."""
     workers: PositiveInt = 8
     """Requests under way at a time."""
     bands: str | None = None

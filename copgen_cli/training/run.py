@@ -21,9 +21,11 @@ from copgen_cli.layout import (
     previews_folder,
     split_store,
 )
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.modalities import BETA, Family, Modality, Split, modalities_in
 from copgen_cli.model import (
     BUNDLED_NAME,
+    DEFAULT_ID,
+    PUBLISHED_SCALE,
     Autoencoders,
     ImageAutoencoder,
     choose_device,
@@ -45,6 +47,7 @@ from copgen_cli.stages import (
 from copgen_cli.training.export import export_model, exported_files, is_exported, put_right
 from copgen_cli.training.loop import Run, train as take_steps
 from copgen_cli.training.metrics_log import TENSORBOARD, Metrics, event_files, is_log, metrics_of
+from copgen_cli.training.new_network import make_network
 from copgen_cli.training.preview import Preview
 from copgen_cli.training.resumption import find_resumption, named_checkpoint
 from copgen_cli.training.setup import Prepared, check_amounts, prepare_run
@@ -96,6 +99,9 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
         world.leave()
     return launching.EXIT_CODES[reason]
 
+
+PUBLISHED_LATENT = (4, 32)
+"""Channels and side of the latents of a thumbnail's patch."""
 
 _TITLES = {
     StopReason.FINISHED: "Trained",
@@ -230,6 +236,42 @@ def tell_plan(
         "model": model_folder(folder),
     }
     console.forecast("Would train", json=json, **facts)
+
+
+def tell_network(settings: TrainSettings, family: Family, store: Path, *, json: bool) -> None:
+    """What a run would train, where there is no data yet: the network of a family whose latents are known.
+
+    Raises:
+        MissingInputError: the family leaves its latents to autoencoders that are not there yet.
+    """
+    spec = latents_of_family(family)
+    if spec is None:
+        raise MissingInputError("packed store", store, written_by="pack")
+    net = make_network(spec, settings)
+    facts = {
+        "modalities": ", ".join(settings.modalities or spec.modalities),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "tokens": net.pos_embed.shape[1],
+        "batch": settings.batch_size,
+        "steps": settings.steps,
+        "memory_per_process": f"about {estimate_bytes(net, settings, 1) / 2**30:.2f} GiB with one sample at a time",
+        "disk_per_checkpoint": f"{16 * sum(p.numel() for p in net.parameters()) / 2**30:.2f} GiB",
+        "data": f"none yet in {store}: run `copgen pack` first",
+    }
+    console.forecast("Would train", json=json, **facts)
+
+
+def latents_of_family(family: Family) -> LatentSpec | None:
+    """The latents that a family was published with; None where it leaves them to autoencoders."""
+    modalities = modalities_in(family)
+    if family == BETA:
+        return LatentSpec.alike(modalities, *PUBLISHED_LATENT, DEFAULT_ID, None, PUBLISHED_SCALE)
+    parts = [
+        LatentPart(m.spec.latent, m.spec.autoencoder or "none", None, m.spec.scale_factor or 1.0)
+        for m in modalities
+        if m.spec.latent is not None
+    ]
+    return LatentSpec(modalities, tuple(parts)) if len(parts) == len(modalities) else None
 
 
 def _follow(

@@ -16,6 +16,7 @@ from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
     DryRunOption,
+    FamilyOption,
     GpusOption,
     JsonOption,
     OverwriteOption,
@@ -38,6 +39,7 @@ SETTINGS = "from settings"
 def train(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     data: Annotated[
         Path | None,
@@ -203,9 +205,9 @@ def train(
         "activation_checkpointing": activation_checkpointing, "accelerate_config": accelerate_config, "vae": vae,
         "seed": seed, "workers": workers, "device": device,
     }  # fmt: skip
-    settings = load_settings(config_file(context), region=region, data_dir=data_dir, train=chosen)
+    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, train=chosen)
     recipe, store = settings.train, data or settings.workspace.store
-    folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset)
+    folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset, settings.family)
     if not (export or dry_run):
         expect_others(recipe.rendezvous_timeout, console.warn)
 
@@ -215,6 +217,8 @@ def train(
     processes = 1 if launched else launching.count_processes(recipe)
     if export:
         training_run.export(recipe, store, folder, dry_run=dry_run, json=json)
+    elif dry_run and data is None and not store.is_dir():
+        training_run.tell_network(recipe, settings.chosen_family, store, json=json)
     elif dry_run:
         training_run.tell_plan(recipe, store, folder, processes, overwrite=overwrite, json=json)
     elif processes > 1 or (recipe.accelerate_config is not None and not launched):

@@ -111,4 +111,4 @@ def _raster(raster: NDArray[np.generic], place: Footprint, nodata: int | None = 
     """A raster (n, n) over a footprint."""
     pixel = FOOTPRINT_METRES / raster.shape[0]
     transform = (pixel, 0.0, place.west, 0.0, -pixel, place.north)
-    return encode_geotiff(raster, Georeferencing(f"EPSG:{place.epsg}", transform), nodata=nodata, large=True)
+    return encode_geotiff(raster, Georeferencing(f"EPSG:{place.epsg}", transform), nodata=nodata, differences=True)
