@@ -67,15 +67,17 @@ class PublishedPainter(PictureGenerator):
         generated = super().generate(tasks)
         for modality in self.modalities:  # also what was given and what nobody asked for
             if modality not in self.request.generated:
-                self.decoder.decode(self._latents_of(modality, tasks))
+                self.autoencoders.decode(modality, self._latents_of(modality, tasks))
         return generated
 
     def _latents_of(self, modality: Modality, tasks: Sequence[Task]) -> Tensor:
         config = self.net.config
         if modality in self.request.conditions:
-            return torch.stack([task.moments[modality].chunk(2)[0] for task in tasks]) * self.autoencoder.scale_factor
+            return torch.stack([task.moments[modality].chunk(2)[0] for task in tasks]) * self.autoencoders.scale_of(
+                modality
+            )
         side = config.sample_size
-        return torch.randn(len(tasks), config.in_channels, side, side, device=self.autoencoder.device)
+        return torch.randn(len(tasks), config.in_channels, side, side, device=self.autoencoders.device)
 
 
 @dataclass
@@ -104,14 +106,14 @@ def published(name: str, model: LoadedModel, request: SampleRequest, autocast: t
     net.__class__ = AllHeads
     attend_in_float32(net)
     wanted = replace(request, steps=PUBLISHED_STEPS, solver=Solver.REFERENCE, guidance_scale=0.0)
-    generator = PublishedPainter(net, model.modalities, model.autoencoder, model.autoencoder, wanted, Ignored.PUBLISHED)
+    generator = PublishedPainter(net, model.modalities, model.autoencoders, None, wanted, Ignored.PUBLISHED)
     return Manner(name, generator, PUBLISHED_BATCH, autocast)
 
 
 def ours(name: str, model: LoadedModel, request: SampleRequest) -> Manner:
     device = model.autoencoder.device
     guided = bool(request.guidance_scale and request.conditions)
-    size = choose_batch_size(model.net, model.autoencoder, guided=guided, device=device)
+    size = choose_batch_size(model.net, model.autoencoders, guided=guided, device=device)
     generator = PictureGenerator(model.net, model.modalities, model.autoencoders, None, request)
     return Manner(name, generator, size)
 
@@ -147,12 +149,12 @@ def read_records(
     side = int(model.net.config.sample_size) * model.autoencoder.reduction
     folder = choose_data(data, Workspace(data, "")).folder
     everything = list(model.modalities)
-    source = open_data(folder, everything, (), Frame(side, side), model.autoencoder)
+    source = open_data(folder, everything, (), Frame(side, side), model.autoencoders)
     generator = PictureGenerator(model.net, model.modalities, model.autoencoders, None, request)
     tasks, truth = [], {}
     for name in choose_places(list(source.names), limit, seed=0):
         record: Record = source.read(name)
-        moments = {m: generator.moments_of(record.conditions[m]) for m in request.conditions}
+        moments = {m: generator.moments_of(record.conditions[m], m) for m in request.conditions}
         tasks.append(Task(f"{name}_v1", name, moments))
         truth[name] = {m: generator.picture_of(record.conditions[m]) for m in request.generated}
     return tasks, truth

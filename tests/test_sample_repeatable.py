@@ -71,7 +71,7 @@ def tasks_of(job: Job) -> list[Task]:
         Task(
             f"{record.name}_v{k}",
             record.name,
-            {m: job.generator.moments_of(v, m) for m, v in record.conditions.items()},
+            {m: moments_of(v, m) for m, v in record.conditions.items()},
         )
         for record in records
         for k in (1, 2, 3)
