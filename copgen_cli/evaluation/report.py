@@ -12,7 +12,7 @@ from typing import Any
 from copgen_cli import __version__
 from copgen_cli.evaluation.scores import Score
 from copgen_cli.metrics import LEVEL, QUANTITIES, Estimate
-from copgen_cli.modalities import Modality
+from copgen_cli.modalities import Kind, Modality, Rule
 
 FORMAT = 1
 
@@ -30,6 +30,22 @@ FAMILIES = (
     Family("All samples beside all truths", ("frechet", "kernel", "precision", "recall", "wasserstein", "spectrum")),
     Family("Wasserstein by channel", ("wasserstein_red", "wasserstein_green", "wasserstein_blue")),
     Family("Samples among themselves", ("diversity", "coverage", "coverage_coarse", "copying")),
+    Family("Errors in the unit of each row", ("mae", "rmse", "bias", "spectral_angle")),
+    Family("Classes", ("accuracy", "mean_iou", "macro_f1", "iou", "f1")),
+    Family("Place and time", ("distance", "time", "season")),
+    Family(
+        "Means of whole patches",
+        (
+            "range_coverage",
+            "spectral_precision",
+            "spectral_recall",
+            "nearest_neighbour",
+            "squared_mmd",
+            "spectral_wasserstein",
+            "intra_set_distance",
+            "intra_set_distance_truth",
+        ),
+    ),
     Family("The autoencoder alone", ("reconstruction", "autoencoder_noise")),
 )
 CYCLE_KEYS = ("psnr", "frechet")
@@ -102,7 +118,7 @@ def tables(report: Report) -> list[Table]:
                     family.title,
                     tuple(report.title_of(key) for key in keys),
                     keys,
-                    tuple((_arrow(c, t), tuple(scores.get((c, t, key)) for key in keys)) for c, t in rows),
+                    tuple((_arrow(c, _named(t)), tuple(scores.get((c, t, key)) for key in keys)) for c, t in rows),
                 )
             )
     cycles = _cycle_table(report)
@@ -135,7 +151,7 @@ def _score_as_json(score: Score, report: Report) -> dict[str, Any]:
         "target": score.target,
         "metric": score.key,
         "title": report.feature_titles.get(score.key, quantity.title),
-        "unit": quantity.unit,
+        "unit": score.unit or quantity.unit,
         "better": str(quantity.better),
         "value": _or_none(score.estimate.value),
         "low": _or_none(score.estimate.low),
@@ -166,7 +182,17 @@ def _cycle_table(report: Report) -> Table | None:
 def order_of(target: str) -> int:
     """Where a target stands among others: as the registry orders modalities."""
     names = list(map(str, Modality))
-    return names.index(target) if target in names else len(names)
+    name = target.partition(" ")[0]  # of one band, or of all
+    return names.index(name) if name in names else len(names)
+
+
+def _named(target: str) -> str:
+    """A target with the unit of its values, where these are measured."""
+    name = target.partition(" ")[0]
+    spec = Modality(name).spec if name in list(Modality) else None
+    if spec is None or spec.kind is not Kind.RASTER:
+        return target
+    return f"{target} [{'dB' if spec.normalisation.rule is Rule.DECIBEL else spec.unit}]"
 
 
 def _arrow(condition: str, target: str) -> str:

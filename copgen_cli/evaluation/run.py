@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from copgen_cli.errors import CopgenError, UsageError
-from copgen_cli.evaluation import protocol
+from copgen_cli.evaluation import in_units, protocol
 from copgen_cli.evaluation.examples import ExamplePictures
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pairs import Pair, modalities_of, parse_pairs
@@ -25,6 +25,7 @@ from copgen_cli.metrics import (
     NEED_FEATURES,
     NEED_MODEL,
     NEEDS,
+    OF_MEASUREMENTS,
     QUANTITIES,
     AutoencoderFeatures,
     Compare,
@@ -51,6 +52,8 @@ T = TypeVar("T")
 
 REPORT_FILE = "report.html"
 NUMBERS_FILE = "metrics.json"
+PAIRS, PAIRS_OF_MEASUREMENTS = "single,unconditional", "rest"
+"""What is translated to what where nothing is named; of twelve modalities, each from each would be 132 runs."""
 PLACES = 16
 """That a model is judged on where no limit is named."""
 
@@ -175,12 +178,15 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
         CopgenError: the region has no test patches, or a metric that was asked for can not be had.
     """
     asked, sample = settings.evaluate, settings.sample
-    metrics, notes = _choose_metrics(asked.metrics, has_model=True, has_training=True)
-    choice = choose_model(sample.model, settings.runs_dir, settings.region)
-    notes += [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
+    choice = choose_model(sample.model, settings.runs_dir, settings.region, settings.family)
     device = choose_device(sample.device)
     model = load_model(choice.source, device=device, dtype=choose_dtype(sample.dtype, device))
-    pairs = parse_pairs(asked.pairs, model.modalities)
+    chosen = [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
+    if model.autoencoders.of_all is None:
+        return _assess_measurements(settings, model, ignored, chosen, watch)
+    metrics, notes = _choose_metrics(asked.metrics, has_model=True, has_training=True)
+    notes += chosen
+    pairs = parse_pairs(asked.pairs or PAIRS, model.modalities)
     modalities = modalities_of(pairs)
     found = protocol.find_places(settings.workspace, modalities)
     names = choose_places(found, asked.limit or PLACES, sample.seed)
@@ -215,6 +221,49 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
             assessment.add(pictures)
     if plan.cycles:
         _assess_cycles(assessment, model, truth, plan, watch)
+    return assessment
+
+
+def _assess_measurements(
+    settings: Settings, model: LoadedModel, ignored: Ignored, notes: list[str], watch: Watch
+) -> Assessment:
+    """Judge a model of measurements in their units.
+
+    Raises:
+        UsageError: a metric that was asked for is of pictures.
+    """
+    asked, sample = settings.evaluate, settings.sample
+    metrics = frozenset(parse_metrics(asked.metrics)) if asked.metrics else OF_MEASUREMENTS
+    if metrics - OF_MEASUREMENTS:
+        raise UsageError(
+            f"{', '.join(sorted(metrics - OF_MEASUREMENTS))} can not be had of a model of measurements.",
+            hint=f"Choose of {', '.join(sorted(OF_MEASUREMENTS))}.",
+        )
+    pairs = parse_pairs(asked.pairs or PAIRS_OF_MEASUREMENTS, model.modalities)
+    found = in_units.find_places(settings.workspace, modalities_of(pairs))
+    names = choose_places(found, asked.limit or PLACES, sample.seed)
+    guided = sample.guidance_scale != 0
+    device = model.autoencoders.device
+    batch = sample.batch_size or choose_batch_size(model.net, model.autoencoders, guided=guided, device=device)
+    plan = protocol.Plan(
+        pairs,
+        names,
+        asked.n_samples,
+        sample.steps,
+        sample.solver,
+        sample.guidance_scale,
+        sample.seed,
+        ignored,
+        batch,
+        0,
+    )
+    scorer = Scorer(metrics, resamples=asked.resamples, seed=sample.seed)
+    assessment = Assessment(scorer, _facts(settings, model, plan, None, None), notes, frozenset())
+    total = in_units.batches_of(pairs, names, asked.n_samples, batch) + sum(len(pair.targets) for pair in pairs)
+    drawn = in_units.draw_sets(settings, model, pairs, names, ignored, batch)
+    for one in watch(drawn, total=total, label="Sampling", unit="batches"):
+        if one is not None:
+            assessment.scores += in_units.judge(one, metrics, resamples=asked.resamples, seed=sample.seed)
     return assessment
 
 

@@ -50,6 +50,8 @@ class Score:
     """In a cycle: what was translated to and back from."""
     translations: int = 0
     """In a cycle: how many there were."""
+    unit: str = ""
+    """Where it depends on what is judged; else that of the quantity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

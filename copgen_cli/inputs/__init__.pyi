@@ -10,6 +10,6 @@ from .pictures import (
     advice_on_scale as advice_on_scale,
     read_rgb as read_rgb,
 )
-from .rasters import OneRecord as OneRecord, WithScalars as WithScalars
+from .rasters import OneRecord as OneRecord, WithScalars as WithScalars, read_middle as read_middle
 from .records import choose_data as choose_data, open_data as open_data, table_of as table_of
 from .views import InputFile as InputFile, Record as Record, Source as Source, View as View

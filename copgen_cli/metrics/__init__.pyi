@@ -5,6 +5,7 @@ from .catalogue import (
     NEED_FEATURES as NEED_FEATURES,
     NEED_MODEL as NEED_MODEL,
     NEEDS as NEEDS,
+    OF_MEASUREMENTS as OF_MEASUREMENTS,
     QUANTITIES as QUANTITIES,
     Better as Better,
     Metric as Metric,

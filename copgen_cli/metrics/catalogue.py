@@ -27,10 +27,22 @@ class Metric(StrEnum):
     COPYING = "copying"
     RECONSTRUCTION = "reconstruction"
     CYCLE = "cycle"
+    ERRORS = "errors"
+    CLASSES = "classes"
+    PLACE_TIME = "place-time"
+    SPECTRA = "spectra"
 
 
-DEFAULT_METRICS = tuple(m for m in Metric if m not in (Metric.LPIPS, Metric.CYCLE))
-"""All but those that need more weights, or several times as many samples."""
+OF_MEASUREMENTS = frozenset(
+    {Metric.ERRORS, Metric.CLASSES, Metric.PLACE_TIME, Metric.SPECTRA, Metric.PSNR, Metric.SSIM}
+)
+"""What measurements, classes, places and dates are judged by; the others are of pictures, as PSNR and SSIM are too."""
+DEFAULT_METRICS = tuple(
+    m
+    for m in Metric
+    if m not in (Metric.LPIPS, Metric.CYCLE) and (m not in OF_MEASUREMENTS or m in (Metric.PSNR, Metric.SSIM))
+)
+"""Of pictures: all but those that need more weights, or several times as many samples."""
 NEED_FEATURES = frozenset({Metric.FRECHET, Metric.KERNEL, Metric.PRECISION_RECALL})
 NEED_MODEL = frozenset({Metric.RECONSTRUCTION, Metric.CYCLE})
 LEAST_SIDE = {
@@ -221,6 +233,90 @@ QUANTITIES: dict[str, Quantity] = {
         "levels",
         Better.NEITHER,
         "Root-mean-square difference of two pictures decoded from two draws of one latent.",
+    ),
+    "mae": Quantity(Metric.ERRORS, "MAE", "", Better.LOWER, "Mean absolute error of a sample, in the unit of its row."),
+    "rmse": Quantity(Metric.ERRORS, "RMSE", "", Better.LOWER, "Root-mean-square error, in the unit of its row."),
+    "bias": Quantity(
+        Metric.ERRORS, "Bias", "", Better.NEITHER, "Mean of sample less truth, in the unit of its row.", least=-inf
+    ),
+    "spectral_angle": Quantity(
+        Metric.ERRORS,
+        "Spectral angle",
+        "°",
+        Better.LOWER,
+        "Angle between the spectra of a pixel in sample and truth (Kruse et al. 1993).",
+        most=180,
+    ),
+    "accuracy": Quantity(
+        Metric.CLASSES, "Accuracy", "", Better.HIGHER, "Share of the pixels that are of the true class.", most=1
+    ),
+    "mean_iou": Quantity(
+        Metric.CLASSES,
+        "mIoU",
+        "",
+        Better.HIGHER,
+        "Intersection over union, mean over the classes that occur; of all places together.",
+        most=1,
+    ),
+    "macro_f1": Quantity(
+        Metric.CLASSES, "F1", "", Better.HIGHER, "Mean over the classes that occur; of all places together.", most=1
+    ),
+    "iou": Quantity(Metric.CLASSES, "IoU", "", Better.HIGHER, "Intersection over union of one class.", most=1),
+    "f1": Quantity(Metric.CLASSES, "F1 of the class", "", Better.HIGHER, "Of one class.", most=1),
+    "distance": Quantity(
+        Metric.PLACE_TIME,
+        "Distance",
+        "km",
+        Better.LOWER,
+        "Along the great circle from the true place to the drawn one.",
+    ),
+    "time": Quantity(Metric.PLACE_TIME, "Time", "days", Better.LOWER, "Between the true date and the drawn one."),
+    "season": Quantity(
+        Metric.PLACE_TIME, "Season", "days", Better.LOWER, "The same within the year, whichever year it is.", most=183
+    ),
+    "range_coverage": Quantity(
+        Metric.SPECTRA,
+        "Range covered",
+        "",
+        Better.HIGHER,
+        "Share of the true range of patch means that the samples' spans, mean over bands.",
+        most=1,
+    ),
+    "spectral_precision": Quantity(
+        Metric.SPECTRA,
+        "Precision of spectra",
+        "",
+        Better.HIGHER,
+        "Share of samples among the true patch means (Kynkäänniemi et al. 2019, k = 5).",
+        most=1,
+    ),
+    "spectral_recall": Quantity(
+        Metric.SPECTRA,
+        "Recall of spectra",
+        "",
+        Better.HIGHER,
+        "Share of true patch means among the samples: how much of the manifold is covered.",
+        most=1,
+    ),
+    "nearest_neighbour": Quantity(
+        Metric.SPECTRA,
+        "1-NN accuracy",
+        "",
+        Better.NEITHER,
+        "How often the nearest patch mean is of the same set: 0.5 where true and drawn are alike.",
+        most=1,
+    ),
+    "squared_mmd": Quantity(
+        Metric.SPECTRA, "MMD²", "", Better.LOWER, "Squared maximum mean discrepancy of patch means.", least=-inf
+    ),
+    "spectral_wasserstein": Quantity(
+        Metric.SPECTRA, "Wasserstein", "", Better.LOWER, "Between the patch means of a band, in the unit of its row."
+    ),
+    "intra_set_distance": Quantity(
+        Metric.SPECTRA, "Spread", "", Better.NEITHER, "Mean distance of the samples' patch means to one another."
+    ),
+    "intra_set_distance_truth": Quantity(
+        Metric.SPECTRA, "True spread", "", Better.NEITHER, "The same of the truths: what the spread should be."
     ),
 }
 """By the key that JSON uses."""

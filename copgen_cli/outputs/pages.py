@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,7 +67,11 @@ def _side_by_side(
 ) -> tuple[list[Block], list[Line]]:
     blocks = _condition_blocks(generated, request)
     for modality in request.generated:
-        captions = [*_sample_captions(request), *_spread_captions(spread), *_truth_caption(generated, modality, truths)]
+        captions = [
+            *_sample_captions(request),
+            *_spread_captions(spread, [modality]),
+            *_truth_caption(generated, modality, truths),
+        ]
         blocks.append(Block(modality.spec.title, tuple(captions)))
     lines = []
     for one in generated:
@@ -85,7 +89,7 @@ def _stacked(
     """A line per modality and dozen of samples; conditions, spread and truth stand in the first of them."""
     width = min(request.n_samples, WIDEST)
     captions = list(_sample_captions(request)) if request.n_samples <= WIDEST else [""] * width
-    captions += [*_spread_captions(spread), *(["truth"] if truths else [])]
+    captions += [*_spread_captions(spread, request.generated), *(["truth"] if truths else [])]
     blocks = [*_condition_blocks(generated, request), Block("Generated", tuple(captions))]
     lines = []
     for one in generated:
@@ -120,8 +124,9 @@ def _sample_captions(request: SampleRequest) -> list[str]:
     return [f"sample {number}" for number in range(1, request.n_samples + 1)]
 
 
-def _spread_captions(spread: bool) -> list[str]:
-    return ["mean", f"deviation x {STD_GAIN}"] if spread else []
+def _spread_captions(spread: bool, shown: Iterable[Modality]) -> list[str]:
+    pictures = all(modality.spec.is_picture for modality in shown)
+    return ["mean", f"deviation x {STD_GAIN}" if pictures else "deviation"] if spread else []
 
 
 def _truth_caption(generated: Sequence[GeneratedRecord], modality: Modality, truths: Sequence[Modality]) -> list[str]:

@@ -439,8 +439,9 @@ class EvaluateSettings(Section):
 
     metrics: str | None = None
     """Comma-separated; None is all that can be had without more weights or several times as many samples."""
-    pairs: str = "single,unconditional"
-    """What is translated to what: groups, and pairs such as dem+s1_rtc:s2_l2a."""
+    pairs: str | None = None
+    """What is translated to what: groups, and pairs such as dem+s1_rtc:s2_l2a. None is single,unconditional of
+    pictures, and rest of measurements."""
     n_samples: PositiveInt = 2
     """Samples of each place."""
     limit: PositiveInt | None = None

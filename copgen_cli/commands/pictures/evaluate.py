@@ -19,6 +19,7 @@ from copgen_cli.options import (
     DataDirOption,
     DeviceOption,
     DtypeOption,
+    FamilyOption,
     GuidanceOption,
     IgnoredOption,
     JsonOption,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from copgen_cli.evaluation import Assessment
 
 MODEL_OPTIONS = (
-    "model", "region", "data_dir", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored", "translations",
-    "batch_size", "dtype",
+    "model", "region", "family", "data_dir", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored",
+    "translations", "batch_size", "dtype",
 )  # fmt: skip
 """Options that say nothing to two folders."""
 
@@ -47,6 +48,7 @@ MODEL_OPTIONS = (
 def evaluate(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     real: Annotated[
         Path | None,
@@ -102,7 +104,7 @@ def evaluate(
             metavar="LIST",
             help=f"What is translated to what: {', '.join(GROUPS)}, or CONDITION:TARGET such as dem+s1_rtc:s2_l2a.",
             autocompletion=complete_lists(lambda: list(GROUPS)),
-            show_default="from settings: single,unconditional",
+            show_default="single,unconditional; rest of measurements",
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
@@ -169,6 +171,7 @@ def evaluate(
     settings = load_settings(
         config_file(context),
         region=region,
+        family=family,
         data_dir=data_dir,
         evaluate={
             "metrics": as_one_list(metrics),
