@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from copgen_cli.errors import BrokenInputError
+from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.layout import product_folder
 from copgen_cli.modalities import PIXEL_METRES, TILE_METRES, Modality, ModalitySpec, Rendering
 from copgen_cli.patches.georeferencing import georeferencing_of
@@ -99,7 +99,7 @@ def _as_told(bands: RasterBands, modality: Modality, values: tuple[np.ndarray, f
     """A raster as a tile, if it is what its modality says."""
     spec, file = modality.spec, bands.files[0]
     pixels, nodata = values
-    place = require_place(bands)
+    place = _place_of(bands)
     a, b, _, d, e, _ = place.transform
     if pixels.dtype != np.dtype(spec.dtype):
         raise BrokenInputError(
@@ -124,6 +124,14 @@ def _as_told(bands: RasterBands, modality: Modality, values: tuple[np.ndarray, f
             hint=f"Declare it: rio edit-info --nodata nan {file.name}, or {modality}.nodata.",
         )
     return Tile(pixels, place, nodata)
+
+
+def _place_of(bands: RasterBands) -> Georeferencing:
+    """Where a raster lies; one cell is set aside for want of it, not all of them."""
+    try:
+        return require_place(bands)
+    except MismatchError as error:
+        raise BrokenInputError(str(error), hint=error.hint) from None
 
 
 def _require_classes(pixels: np.ndarray, modality: Modality, nodata: float | None, file: Path) -> None:
@@ -162,7 +170,7 @@ def _misfit(spec: ModalitySpec, size: tuple[int, int], metres: float) -> float:
 
 
 def _middle(tile: Tile, spec: ModalitySpec, tile_metres: float) -> Tile:
-    """A tile without the rows and columns that are beyond its nominal size: radar has 1068 or 1069 px a side."""
+    """A tile without the rows and columns that are beyond its nominal size: radar may have one more."""
     if spec.is_picture:
         return tile
     nominal = round(tile_metres / spec.pixel_size)
@@ -186,7 +194,7 @@ def _read_files(scene: Scene, modality: Modality, folder: Path, tile_metres: flo
     candidates = [own] if own is not None else sorted(folder.glob("*.tif")) + sorted(folder.glob("*.tiff"))
     for file in candidates:
         bands = find_values([file])
-        place = require_place(bands)
+        place = _place_of(bands)
         if spec.is_picture:
             return _warped(bands, spec, grid, side) if bands.pixel_size else _as_picture(file, spec, side, grid)
         a, b, _, d, e, _ = place.transform

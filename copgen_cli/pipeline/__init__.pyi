@@ -1,4 +1,5 @@
 from . import conversion as conversion
+from .carried import INDEX_NAME as INDEX_NAME, carried as carried
 from .folders import save_model as save_model
 from .pipeline import CopGenPipeline as CopGenPipeline
-from .sources import INDEX_NAME as INDEX_NAME, find_parts as find_parts
+from .sources import find_parts as find_parts

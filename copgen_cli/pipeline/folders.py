@@ -15,8 +15,8 @@ from typing import Any
 from copgen_cli import __version__
 from copgen_cli.modalities import PUBLISHED, spec_as_dict
 from copgen_cli.model import Autoencoders, CopGenTransformer, make_scheduler, modalities_of
+from copgen_cli.pipeline.carried import INDEX_NAME, VAES
 from copgen_cli.pipeline.pipeline import CopGenPipeline
-from copgen_cli.pipeline.sources import INDEX_NAME, VAES
 
 
 def save_model(folder: Path, net: CopGenTransformer, autoencoders: Autoencoders | None) -> None:

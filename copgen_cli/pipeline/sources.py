@@ -15,9 +15,9 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin
 
-from copgen_cli.errors import BrokenInputError, MismatchError
+from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import model_folder
-from copgen_cli.modalities import Modality, carry, spec_from_dict
+from copgen_cli.modalities import Modality
 from copgen_cli.model import (
     BUNDLED_NAME,
     DEFAULT_HUB,
@@ -35,10 +35,7 @@ from copgen_cli.model import (
     read_autoencoder,
     weight_patterns,
 )
-
-INDEX_NAME = "model_index.json"
-VAES = "vaes"
-"""Folder of a model with an autoencoder for each of its rasters."""
+from copgen_cli.pipeline.carried import INDEX_NAME, VAES, carried
 
 _SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 
@@ -132,7 +129,7 @@ def find_parts(
         path = fetch_from_hub(str(source), _names_on_the_hub(variant), hub)
     elif (model_folder(path) / INDEX_NAME).is_file() and not (path / INDEX_NAME).is_file():
         path = model_folder(path)  # of a run of training
-    vaes = _carried(path)
+    vaes = carried(path)
     if needs_vae and not vaes and not (path / "vae").is_dir():
         raise BrokenInputError(
             f"{source} holds no autoencoder in vae/.",
@@ -140,28 +137,6 @@ def find_parts(
         )
     scheduler = path / _SCHEDULER_CONFIG
     return Parts(path, path / "vae", scheduler if scheduler.is_file() else None, variant, hub, vaes)
-
-
-def _carried(folder: Path) -> dict[Modality, Path]:
-    """The autoencoders of a model's rasters; its modalities are known from then on.
-
-    Raises:
-        BrokenInputError: the folder does not say what they are.
-        MismatchError: one is known under that name and is another.
-    """
-    file = folder / INDEX_NAME
-    try:
-        index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        told = index.get("modalities", ())
-        carry([spec_from_dict(values) for values in told], str(folder))
-        names = [str(values["name"]) for values in told]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, MismatchError):
-            raise
-        raise BrokenInputError(
-            f"{file} does not say what the model's modalities are: {error}.", hint="Restore it."
-        ) from error
-    return {Modality(name): folder / VAES / name for name in names if (folder / VAES / name).is_dir()}
 
 
 def _names_on_the_hub(variant: str | None) -> list[str]:

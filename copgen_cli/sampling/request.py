@@ -10,6 +10,7 @@ from typing import Any
 from copgen_cli.errors import UsageError
 from copgen_cli.inputs import parse_inputs
 from copgen_cli.modalities import Modality, as_modality, parse_scalar
+from copgen_cli.pipeline import carried
 from copgen_cli.records import Ignored, SampleRequest
 from copgen_cli.sampling.roles import choose_roles
 from copgen_cli.settings import Settings
@@ -43,6 +44,8 @@ def check_request(
         UsageError: the options contradict one another, or a path is not there.
     """
     asked = settings.sample
+    if asked.model is not None:
+        carried(asked.model)  # what it calls its modalities is understood from here on
     inputs = parse_inputs(options.inputs)
     scalars = parse_given(options.given)
     if inputs and options.data:
