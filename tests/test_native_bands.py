@@ -203,6 +203,24 @@ def test_an_evaluation_is_in_units(native):
     assert "B08" in (folder / "report/report.html").read_text()
 
 
+def test_folders_of_rasters_are_judged_in_units(native):
+    folder, _ = native
+    both = ("--real", str(patches(folder) / "test"), "--generated", "drawn")
+    code, said = call(folder, "evaluate", *both, "--json")
+
+    assert code == 0, said
+    scores = json.loads(said[said.index("{") :])["scores"]
+    mine = [one for one in scores if (one["target"], one["metric"]) == ("s2_l2a_60m B09", "mae")]
+    truth, drawn = (
+        rasterio.open(next(where.glob("*.tif"))).read(2).astype(float)
+        for where in (patches(folder) / "test/s2_l2a_60m", folder / "drawn/s2_l2a_60m")
+    )
+    places = len(list((patches(folder) / "test/s2_l2a_60m").glob("*.tif")))
+    if places == 1:
+        assert mine[0]["value"] == pytest.approx(np.abs(truth - drawn).mean())
+    assert mine[0]["unit"] == "reflectance x 10000"
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

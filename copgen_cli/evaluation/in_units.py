@@ -6,14 +6,16 @@ N places, S samples of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from copgen_cli.errors import CopgenError, MissingInputError
 from copgen_cli.evaluation.pairs import Pair
+from copgen_cli.evaluation.pictures import choose_places, samples_by_place
 from copgen_cli.evaluation.scores import Score, mean_estimate, within
 from copgen_cli.inputs import Frame, View, open_data, read_middle
 from copgen_cli.layout import Workspace
@@ -146,6 +148,56 @@ def read_truth(workspace: Workspace, modality: Modality, names: Sequence[str]) -
         return np.stack([read_scalar(file, modality.spec) for file in files]), None
     read = [read_middle(file, modality) for file in files]
     return np.stack([values for values, _, _ in read]), ~np.stack([missing for _, missing, _ in read])
+
+
+def modalities_in_folders(real: Path, generated: Path) -> tuple[Modality, ...]:
+    """The rasters and classes that two folders both hold as GeoTIFFs, in folders called like them."""
+    return tuple(
+        modality
+        for modality in Modality
+        if modality.spec.kind in (Kind.RASTER, Kind.CLASSES)
+        and all(next((folder / modality.spec.folder).glob("*.tif"), None) for folder in (real, generated))
+    )
+
+
+def read_sets(
+    real: Path, generated: Path, limit: int | None, seed: int, note: Callable[[str], None]
+) -> Iterator[ValueSet]:
+    """Samples `<name>_v1.tif` and so on, or `<name>.tif`, and the truths `<name>.tif` of two folders, by modality.
+
+    Args:
+        real, generated: with a folder for each modality.
+        limit: the most places; None is all.
+        seed: of the choice of them.
+        note: is told what has no partner.
+
+    Raises:
+        CopgenError: no names match.
+    """
+    for modality in modalities_in_folders(real, generated):
+        truths = {file.stem: file for file in (real / modality.spec.folder).glob("*.tif")}
+        found = {file.stem: file for file in (generated / modality.spec.folder).glob("*.tif")}
+        samples = samples_by_place(found, set(truths))
+        both = [name for name in samples if name in truths]
+        if not both:
+            raise CopgenError(
+                f"No names of {modality} in {generated} match those in {real}.",
+                hint="A sample is called like its truth, or that and _v1, _v2, ...",
+            )
+        if len(both) < len(samples):
+            note(f"Left out of {modality}, having no partner: {len(samples) - len(both)} generated.")
+        names = choose_places(both, limit, seed)
+        count = min(len(samples[name]) for name in names)
+        truth = [read_middle(truths[name], modality) for name in names]
+        drawn = [[read_middle(file, modality)[0] for file in samples[name][:count]] for name in names]
+        yield ValueSet(
+            "",
+            modality,
+            tuple(names),
+            np.stack([values for values, _, _ in truth]),
+            np.stack([np.stack(one) for one in drawn]),
+            ~np.stack([missing for _, missing, _ in truth]),
+        )
 
 
 def judge(found: ValueSet, metrics: frozenset[Metric], *, resamples: int, seed: int) -> list[Score]:

@@ -216,7 +216,7 @@ def _read_group(
     target: str, real: Path, generated: Path, limit: int | None, seed: int, note: Callable[[str], None]
 ) -> PictureSet:
     truths = list_pictures(real)
-    samples = _samples_by_place(list_pictures(generated), set(truths))
+    samples = samples_by_place(list_pictures(generated), set(truths))
     if not samples:
         raise CopgenError(
             f"There are no samples in {generated}.", hint="Means and deviations are not judged: add the samples."
@@ -252,7 +252,7 @@ def _read_group(
     )
 
 
-def _samples_by_place(files: Mapping[str, Path], truths: set[str]) -> dict[str, list[Path]]:
+def samples_by_place(files: Mapping[str, Path], truths: set[str]) -> dict[str, list[Path]]:
     """The samples of each place, in order of their numbers; mean and deviation of samples are left out."""
     numbered: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for stem, file in files.items():

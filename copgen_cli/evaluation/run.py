@@ -136,6 +136,8 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
         CopgenError: there is nothing to compare, or a metric that was asked for can not be had.
     """
     asked = settings.evaluate
+    if in_units.modalities_in_folders(real, generated):
+        return _assess_rasters(settings, real, generated, watch)
     metrics, notes = _choose_metrics(asked.metrics, has_model=False, has_training=training is not None)
     device = choose_device(settings.sample.device)
     sets = read_folders(real, generated, limit=asked.limit, seed=settings.sample.seed, note=notes.append)
@@ -224,6 +226,32 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     return assessment
 
 
+def _assess_rasters(settings: Settings, real: Path, generated: Path, watch: Watch) -> Assessment:
+    """Judge folders of GeoTIFFs in units."""
+    asked, notes = settings.evaluate, list[str]()
+    metrics = _metrics_of_measurements(asked.metrics)
+    sets = in_units.read_sets(real, generated, asked.limit, settings.sample.seed, notes.append)
+    facts = {"generated": str(generated), "real": str(real), "places": 0, "samples_of_each": 0}
+    scorer = Scorer(metrics, resamples=asked.resamples, seed=settings.sample.seed)
+    assessment = Assessment(scorer, facts, notes, frozenset())
+    total = len(in_units.modalities_in_folders(real, generated))
+    for one in watch(sets, total=total, label="Judging", unit="modalities"):
+        facts |= {"places": len(one.names), "samples_of_each": one.samples.shape[1]}
+        assessment.scores += in_units.judge(one, metrics, resamples=asked.resamples, seed=settings.sample.seed)
+    return assessment
+
+
+def _metrics_of_measurements(text: str | None) -> frozenset[Metric]:
+    """Those that are asked for, or all; raises UsageError where one is of pictures."""
+    metrics = frozenset(parse_metrics(text)) if text else OF_MEASUREMENTS
+    if metrics - OF_MEASUREMENTS:
+        raise UsageError(
+            f"{', '.join(sorted(metrics - OF_MEASUREMENTS))} can not be had of measurements.",
+            hint=f"Choose of {', '.join(sorted(OF_MEASUREMENTS))}.",
+        )
+    return metrics
+
+
 def _assess_measurements(
     settings: Settings, model: LoadedModel, ignored: Ignored, notes: list[str], watch: Watch
 ) -> Assessment:
@@ -233,12 +261,7 @@ def _assess_measurements(
         UsageError: a metric that was asked for is of pictures.
     """
     asked, sample = settings.evaluate, settings.sample
-    metrics = frozenset(parse_metrics(asked.metrics)) if asked.metrics else OF_MEASUREMENTS
-    if metrics - OF_MEASUREMENTS:
-        raise UsageError(
-            f"{', '.join(sorted(metrics - OF_MEASUREMENTS))} can not be had of a model of measurements.",
-            hint=f"Choose of {', '.join(sorted(OF_MEASUREMENTS))}.",
-        )
+    metrics = _metrics_of_measurements(asked.metrics)
     pairs = parse_pairs(asked.pairs or PAIRS_OF_MEASUREMENTS, model.modalities)
     found = in_units.find_places(settings.workspace, modalities_of(pairs))
     names = choose_places(found, asked.limit or PLACES, sample.seed)
