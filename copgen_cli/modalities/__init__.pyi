@@ -22,6 +22,7 @@ from .registry import (
     in_index_order as in_index_order,
     modalities_in as modalities_in,
     parse_modalities as parse_modalities,
+    require_archived as require_archived,
     spec_as_dict as spec_as_dict,
     spec_from_dict as spec_from_dict,
 )

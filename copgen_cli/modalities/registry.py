@@ -160,6 +160,16 @@ def archived() -> tuple[Modality, ...]:
     return PUBLISHED
 
 
+def require_archived(modalities: Iterable[Modality], command: str) -> None:
+    """Raises UsageError where one is no thumbnail of a dataset: the command draws or renders these alone."""
+    for modality in modalities:
+        if modality not in archived():
+            raise UsageError(
+                f"`copgen {command}` is for {', '.join(archived())}, not for {modality}.",
+                hint="`copgen sample --save-as geotiff` writes measurements where their patch lies.",
+            )
+
+
 def declare(specs: Iterable[ModalitySpec], families: Iterable[Family] = ()) -> None:
     """Make the modalities and families of a user's settings known, in place of those declared before.
 

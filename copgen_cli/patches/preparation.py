@@ -17,6 +17,7 @@ from copgen_cli.patches.scenes import Subset, read_subset
 from copgen_cli.patches.split import SplitRule, split_of
 from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
 from copgen_cli.patches.table import CellFacts, patch_table
+from copgen_cli.patches.tiles import stamp
 from copgen_cli.records import Georeferencing, Scene
 from copgen_cli.stages import Outcome, Place, StageRun, Status, WorkItem, local_executor, require_free_space
 
@@ -113,7 +114,8 @@ def plan_patches(
         if split is None:
             left_out.append(scene.cell)
         else:
-            units.append(WorkItem(scene.cell, (scene, split), fingerprint=fingerprint(scene)))
+            told = fingerprint(scene), stamp(scene, there, subset_folder, folders)
+            units.append(WorkItem(scene.cell, (scene, split), fingerprint="; ".join(filter(None, told))))
     absent = tuple(modality for modality in modalities_in(family) if modality not in there)
     return Plan(subset, rule, cutting, absent, tuple(units), tuple(left_out))
 

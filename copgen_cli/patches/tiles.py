@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from copgen_cli.rasters import (
     warp_measurements,
 )
 from copgen_cli.records import Georeferencing, Scene
+from copgen_cli.stages import hash_file
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
@@ -78,6 +80,33 @@ def read_tiles(
         if modality in files:
             tiles[modality] = _read_files(scene, modality, files[modality], tile_metres)
     return {modality: tiles[modality] for modality in modalities}
+
+
+def stamp(scene: Scene, modalities: Sequence[Modality], subset: Path, files: Mapping[Modality, Path]) -> str:
+    """Changes when what a cell's rasters are cut from does: by size of what was downloaded, by hash of a user's."""
+    found = []
+    for modality in modalities:
+        spec = modality.spec
+        if spec.source is not None and not spec.is_picture:
+            source = Modality.of_source(modality.source.name)
+            folder = product_folder(subset, source, scene.cell, scene.products[source].product_id)
+            bands = [folder / f"{band}.tif" for band in spec.bands]
+            found.append(f"{modality} {' '.join(str(b.stat().st_size) if b.is_file() else '-' for b in bands)}")
+        elif modality in files:
+            own = _file_of(files[modality], scene.cell)
+            those = [own] if own is not None else covering(files[modality])
+            found.append(f"{modality} {' '.join(_hash(file, file.stat().st_mtime_ns)[:16] for file in those)}")
+    return "; ".join(found)
+
+
+@lru_cache(maxsize=256)
+def _hash(file: Path, changed: int) -> str:
+    return hash_file(file)
+
+
+def covering(folder: Path) -> list[Path]:
+    """The GeoTIFFs of a folder that are not of one cell alone."""
+    return sorted([*folder.glob("*.tif"), *folder.glob("*.tiff")])
 
 
 def _read_bands(scene: Scene, modality: Modality, subset: Path) -> Tile:
@@ -191,7 +220,7 @@ def _read_files(scene: Scene, modality: Modality, folder: Path, tile_metres: flo
     own = _file_of(folder, scene.cell)
     if own is not None and spec.is_picture and own.suffix.lower() not in (".tif", ".tiff"):
         return _as_picture(own, spec, side, grid)
-    candidates = [own] if own is not None else sorted(folder.glob("*.tif")) + sorted(folder.glob("*.tiff"))
+    candidates = [own] if own is not None else covering(folder)
     for file in candidates:
         bands = find_values([file])
         place = _place_of(bands)

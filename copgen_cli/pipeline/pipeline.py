@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from PIL import Image
 from torch import Tensor, nn
 
-from copgen_cli.errors import UnknownNameError, UsageError
+from copgen_cli.errors import MismatchError, UnknownNameError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import (
     CopGenTransformer,
@@ -251,6 +251,12 @@ class CopGenPipeline(DiffusionPipeline):
         source = os.fspath(pretrained_model_name_or_path)
         parts = find_parts(source, needs_vae=vae is None, variant=variant, hub=hub)
         net = transformer or parts.load_transformer(num_heads, modalities, prediction_type)
+        measured = [str(modality) for modality in _known_of(net) if not modality.spec.is_picture]
+        if measured:
+            raise UsageError(
+                f"{source} generates {', '.join(measured)}, and this class pictures alone.",
+                hint="`copgen sample` writes measurements; `load_transformer` and `sample_latents` draw their latents.",
+            )
         if torch_dtype is not None:
             nn.Module.to(net, torch_dtype)  # the method of diffusers warns of modules to keep in float32; this has none
         pipeline = cls(net, vae or parts.load_vae(), scheduler or parts.load_scheduler())
@@ -381,6 +387,14 @@ def _check_call(
         raise UsageError(f"{', '.join(both)} is both given and to be generated.", hint="Drop it from one of them.")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise UsageError("num_inference_steps or batch_size is less than 1.", hint="Give at least one.")
+
+
+def _known_of(net: CopGenTransformer) -> tuple[Modality, ...]:
+    """The modalities of a network; none where it does not name them, which is told when they are asked for."""
+    try:
+        return modalities_of(net)
+    except MismatchError:
+        return ()
 
 
 def _common_count(given: Mapping[int, Tensor], modalities: Sequence[Modality]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli.errors import UsageError
-from copgen_cli.modalities import PUBLISHED, Modality, Role, as_modality, parse_modalities
+from copgen_cli.modalities import PUBLISHED, Modality, Role, as_modality, parse_modalities, require_archived
 from copgen_cli.places.area import Area, area_of_box, area_of_cell, read_area
 from copgen_cli.places.grid import (
     PIXEL,
@@ -109,8 +109,11 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
         raise UsageError(
             "Nothing to generate.", hint=f"Give --generate with one or more of {', '.join(PUBLISHED)}: --generate dem"
         )
-    rasters = {modality: open_raster(paths, modality) for modality, paths in parse_rasters(options.inputs).items()}
+    inputs = parse_rasters(options.inputs)
+    require_archived([*generated, *inputs], "scene")
+    rasters = {modality: open_raster(paths, modality) for modality, paths in inputs.items()}
     conditions = _conditions(options, generated, rasters)
+    require_archived(conditions, "scene")
     area = _area_of(options, rasters)
     grid = _grid_of(settings, options, area, conditions, rasters)
     layers: dict[Modality, Layer] = {m: RasterLayer(m, raster, grid) for m, raster in rasters.items()}

@@ -49,6 +49,7 @@ def render(
     Example:  copgen render --input s1_rtc=vv_vh.tif --output radar.png
     """
     from copgen_cli.inputs import parse_inputs
+    from copgen_cli.modalities import require_archived
     from copgen_cli.rasters import (
         encode_png,
         encode_sidecar,
@@ -60,6 +61,7 @@ def render(
     from copgen_cli.stages import write_atomically
 
     ((modality, raster),) = parse_inputs([input]).items()
+    require_archived([modality], "render")
     sidecar = output.with_name(f"{output.name}.aux.xml")
     for file in (output, sidecar):
         if file.exists():
