@@ -1,2 +1,3 @@
 from . import recipe as recipe
+from .rasters import RasterPatches as RasterPatches, reconstruction_quality as reconstruction_quality
 from .state import finished_steps as finished_steps
