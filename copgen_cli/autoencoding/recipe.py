@@ -30,7 +30,6 @@ from copgen_cli import __version__
 from copgen_cli.autoencoding.state import (
     METRICS_NAME,
     PATCH,
-    RECIPE_NAME,
     STATE_NAME,
     TrainingState,
     alone_in,
@@ -46,6 +45,7 @@ from copgen_cli.autoencoding.state import (
 from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.autoencoding.subject import Architecture, Subject
 from copgen_cli.errors import BrokenInputError, NotFiniteError
+from copgen_cli.layout import autoencoder_recipe
 from copgen_cli.modalities import Modality
 from copgen_cli.model import WEIGHTS_NAME, ImageAutoencoder, read_autoencoder, to_signed, to_uint8
 from copgen_cli.stages import (
@@ -355,7 +355,7 @@ def is_finished(patches: Images | Subject, settings: AutoencoderSettings, output
     saved = read_state(output / STATE_NAME)
     check_recipe(saved["recipe"], recipe_of(settings, _subject_of(patches)), output)
     try:
-        written = json.loads((output / RECIPE_NAME).read_text(encoding="utf-8"))["recipe"]["steps"]
+        written = json.loads(autoencoder_recipe(output).read_text(encoding="utf-8"))["recipe"]["steps"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(saved["step"] == written and written >= settings.steps and (output / WEIGHTS_NAME).is_file())
@@ -400,7 +400,7 @@ def _export(
     recipe = settings.model_dump(mode="json", exclude={"save_every", "max_time", *subject.unused})
     recipe |= {"steps": state.step, "of": settings.steps, **subject.identity()}
     facts = {"copgen": __version__, "recipe": recipe, "images": dict(subject.counts), "scaling_factor": scale}
-    write_atomically(output / RECIPE_NAME, (json.dumps(facts, indent=2) + "\n").encode(), claims)
+    write_atomically(autoencoder_recipe(output), (json.dumps(facts, indent=2) + "\n").encode(), claims)
     return scale
 
 

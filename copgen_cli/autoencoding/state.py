@@ -29,7 +29,6 @@ PATCH = 256
 """Side in pixels of pictures that an autoencoder is for."""
 STATE_NAME = "training_state.pt"
 METRICS_NAME = "metrics.jsonl"
-RECIPE_NAME = autoencoder_recipe(Path()).name
 
 
 @dataclass(slots=True)
@@ -120,7 +119,8 @@ def own_files(output: Path) -> Claims:
     """
     claims = Claims(output)
     claims.look_anew()
-    files = [output / name for name in (STATE_NAME, METRICS_NAME, RECIPE_NAME, "config.json", WEIGHTS_NAME)]
+    files = [output / name for name in (STATE_NAME, METRICS_NAME, "config.json", WEIGHTS_NAME)]
+    files.append(autoencoder_recipe(output))
     if not claims.owns(files[0]) and _is_state(files[0]):
         claims.adopt(files)
     claims.require(*files)
