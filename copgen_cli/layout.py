@@ -96,6 +96,11 @@ def autoencoders_beside(patches: Path) -> Path:
     return patches.with_name(f"{_plain(patches.name)}_autoencoders")
 
 
+def autoencoder_recipe(folder: Path) -> Path:
+    """What `train-autoencoder` tells of an autoencoder beside its weights."""
+    return folder / "recipe.json"
+
+
 def store_beside(folder: Path) -> Path:
     """Where a store goes that is packed from a folder of patches or moments."""
     return folder.with_name(f"{_plain(folder.name).removesuffix('_npy')}_npy_lmdb")

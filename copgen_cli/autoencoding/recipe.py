@@ -1,4 +1,4 @@
-"""The recipe of a small image autoencoder: what is minimised, on what, and a loop that can stop and go on anywhere.
+"""The recipe of a small autoencoder: what is minimised of pictures, and a loop that can stop and go on anywhere.
 
 A KL autoencoder (arXiv:2112.10752, section 3.1) without its adversary: mean absolute error, structural similarity over
 three scales (Wang et al. 2003) and a light pull of the latents towards a standard normal. The mean absolute error
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,19 +30,24 @@ from copgen_cli import __version__
 from copgen_cli.autoencoding.state import (
     METRICS_NAME,
     PATCH,
-    RECIPE_NAME,
+    STATE_NAME,
     TrainingState,
     alone_in,
     append_metrics,
+    check_recipe,
     forget_metrics_after,
     forget_run,
+    read_state,
+    recipe_of,
     restore_state,
     save_state,
 )
 from copgen_cli.autoencoding.structural_similarity import structural_loss
+from copgen_cli.autoencoding.subject import Architecture, Subject
 from copgen_cli.errors import BrokenInputError, NotFiniteError
+from copgen_cli.layout import autoencoder_recipe
 from copgen_cli.modalities import Modality
-from copgen_cli.model import ImageAutoencoder, read_autoencoder, to_signed, to_uint8
+from copgen_cli.model import WEIGHTS_NAME, ImageAutoencoder, read_autoencoder, to_signed, to_uint8
 from copgen_cli.stages import (
     PRIVATE_FOLDER,
     Claims,
@@ -54,6 +59,8 @@ from copgen_cli.stages import (
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
+
+T = TypeVar("T")
 
 Images = Mapping[Modality, Sequence[Path]]
 """RGB files by modality; every modality is drawn equally often."""
@@ -70,25 +77,76 @@ _EMA_RATE = 0.999
 _MEASURED = 32  # images per modality that the scale and the quality are measured on
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """One update of the weights, and what it cost."""
 
     step: int
     loss: float
-    absolute: float
-    """Mean absolute error in [-1, 1]."""
-    colour: float
+    absolute: float | None = None
+    """Mean absolute error in [-1, 1]; None, here and below, of what is not minimised."""
+    colour: float | None = None
     """The same of averages over what one latent pixel covers."""
-    linear: float
+    linear: float | None = None
     """What is left of these averages by the best linear function of the latents."""
-    structure: float
+    structure: float | None = None
     """1 - structural similarity."""
+    entropy: float | None = None
+    """Cross-entropy of classes in nats per pixel."""
     divergence: float
     """Mean nats per latent value."""
     lr: float
     is_finite: bool
     """False where loss or gradient were not, and the weights were left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Pictures of any modalities for one autoencoder; see `Subject`."""
+
+    images: Images
+
+    @property
+    def unused(self) -> frozenset[str]:
+        return frozenset({"raster_latent_channels", "raster_crop"})
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return {str(modality): len(files) for modality, files in sorted(self.images.items())}
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def architecture(self, settings: AutoencoderSettings) -> Architecture:
+        return Architecture(settings.channels, channels=3, latent_channels=4, side=PATCH)
+
+    def sides(self, settings: AutoencoderSettings) -> tuple[int, int]:
+        return CROP, PATCH
+
+    def draw(self, count: int, size: int, settings: AutoencoderSettings, generator: np.random.Generator) -> Tensor:
+        return to_signed(draw_crops(self.images, count, size, generator, recoloured=settings.recoloured))
+
+    def errors(self, decoded: Tensor, target: Tensor, means: Tensor) -> dict[str, Tensor]:
+        reduction = target.shape[-1] // means.shape[-1]
+        wanted = F.avg_pool2d(target, reduction)
+        return {
+            "absolute": F.l1_loss(decoded, target),
+            "colour": F.l1_loss(F.avg_pool2d(decoded, reduction), wanted),
+            "linear": unexplained(wanted, means),
+            "structure": structural_loss(decoded, target),
+        }
+
+    def weights(self, settings: AutoencoderSettings) -> Mapping[str, float]:
+        return {
+            "absolute": 1.0,
+            "colour": settings.colour_weight,
+            "linear": settings.linear_weight,
+            "structure": settings.structure_weight,
+        }
+
+    def measured(self, count: int, generator: np.random.Generator) -> Iterator[Tensor]:
+        for name, files in sorted(self.images.items()):
+            yield to_signed(draw_crops({name: files}, count, PATCH, generator))
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -156,7 +214,7 @@ def read_image(file: Path, *, at_least: int = 1, at_most: int = 4096) -> np.ndar
 
 
 def train_autoencoder(
-    images: Images,
+    patches: Images | Subject,
     settings: AutoencoderSettings,
     output: Path,
     *,
@@ -171,7 +229,7 @@ def train_autoencoder(
     `export_autoencoder`, which reads the state.
 
     Args:
-        images: RGB files by modality, of at least 256 px a side.
+        patches: RGB files by modality, of at least 256 px a side; or those of a raster.
         settings: the recipe; `steps` may grow between runs, nothing else may change.
         output: folder of state and metrics.
         device, dtype: where and in which arithmetic; weights are float32.
@@ -182,41 +240,50 @@ def train_autoencoder(
         NotFiniteError: `GIVE_UP_AFTER` updates in a row had no finite loss and gradient; they are not in the state.
         DiskFullError: there is no room for the state; the last one is untouched.
         MismatchError: the state in `output` was made by another recipe.
-        BrokenInputError: an image or the state cannot be read.
+        BrokenInputError: a patch or the state cannot be read.
         BusyError: another process trains into `output`.
         MismatchError: `output` holds what copgen did not write, under a name that a run writes.
     """
+    subject = _subject_of(patches)
+    recipe = recipe_of(settings, subject)
     with alone_in(output) as claims:
         if overwrite:
             forget_run(output, claims)
-        state = restore_state(output, settings, device)
+        state = restore_state(output, settings, subject, device)
         saved, skipped = state.step, 0
         forget_metrics_after(output / METRICS_NAME, state.step, claims)
         while state.step < settings.steps and not asked_to_stop():
             started = time.monotonic()
-            update = _train_once(state, images, settings, device, dtype)
+            update = _train_once(state, subject, settings, device, dtype)
             skipped = 0 if update.is_finite else skipped + 1
             if skipped == GIVE_UP_AFTER:
                 raise NotFiniteError(
                     f"{skipped} updates in a row up to {state.step} had no finite loss and gradient.",
                     hint="Lower autoencoder.lr; the same command goes on from the last state that was saved.",
                 )
-            append_metrics(output / METRICS_NAME, asdict(update) | {"seconds": round(time.monotonic() - started, 3)})
+            told = {name: value for name, value in asdict(update).items() if value is not None}
+            append_metrics(output / METRICS_NAME, told | {"seconds": round(time.monotonic() - started, 3)})
             if state.step % settings.save_every == 0 and not skipped:
-                save_state(state, settings, output, claims)
+                save_state(state, recipe, output, claims)
                 saved = state.step
             yield update
         if saved < state.step:
-            save_state(state, settings, output, claims)
+            save_state(state, recipe, output, claims)
+
+
+def _subject_of(patches: Images | Subject) -> Subject:
+    return Pictures(patches) if isinstance(patches, Mapping) else patches
 
 
 def _train_once(
-    state: TrainingState, images: Images, settings: AutoencoderSettings, device: torch.device, dtype: torch.dtype
+    state: TrainingState, subject: Subject, settings: AutoencoderSettings, device: torch.device, dtype: torch.dtype
 ) -> Update:
     generator = np.random.default_rng([settings.seed, state.step])
+    crop, whole = subject.sides(settings)
     finishing = state.step >= (1 - _FINISH) * settings.steps
-    count, size = (max(1, settings.batch_size // 4), PATCH) if finishing else (settings.batch_size, CROP)
-    target = to_signed(draw_crops(images, count, size, generator, recoloured=settings.recoloured).to(device))
+    smaller = max(1, settings.batch_size * crop**2 // whole**2)  # about as many pixels
+    count, size = (smaller, whole) if finishing else (settings.batch_size, crop)
+    target = subject.draw(count, size, settings, generator).to(device)
     noise = torch.Generator().manual_seed(int(generator.integers(2**63)))
     lr = learning_rate(state.step, settings.steps, settings.lr)
 
@@ -224,22 +291,11 @@ def _train_once(
         with torch.set_grad_enabled(not settings.frozen_encoder):
             posterior = state.model.encode(target).latent_dist
         drawn = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)
-        image = state.model.decode(drawn).sample
-    absolute = F.l1_loss(image.float(), target)
-    reduction = size // posterior.mean.shape[-1]
-    wanted = F.avg_pool2d(target, reduction)
-    colour = F.l1_loss(F.avg_pool2d(image.float(), reduction), wanted)
-    linear = unexplained(wanted, posterior.mean.float())
-    structure = structural_loss(image.float(), target)
+        decoded = state.model.decode(drawn).sample
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+    errors, weights = subject.errors(decoded.float(), target, mean), subject.weights(settings)
     divergence = (mean**2 + log_variance.exp() - 1 - log_variance).mean() / 2
-    loss = (
-        absolute
-        + settings.colour_weight * colour
-        + settings.linear_weight * linear
-        + settings.structure_weight * structure
-        + settings.kl_weight * divergence
-    )
+    loss = settings.kl_weight * divergence + sum(weights[name] * error for name, error in errors.items())
 
     for group in state.optimizer.param_groups:
         group["lr"] = lr
@@ -255,13 +311,10 @@ def _train_once(
     return Update(
         step=state.step,
         loss=loss.item(),
-        absolute=absolute.item(),
-        colour=colour.item(),
-        linear=linear.item(),
-        structure=structure.item(),
         divergence=divergence.item(),
         lr=lr,
         is_finite=is_finite,
+        **{name: error.item() for name, error in errors.items()},
     )
 
 
@@ -290,7 +343,27 @@ def _follow(ema: nn.Module, model: nn.Module, rate: float) -> None:
         slow.lerp_(fast, 1 - rate)
 
 
-def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Path, device: torch.device) -> float:
+def is_finished(patches: Images | Subject, settings: AutoencoderSettings, output: Path) -> bool:
+    """Whether the run in `output` has all updates behind it, and the autoencoder that they made is written.
+
+    Raises:
+        MismatchError: it was made by another recipe.
+        BrokenInputError: its state cannot be read.
+    """
+    if not (output / STATE_NAME).is_file():
+        return False
+    saved = read_state(output / STATE_NAME)
+    check_recipe(saved["recipe"], recipe_of(settings, _subject_of(patches)), output)
+    try:
+        written = json.loads(autoencoder_recipe(output).read_text(encoding="utf-8"))["recipe"]["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(saved["step"] == written and written >= settings.steps and (output / WEIGHTS_NAME).is_file())
+
+
+def export_autoencoder(
+    patches: Images | Subject, settings: AutoencoderSettings, output: Path, device: torch.device
+) -> float:
     """Write the averaged weights of the state in `output` as a diffusers folder there, with their measured scale.
 
     They are rounded to float16 first, which halves the file and is far below what training resolves, so that whatever
@@ -301,16 +374,18 @@ def export_autoencoder(images: Images, settings: AutoencoderSettings, output: Pa
         section D.1).
     """
     with alone_in(output) as claims:
-        return _export(images, settings, output, device, claims)
+        return _export(_subject_of(patches), settings, output, device, claims)
 
 
-def _export(images: Images, settings: AutoencoderSettings, output: Path, device: torch.device, claims: Claims) -> float:
-    state = restore_state(output, settings, device)
+def _export(
+    subject: Subject, settings: AutoencoderSettings, output: Path, device: torch.device, claims: Claims
+) -> float:
+    state = restore_state(output, settings, subject, device)
     ema = state.ema.half().float()
     generator = np.random.default_rng([settings.seed, 1 << 40])  # beyond any update's
-    crops = [draw_crops({name: files}, _MEASURED, PATCH, generator) for name, files in sorted(images.items())]
     autoencoder = ImageAutoencoder(ema, device=device)
-    moments = torch.cat([autoencoder.moments(piece) for crop in crops for piece in crop.split(8)])
+    pieces = (piece for drawn in subject.measured(_MEASURED, generator) for piece in drawn.split(8))
+    moments = torch.cat([autoencoder.encode(piece.to(device)) for piece in pieces])
     mean, log_variance = moments.chunk(2, dim=1)
     variance = mean.var() + log_variance.clamp(-30, 20).exp().mean()  # of a draw: between and within posteriors
     scale = 1 / math.sqrt(variance.item())
@@ -322,11 +397,10 @@ def _export(images: Images, settings: AutoencoderSettings, output: Path, device:
         ema.half().save_pretrained(beside)
         share_files(beside)
         put_in_place({output / file.name: file for file in beside.iterdir()}, claims)
-    recipe = settings.model_dump(mode="json", exclude={"save_every", "max_time"})
-    recipe |= {"steps": state.step, "of": settings.steps}
-    counts = {str(modality): len(files) for modality, files in sorted(images.items())}
-    facts = {"copgen": __version__, "recipe": recipe, "images": counts, "scaling_factor": scale}
-    write_atomically(output / RECIPE_NAME, (json.dumps(facts, indent=2) + "\n").encode(), claims)
+    recipe = settings.model_dump(mode="json", exclude={"save_every", "max_time", *subject.unused})
+    recipe |= {"steps": state.step, "of": settings.steps, **subject.identity()}
+    facts = {"copgen": __version__, "recipe": recipe, "images": dict(subject.counts), "scaling_factor": scale}
+    write_atomically(autoencoder_recipe(output), (json.dumps(facts, indent=2) + "\n").encode(), claims)
     return scale
 
 
@@ -347,7 +421,7 @@ def _psnr(autoencoder: ImageAutoencoder, pixels: np.ndarray) -> float:
     return 10 * math.log10(255**2 / max(error, 1e-2))
 
 
-def spread(files: Sequence[Path], count: int = _MEASURED) -> list[Path]:
+def spread(files: Sequence[T], count: int = _MEASURED) -> list[T]:
     """At most `count` of the files, evenly over their order."""
     every = max(1, len(files) // count)
     return list(files[::every])[:count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKL
 
+from copgen_cli.autoencoding.subject import Architecture, Subject
 from copgen_cli.errors import BrokenInputError, MismatchError
+from copgen_cli.layout import autoencoder_recipe
+from copgen_cli.modalities import differences, spec_from_dict
 from copgen_cli.model import WEIGHTS_NAME, read_autoencoder
 from copgen_cli.records import without_nan
 from copgen_cli.stages import PRIVATE_FOLDER, Claims, PrivateFolder, disk_full_is_an_error, write_atomically
@@ -23,10 +26,9 @@ if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
 
 PATCH = 256
-"""Side in pixels of what the autoencoder is for."""
+"""Side in pixels of pictures that an autoencoder is for."""
 STATE_NAME = "training_state.pt"
 METRICS_NAME = "metrics.jsonl"
-RECIPE_NAME = "recipe.json"
 
 
 @dataclass(slots=True)
@@ -39,47 +41,51 @@ class TrainingState:
     step: int = 0
 
 
-def build_autoencoder(channels: Sequence[int], seed: int) -> AutoencoderKL:
-    """An untrained autoencoder with 4 latent channels, one layer per block and no attention.
+def build_autoencoder(sizes: Architecture, seed: int) -> AutoencoderKL:
+    """An untrained autoencoder with one layer per block and no attention.
 
     Raises:
         ValueError: the channels of a level are no multiple of 8.
     """
+    channels = sizes.widths
     if any(width % 8 for width in channels):
         raise ValueError(f"channels {tuple(channels)} are not all multiples of 8, the number of norm groups")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoencoderKL(
+            in_channels=sizes.channels,
+            out_channels=sizes.channels,
             down_block_types=["DownEncoderBlock2D"] * len(channels),
             up_block_types=["UpDecoderBlock2D"] * len(channels),
             block_out_channels=list(channels),
             layers_per_block=1,
             norm_num_groups=8,
-            latent_channels=4,
-            sample_size=PATCH,
+            latent_channels=sizes.latent_channels,
+            sample_size=sizes.side,
             scaling_factor=1.0,
             force_upcast=False,
             mid_block_add_attention=False,
         )
 
 
-def restore_state(output: Path, settings: AutoencoderSettings, device: torch.device) -> TrainingState:
+def restore_state(output: Path, settings: AutoencoderSettings, subject: Subject, device: torch.device) -> TrainingState:
     """The state that a run left in `output`, or a new one.
 
     Raises:
         MismatchError: it was made by another recipe, or what a new one starts from has another architecture.
         BrokenInputError: it cannot be read.
     """
-    model = build_autoencoder(settings.channels, settings.seed).to(device)
-    ema = build_autoencoder(settings.channels, settings.seed).to(device).requires_grad_(False)
+    sizes = subject.architecture(settings)
+    model = build_autoencoder(sizes, settings.seed).to(device)
+    ema = build_autoencoder(sizes, settings.seed).to(device).requires_grad_(False)
     state = TrainingState(model, ema, torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01))
     file = output / STATE_NAME
     if not file.is_file():
         if settings.init_from is not None:
             _start_from(state, settings.init_from)
         return state
-    saved = _read_state(file)
-    _check_recipe(saved["recipe"], settings, output)
+    saved = read_state(file)
+    check_recipe(saved["recipe"], recipe_of(settings, subject), output)
     model.load_state_dict(saved["model"])
     ema.load_state_dict(saved["ema"])
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -102,7 +108,7 @@ def _start_from(state: TrainingState, source: str) -> None:
 
 def finished_steps(output: Path) -> int:
     """How many updates the run in `output` has behind it; 0 where there is none."""
-    return int(_read_state(output / STATE_NAME)["step"]) if (output / STATE_NAME).is_file() else 0
+    return int(read_state(output / STATE_NAME)["step"]) if (output / STATE_NAME).is_file() else 0
 
 
 def own_files(output: Path) -> Claims:
@@ -113,7 +119,8 @@ def own_files(output: Path) -> Claims:
     """
     claims = Claims(output)
     claims.look_anew()
-    files = [output / name for name in (STATE_NAME, METRICS_NAME, RECIPE_NAME, "config.json", WEIGHTS_NAME)]
+    files = [output / name for name in (STATE_NAME, METRICS_NAME, "config.json", WEIGHTS_NAME)]
+    files.append(autoencoder_recipe(output))
     if not claims.owns(files[0]) and _is_state(files[0]):
         claims.adopt(files)
     claims.require(*files)
@@ -125,11 +132,11 @@ def forget_run(output: Path, claims: Claims) -> None:
     claims.remove(output / STATE_NAME, output / METRICS_NAME)
 
 
-def save_state(state: TrainingState, settings: AutoencoderSettings, output: Path, claims: Claims) -> None:
+def save_state(state: TrainingState, recipe: Mapping[str, Any], output: Path, claims: Claims) -> None:
     """Write everything that the next update needs, complete or not at all."""
     values = {
         "step": state.step,
-        "recipe": recipe_of(settings),
+        "recipe": dict(recipe),
         "model": state.model.state_dict(),
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -162,30 +169,46 @@ def alone_in(output: Path) -> Iterator[Claims]:
         private.leave()
 
 
-def recipe_of(settings: AutoencoderSettings) -> dict[str, Any]:
+def recipe_of(settings: AutoencoderSettings, subject: Subject) -> dict[str, Any]:
     """What decides the result; where and how often it is written does not."""
-    return json.loads(settings.model_dump_json(exclude={"steps", "save_every", "max_time", "device", "dtype"}))
+    left_out = {"steps", "save_every", "max_time", "device", "dtype", *subject.unused}
+    recipe: dict[str, Any] = json.loads(settings.model_dump_json(exclude=left_out))
+    return recipe | json.loads(json.dumps(subject.identity()))
 
 
-def _check_recipe(saved: Mapping[str, Any], settings: AutoencoderSettings, output: Path) -> None:
-    recipe = recipe_of(settings)
-    changed = [name for name in recipe if recipe[name] != saved.get(name)]
+def check_recipe(saved: Mapping[str, Any], recipe: Mapping[str, Any], output: Path) -> None:
+    """Raises MismatchError where the run in `output` was begun with another recipe, or on another modality."""
+    changed = [
+        f"{name} {saved.get(name)}, now {recipe[name]}"
+        for name in recipe
+        if name != "modality" and recipe[name] != saved.get(name)
+    ]
+    before, now = saved.get("modality"), recipe.get("modality")
+    if before is None or now is None:
+        names = ["pictures" if spec is None else spec["name"] for spec in (before, now)]
+        changed += [f"it learned {names[0]}, now {names[1]}"] if before != now else []
+    else:
+        changed += differences(spec_from_dict(now), spec_from_dict(before))
     if changed:
-        told = ", ".join(f"{name} {saved.get(name)}, now {recipe[name]}" for name in changed)
         raise MismatchError(
-            f"The run in {output} was begun with another recipe: {told}.",
+            f"The run in {output} was begun with another recipe: {', '.join(changed)}.",
             hint="Use the same settings, another --output, or --overwrite.",
         )
 
 
 def _is_state(file: Path) -> bool:
     try:
-        return bool(_read_state(file))
+        return bool(read_state(file))
     except (OSError, BrokenInputError):
         return False
 
 
-def _read_state(file: Path) -> dict[str, Any]:
+def read_state(file: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU.
+
+    Raises:
+        BrokenInputError: it is something else.
+    """
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         if {"step", "recipe", "model", "ema", "optimizer"} <= saved.keys():

@@ -211,9 +211,14 @@ class AutoencoderSettings(Section):
     steps: PositiveInt = 10_000
     """Updates; the last fifth of them lowers the learning rate, on whole patches."""
     batch_size: PositiveInt = 8
-    """Crops of 128 px per update; a quarter as many whole patches of 256 px."""
+    """Crops per update, of pictures 128 px; of whole patches as many as have no more pixels, at least one."""
     channels: Annotated[tuple[Width, ...], Field(min_length=1)] = (16, 32, 64, 128)
-    """Width of each resolution; every further one halves the side of the latents. Multiples of 8."""
+    """Width of each resolution; every further one halves the side of the latents. Multiples of 8. An autoencoder of a
+    raster has as many of them as the side of its patches can be halved."""
+    raster_latent_channels: PositiveInt = 8
+    """Channels of the latents of rasters and classes; pictures have 4."""
+    raster_crop: PositiveInt | None = None
+    """Side in pixels of the crops of rasters and classes; None is 128, or whole patches where these are smaller."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
     init_from: str | None = None

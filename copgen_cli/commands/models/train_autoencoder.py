@@ -1,9 +1,10 @@
-"""`copgen train-autoencoder`: a small image autoencoder, trained on prepared patches."""
+"""`copgen train-autoencoder`: small autoencoders of pictures, rasters and classes, trained on prepared patches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,21 +16,28 @@ from copgen_cli.options import (
     WRITTEN_PANEL,
     DataDirOption,
     DeviceOption,
+    FamilyOption,
     JsonOption,
     OverwriteOption,
     RegionOption,
     SeedOption,
+    as_modalities,
+    complete_lists,
     complete_names,
     config_file,
+    modality_names,
 )
 
 if TYPE_CHECKING:
-    from copgen_cli.modalities import Modality, Split
+    from copgen_cli.autoencoding import Training
+    from copgen_cli.records import StopReason
+    from copgen_cli.settings import AutoencoderSettings
 
 
 def train_autoencoder(
     context: typer.Context,
     region: RegionOption = None,
+    family: FamilyOption = None,
     data_dir: DataDirOption = None,
     data: Annotated[
         Path | None,
@@ -38,6 +46,17 @@ def train_autoencoder(
             help="Prepared patches, with train/ and test/.",
             show_default="the region's",
             rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modality",
+            metavar="LIST",
+            help="Which of the family's modalities.",
+            show_default="its rasters and classes; without any, its pictures",
+            autocompletion=complete_lists(modality_names),
+            rich_help_panel=MADE_PANEL,
         ),
     ] = None,
     init_from: Annotated[
@@ -84,26 +103,29 @@ def train_autoencoder(
         typer.Option(
             "--output",
             help="Where it is written.",
-            show_default="runs/REGION-autoencoder",
+            show_default="runs/REGION-autoencoder; of rasters beside the patches",
             rich_help_panel=WRITTEN_PANEL,
         ),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a small image autoencoder on prepared patches; the same command goes on where it stopped.
+    """Train small autoencoders on prepared patches; the same command goes on where it stopped.
+
+    Pictures share one. Every raster and map of classes of a family gets one of its own, where `encode` finds it.
 
     Example:  copgen train-autoencoder --region rome --steps 10000 --output small-vae
 
     then:  copgen encode --region rome --vae small-vae
 
+    or, of rasters:  copgen train-autoencoder --region rome --family copgen-2026
+
     Exit code 3 says that --max-time was up before the last update.
     """
     from copgen_cli import launching
-    from copgen_cli.autoencoding import finished_steps, recipe as training
+    from copgen_cli.autoencoding import plan_trainings
     from copgen_cli.layout import run_folder
-    from copgen_cli.modalities import Split
-    from copgen_cli.model import choose_device, choose_training_dtype, load_autoencoder
+    from copgen_cli.modalities import family as find_family
     from copgen_cli.settings import load_settings
 
     chosen = {
@@ -115,48 +137,94 @@ def train_autoencoder(
         "device": device,
         "dtype": dtype,
     }
-    settings = load_settings(config_file(context), region=region, data_dir=data_dir, autoencoder=chosen)
-    recipe = settings.autoencoder
-    patches = data or settings.workspace.patches
-    target = output or run_folder(settings.runs_dir, settings.region, "autoencoder")
-    images = _images(patches, Split.TRAIN)
-    place = choose_device(recipe.device)
-    before = done = 0 if overwrite else finished_steps(target)
-    with launching.stop_requests(recipe.max_time) as asked_to_stop:
-        updates = training.train_autoencoder(
-            images,
-            recipe,
-            target,
-            device=place,
-            dtype=choose_training_dtype(recipe.dtype, place),
-            overwrite=overwrite,
-            asked_to_stop=asked_to_stop,
-        )
-        for update in console.track(updates, total=recipe.steps, label="Training", done=done, unit="updates"):
-            done = update.step
-        reason = asked_to_stop() if done < recipe.steps else None
-    if done == before and reason is None:
+    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, autoencoder=chosen)
+    trainings = plan_trainings(
+        data or settings.workspace.patches,
+        find_family(settings.family),
+        as_modalities(modality, option="--modality"),
+        output=output,
+        pictures=run_folder(settings.runs_dir, settings.region, "autoencoder", settings.family),
+    )
+    _check(trainings, settings.autoencoder)
+    made: list[dict[str, Any]] = []
+    reason: StopReason | None = None
+    is_new = False
+    with launching.stop_requests(settings.autoencoder.max_time) as asked_to_stop:
+        for training in trainings:
+            facts, updates, reason = _train(training, settings.autoencoder, asked_to_stop, overwrite=overwrite)
+            made.append(facts)
+            is_new |= updates > 0
+            if reason is not None:
+                break
+    if not is_new and reason is None:
         console.note(console.NOTHING_TO_DO)
-    scale = training.export_autoencoder(images, recipe, target, place)
-    autoencoder = load_autoencoder(target, device=place)
-    held_out = _images(patches, Split.TEST) if (patches / Split.TEST).is_dir() else {}
-    quality = {
-        f"{m}_psnr_db": training.reconstruction_psnr(autoencoder, training.spread(f)) for m, f in held_out.items()
-    }
-    facts = {"updates": done, "of": recipe.steps, "scaling_factor": scale, "folder": str(target)} | quality
-    if json:
-        console.result_json(facts)
-    else:
-        console.result("Trained an autoencoder" if reason is None else "Stopped; run again to go on", **facts)
+    _report(trainings, made, stopped=reason is not None, json=json)
     raise typer.Exit(0 if reason is None else launching.EXIT_CODES[reason])
 
 
-def _images(patches: Path, split: Split) -> dict[Modality, list[Path]]:
-    """The patches of a split by modality, in a stable order; modalities without any are left out."""
-    from copgen_cli.errors import MissingInputError
-    from copgen_cli.modalities import Modality
+def _check(trainings: list[Training], settings: AutoencoderSettings) -> None:
+    """What can be said before the first of several is trained.
 
-    found = {m: sorted((patches / split / m.spec.folder).glob("*.png")) for m in Modality}
-    if not any(found.values()):
-        raise MissingInputError("patches", patches / split, written_by="prepare")
-    return {modality: files for modality, files in found.items() if files}
+    Raises:
+        UsageError: crops of the size that is set do not fit one of them; or several would start from one autoencoder.
+    """
+    from copgen_cli.autoencoding import RasterPatches
+    from copgen_cli.errors import UsageError
+
+    for training in trainings:
+        if isinstance(training.patches, RasterPatches):
+            training.patches.sides(settings)
+    if settings.init_from is not None and len(trainings) > 1:
+        names = ", ".join(training.name for training in trainings)
+        raise UsageError(
+            f"{names} can not all start from {settings.init_from}.", hint="Choose one of them: --modality NAME."
+        )
+
+
+def _train(
+    training: Training, recipe: AutoencoderSettings, asked_to_stop: Callable[[], StopReason | None], *, overwrite: bool
+) -> tuple[dict[str, Any], int, StopReason | None]:
+    """Train one, or go on with it.
+
+    Returns:
+        What is said of it, how many updates were done now, and why it stopped before the last one.
+    """
+    from copgen_cli.autoencoding import finished_steps, recipe as steps
+    from copgen_cli.model import choose_device, choose_training_dtype, load_autoencoder
+
+    place, target = choose_device(recipe.device), training.folder
+    if not (overwrite or training.is_of_pictures) and steps.is_finished(training.patches, recipe, target):
+        autoencoder = load_autoencoder(target, device=place)
+        known = {"updates": finished_steps(target), "of": recipe.steps, "scaling_factor": autoencoder.scale_factor}
+        return known | {"folder": str(target)} | training.quality(autoencoder), 0, None
+    before = done = 0 if overwrite else finished_steps(target)
+    updates = steps.train_autoencoder(
+        training.patches,
+        recipe,
+        target,
+        device=place,
+        dtype=choose_training_dtype(recipe.dtype, place),
+        overwrite=overwrite,
+        asked_to_stop=asked_to_stop,
+    )
+    label = "Training" if training.is_of_pictures else f"Training {training.name}"
+    for update in console.track(updates, total=recipe.steps, label=label, done=done, unit="updates"):
+        done = update.step
+    reason = asked_to_stop() if done < recipe.steps else None
+    facts: dict[str, Any] = {"updates": done, "of": recipe.steps}
+    if done or training.is_of_pictures:
+        facts |= {"scaling_factor": steps.export_autoencoder(training.patches, recipe, target, place)}
+        facts |= {"folder": str(target), **training.quality(load_autoencoder(target, device=place))}
+    return facts, done - before, reason
+
+
+def _report(trainings: list[Training], made: list[dict[str, Any]], *, stopped: bool, json: bool) -> None:
+    """Of pictures alone as one document; of others a list, with the modality of each."""
+    alone = len(trainings) == 1 and trainings[0].is_of_pictures
+    named = [{"modality": one.name, **facts} for one, facts in zip(trainings, made, strict=False)]
+    if json:
+        console.result_json(made[0] if alone else {"autoencoders": named})
+        return
+    for number, facts in enumerate(made if alone else named, start=1):
+        is_cut_short = stopped and number == len(made)
+        console.result("Stopped; run again to go on" if is_cut_short else "Trained an autoencoder", **facts)
