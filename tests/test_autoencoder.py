@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import tiny_autoencoder
+from tiny_models import compvis_names, tiny_autoencoder
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
 from copgen_cli.model import autoencoder as ae
@@ -31,26 +31,6 @@ def recipe_tensor(name, shape):
     else:
         values = 1 + 0.1 * values if name.endswith(".weight") else 0.05 * values
     return torch.from_numpy(values.astype(np.float32))
-
-
-def compvis_names(model, levels):
-    """The tensors of a diffusers autoencoder under CompVis names; linear layers of attention are 1 x 1 convolutions."""
-    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-    renamed = {}
-    for name, tensor in model.state_dict().items():
-        if "attentions" in name and tensor.ndim == 2:
-            tensor = tensor[..., None, None]
-        for new, old in attention.items():
-            name = name.replace(f"mid_block.attentions.0.{new}.", f"mid.attn_1.{old}.")
-        for i in range(levels):
-            name = name.replace(f"encoder.down_blocks.{i}.resnets.", f"encoder.down.{i}.block.")
-            name = name.replace(f"encoder.down_blocks.{i}.downsamplers.0", f"encoder.down.{i}.downsample")
-            name = name.replace(f"decoder.up_blocks.{i}.resnets.", f"decoder.up.{levels - 1 - i}.block.")
-            name = name.replace(f"decoder.up_blocks.{i}.upsamplers.0", f"decoder.up.{levels - 1 - i}.upsample")
-        name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
-        name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
-        renamed[name] = tensor
-    return renamed
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +131,9 @@ def test_a_training_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_p
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    torch.save({"step": 50, "ema": {"ema_model.encoder.conv_in.weight": torch.zeros(1), "x": Trap()}}, tmp_path / "m.pt")
+    torch.save(
+        {"step": 50, "ema": {"ema_model.encoder.conv_in.weight": torch.zeros(1), "x": Trap()}}, tmp_path / "m.pt"
+    )
 
     with pytest.raises(BrokenInputError, match="run code"):
         load_autoencoder(tmp_path / "m.pt")

@@ -16,7 +16,7 @@ from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
 from copgen_cli.latents.store_format import Part, settings_of_parts
 from copgen_cli.modalities import Modality, ModalitySpec, normalise
-from copgen_cli.model import ImageAutoencoder, load_autoencoder
+from copgen_cli.model import ImageAutoencoder, find_autoencoder, load_autoencoder
 
 NOTHING = -30.0
 """Log-variance of numbers that are known: as little as a draw from moments ever uses."""
@@ -169,7 +169,7 @@ def autoencoder_sources(modalities: Sequence[Modality], vae: str, folders: Seque
     Args:
         modalities: some.
         vae: of all pictures.
-        folders: where there may be one for each raster, in a folder called like it or as it was published.
+        folders: where there may be one for each raster; see `find_autoencoder`.
 
     Raises:
         CopgenError: there is none for a raster.
@@ -182,9 +182,7 @@ def autoencoder_sources(modalities: Sequence[Modality], vae: str, folders: Seque
         if spec.is_picture:
             sources[modality] = spec.autoencoder or vae
             continue
-        published = spec.autoencoder.rpartition("/")[2] if spec.published and spec.autoencoder else str(modality)
-        named = [folder / name for folder in folders for name in (str(modality), published)]
-        found = next((place for place in named if place.is_dir()), None)
+        found = next(filter(None, (find_autoencoder(folder, modality) for folder in folders)), None)
         if found is None and spec.autoencoder is None:
             raise CopgenError(
                 f"There is no autoencoder for {modality}.",

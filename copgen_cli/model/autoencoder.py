@@ -340,7 +340,7 @@ def _read_compvis(path: Path) -> AutoencoderKL:
     checkpoint; sizes are read off it."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    tensors = {name: t for name, t in read_tensors(path).items() if not name.startswith("loss.")}
+    tensors = read_tensors(path)
     for prefix in ("first_stage_model.", "vae."):
         if any(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
