@@ -1,4 +1,4 @@
-"""`copgen convert` of COP-GEN (2026): its network and its ten autoencoders, as released, into one folder that samples."""
+"""`copgen convert` of COP-GEN (2026): its network and ten autoencoders, as released, into a folder that samples."""
 
 from __future__ import annotations
 
@@ -213,13 +213,13 @@ def test_an_autoencoder_that_is_another_modalitys_is_refused(released, tmp_path)
     (tmp_path / "s2_l2a_60m").unlink()
     four = tiny_autoencoder(0, channels=(32, 32), in_channels=2, out_channels=2, norm_num_groups=32)
     four.save_pretrained(tmp_path / "s2_l2a_60m")
-    with pytest.raises(MismatchError, match="makes latents of 4 x 16 px .* the network takes 8 x 4 px"):
+    with pytest.raises(MismatchError, match=r"makes latents of 4 x 16 px .* the network takes 8 x 4 px"):
         convert(released / "copgen_base.pth", tmp_path / "made", num_heads=2, vae_dir=tmp_path)
 
     (tmp_path / "land_cover").unlink()
     (tmp_path / "land_cover").mkdir()
     (tmp_path / "land_cover/model-50-ema.pth").write_bytes(b"cut")
-    with pytest.raises(BrokenInputError, match="model-50-ema.pth is not a file of PyTorch weights"):
+    with pytest.raises(BrokenInputError, match=r"model-50-ema\.pth is not a file of PyTorch weights"):
         convert(released / "copgen_base.pth", tmp_path / "made", num_heads=2, vae_dir=tmp_path)
 
 

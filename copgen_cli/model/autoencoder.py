@@ -330,8 +330,8 @@ def _only_file(folder: Path, variant: str | None) -> Path:
 def _no_autoencoder(folder: Path, variant: str | None) -> BrokenInputError:
     return BrokenInputError(
         f"{folder} holds no autoencoder.",
-        hint=f"Looked for config.json and {weight_patterns(variant)[0]}, there and in vae/, and for one file of weights "
-        "under CompVis names.",
+        hint=f"Looked for config.json and {weight_patterns(variant)[0]}, there and in vae/, and for one file of "
+        "weights under CompVis names.",
     )
 
 

@@ -97,8 +97,7 @@ def convert(
     Args:
         source: weights of any form that `load_transformer` reads.
         target: the folder to make.
-        vae: of all pictures, in any form that `load_autoencoder` reads; None is the one of `source`, where that is a
-            pipeline's folder.
+        vae: of pictures, in any form that `load_autoencoder` reads; None is that of a `source` which is a folder.
         vae_dir: a folder with an autoencoder for each raster; see `autoencoders_of`.
         family: of modalities, see `load_transformer`; None recognises it.
         num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
@@ -126,7 +125,7 @@ def convert(
         dtype=str(dtype).removeprefix("torch."),
         num_heads=net.config.num_heads,
         prediction_type=str(net.config.prediction_type),
-        modalities=None if net.config.modalities is None else tuple(net.config.modalities),
+        modalities=net.config.modalities and tuple(net.config.modalities),
         vae=None if autoencoder is None else fingerprint(autoencoder),
         vaes={str(modality): one.fingerprint for modality, one in of_rasters.items()},
     )
