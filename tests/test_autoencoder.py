@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import tiny_autoencoder
+from tiny_models import compvis_names, tiny_autoencoder
 
 from copgen_cli.errors import BrokenInputError, CopgenError, MismatchError
 from copgen_cli.model import autoencoder as ae
@@ -31,26 +31,6 @@ def recipe_tensor(name, shape):
     else:
         values = 1 + 0.1 * values if name.endswith(".weight") else 0.05 * values
     return torch.from_numpy(values.astype(np.float32))
-
-
-def compvis_names(model, levels):
-    """The tensors of a diffusers autoencoder under CompVis names; linear layers of attention are 1 x 1 convolutions."""
-    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-    renamed = {}
-    for name, tensor in model.state_dict().items():
-        if "attentions" in name and tensor.ndim == 2:
-            tensor = tensor[..., None, None]
-        for new, old in attention.items():
-            name = name.replace(f"mid_block.attentions.0.{new}.", f"mid.attn_1.{old}.")
-        for i in range(levels):
-            name = name.replace(f"encoder.down_blocks.{i}.resnets.", f"encoder.down.{i}.block.")
-            name = name.replace(f"encoder.down_blocks.{i}.downsamplers.0", f"encoder.down.{i}.downsample")
-            name = name.replace(f"decoder.up_blocks.{i}.resnets.", f"decoder.up.{levels - 1 - i}.block.")
-            name = name.replace(f"decoder.up_blocks.{i}.upsamplers.0", f"decoder.up.{levels - 1 - i}.upsample")
-        name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
-        name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
-        renamed[name] = tensor
-    return renamed
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +56,88 @@ def test_a_file_under_compvis_names_gives_the_same_autoencoder_as_its_diffusers_
     expected = loaded[0].moments(images)
     assert all(torch.equal(autoencoder.moments(images), expected) for autoencoder in loaded[1:])
     assert {autoencoder.scale_factor for autoencoder in loaded} == {0.18215}
+
+
+@pytest.fixture(scope="module")
+def released():
+    """An autoencoder as COP-GEN (2026) has them: 4 bands, 8 latent channels, f = 8, attention in the middle alone."""
+    return tiny_autoencoder(
+        4,
+        channels=(32, 32, 32, 32),
+        in_channels=4,
+        out_channels=4,
+        latent_channels=8,
+        scaling_factor=0.853416,
+        norm_num_groups=32,
+        mid_block_add_attention=True,
+    )
+
+
+def write_as_released(model, place, form):
+    """The forms in which such an autoencoder comes: plain, and as the training left it."""
+    tensors = {**compvis_names(model, levels=4), "loss.logvar": torch.zeros(1)}
+    if form.endswith("ema.pth"):
+        torch.save(tensors, place / form)
+        return place / form
+    average = {f"ema_model.{name}": tensor for name, tensor in tensors.items()}
+    online = {f"online_model.{name}": torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    average |= {**online, "initted": torch.tensor([True]), "step": torch.tensor([50])}
+    optimiser = {"state": {0: {"step": 1.0}}, "param_groups": [{"lr": 1e-6, "betas": (0.5, 0.9), "params": [0]}]}
+    nested = {"step": 50, "model": online, "opt_ae": optimiser, "ema": average, "scaler": None, "version": "1.0"}
+    torch.save(nested, place / form)
+    return place / form
+
+
+@pytest.mark.parametrize("form", ["model-50-ema.pth", "model-50.pt"])
+def test_an_autoencoder_of_native_bands_is_read_as_released_and_as_its_training_left_it(released, form, tmp_path):
+    file = write_as_released(released, tmp_path, form)
+    signed = torch.randn(2, 4, 32, 16, generator=torch.Generator().manual_seed(2))
+
+    for source in (file, tmp_path):
+        loaded = load_autoencoder(source, scale_factor=0.853416)
+
+        assert (loaded.channels, loaded.latent_channels, loaded.reduction) == (4, 8, 8)
+        assert loaded.fingerprint == ae.fingerprint(released)
+        expected = ImageAutoencoder(released).encode(signed)
+        assert expected.shape == (2, 16, 4, 2)
+        torch.testing.assert_close(loaded.encode(signed), expected, rtol=0, atol=1e-6)
+
+
+def test_a_folder_with_several_files_of_weights_does_not_say_which_is_meant(released, tmp_path):
+    write_as_released(released, tmp_path, "model-49-ema.pth")
+    write_as_released(released, tmp_path, "model-50-ema.pth")
+
+    with pytest.raises(BrokenInputError, match=r"several files of weights: model-49-ema.pth, model-50-ema.pth"):
+        load_autoencoder(tmp_path)
+
+
+def test_a_folder_of_a_hub_repository_is_an_autoencoder(released, monkeypatch, tmp_path):
+    (tmp_path / "DEM_latent_8").mkdir()
+    write_as_released(released, tmp_path / "DEM_latent_8", "model-50-ema.pth")
+    asked = []
+
+    def fetch(repo_id, patterns, hub):
+        asked.append((repo_id, patterns[0]))
+        return tmp_path
+
+    monkeypatch.setattr(ae, "fetch_from_hub", fetch)
+
+    assert load_autoencoder("someone/vaes/DEM_latent_8", scale_factor=0.853416).fingerprint == ae.fingerprint(released)
+    assert asked == [("someone/vaes", "DEM_latent_8/model-50-ema.pth")]
+
+
+def test_a_training_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save(
+        {"step": 50, "ema": {"ema_model.encoder.conv_in.weight": torch.zeros(1), "x": Trap()}}, tmp_path / "m.pt"
+    )
+
+    with pytest.raises(BrokenInputError, match="run code"):
+        load_autoencoder(tmp_path / "m.pt")
+    assert not (tmp_path / "ran").exists()
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 `encoding` is the stage that runs patches through the frozen autoencoder, `packing` the one that fills a store; `store`
 reads one as a torch Dataset; `store_format` says what is in it, byte for byte. `published_store` imports databases of
-the published workflow without unpickling them.
+the published workflow without unpickling them, `published` those of COP-GEN (2026).
 """
 
 import lazy_loader

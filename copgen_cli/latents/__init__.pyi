@@ -10,6 +10,8 @@ from .packing import (
     Packing as Packing,
     pack as pack,
 )
+from .published.merged_store import MergedStore as MergedStore, is_merged as is_merged
+from .published.scalars import PlaceCache as PlaceCache, TimeCache as TimeCache
 from .published_store import PublishedStore as PublishedStore
 from .store import LatentStore as LatentStore
 from .store_format import DATA_FILE as DATA_FILE

@@ -15,7 +15,7 @@ from copgen_cli.latents.autoencoder_record import AutoencoderFacts, id_of
 from copgen_cli.latents.store_format import Part, settings_of_parts
 from copgen_cli.layout import autoencoder_recipe
 from copgen_cli.modalities import Modality, ModalitySpec
-from copgen_cli.model import ImageAutoencoder, load_autoencoder
+from copgen_cli.model import ImageAutoencoder, find_autoencoder, load_autoencoder
 
 
 class Encoder:
@@ -166,7 +166,7 @@ def autoencoder_sources(modalities: Sequence[Modality], vae: str, folders: Seque
     Args:
         modalities: some.
         vae: of all pictures.
-        folders: where there may be one for each raster, in a folder called like it or as it was published.
+        folders: where there may be one for each raster; see `find_autoencoder`.
 
     Raises:
         CopgenError: there is none for a raster.
@@ -179,9 +179,7 @@ def autoencoder_sources(modalities: Sequence[Modality], vae: str, folders: Seque
         if spec.is_picture:
             sources[modality] = spec.autoencoder or vae
             continue
-        published = spec.autoencoder.rpartition("/")[2] if spec.published and spec.autoencoder else str(modality)
-        named = [folder / name for folder in folders for name in (str(modality), published)]
-        found = next((place for place in named if place.is_dir()), None)
+        found = next(filter(None, (find_autoencoder(folder, modality) for folder in folders)), None)
         if found is None and spec.autoencoder is None:
             raise CopgenError(
                 f"There is no autoencoder for {modality}.",

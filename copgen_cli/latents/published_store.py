@@ -1,13 +1,12 @@
 """Databases of the published workflow, whose values are Python pickles: read without ever unpickling.
 
-A key is a file name with `.npy`; a value is a pickled dict from the folder of a modality to its raw float32 bytes. Such
-pickles need a dozen opcodes that build dicts, text and bytes. This module knows these and no others, so that nothing a
-value may hold can call anything; and the file itself is checked page by page before LMDB maps it.
+A key is a file name with `.npy`; a value is a pickled dict from the folder of a modality to its raw float32 bytes, read
+opcode by opcode (`published.pickles`), so that nothing a value may hold can call anything; and the file itself is
+checked page by page before LMDB maps it.
 """
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import lmdb.verify
 import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MissingInputError, UnknownNameError
+from copgen_cli.latents.published.pickles import parse_bytes
 from copgen_cli.latents.store_format import DATA_FILE
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import is_plain_name
@@ -25,10 +25,6 @@ SHAPE = (8, 32, 32)
 """Of every modality; the databases do not say it."""
 
 _HINT = "Export the database again, or pack from npy or png."
-_PUT = {"SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
-_NOTHING = {"PROTO", "FRAME"}
-_MOST_OPCODES = 1000
-_MARK = object()
 
 
 class PublishedStore:
@@ -41,9 +37,7 @@ class PublishedStore:
             MissingInputError: there is no database.
             BrokenInputError: one is damaged, or its first value is not of the published kind.
         """
-        self._environments = {split: _open(folder / split) for split in Split if (folder / split / DATA_FILE).is_file()}
-        if not self._environments and (folder / DATA_FILE).is_file():
-            self._environments = {Split.TRAIN: _open(folder)}
+        self._environments = open_databases(folder)
         self._keys = {split: _keys(environment) for split, environment in self._environments.items()}
         first = next(((split, keys[0]) for split, keys in self._keys.items() if keys), None)
         if first is None:
@@ -86,60 +80,25 @@ class PublishedStore:
             return parse_value(bytes(transaction.get(f"{name}.npy".encode()) or b""), name)
 
 
-def parse_value(data: bytes, name: str) -> dict[str, Any]:
+def parse_value(data: bytes, name: str) -> dict[str, bytes]:
     """Build the dict of a value by the few opcodes that it may consist of.
 
     Raises:
         BrokenInputError: it holds another opcode, or is damaged.
     """
-    stack: list[Any] = []
-    memo: dict[Any, Any] = {}
-    try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if number > _MOST_OPCODES:
-                raise ValueError(f"more than {_MOST_OPCODES} opcodes")
-            match opcode.name:
-                case "STOP":
-                    break
-                case "MARK":
-                    stack.append(_MARK)
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "MEMOIZE":
-                    memo[len(memo)] = stack[-1]
-                case "BINPUT" | "LONG_BINPUT":
-                    memo[argument] = stack[-1]
-                case "BINGET" | "LONG_BINGET":
-                    stack.append(memo[argument])
-                case "SETITEM":
-                    _set_items(stack, len(stack) - 2)
-                case "SETITEMS":
-                    start = len(stack) - 1 - stack[::-1].index(_MARK)
-                    del stack[start]
-                    _set_items(stack, start)
-                case text_or_bytes if text_or_bytes in _PUT:
-                    stack.append(argument)
-                case other if other not in _NOTHING:
-                    raise ValueError(f"the opcode {other} is none of those that a database consists of")
-        (value,) = stack
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise ValueError("it is no dict of text to bytes")
-    except (ValueError, IndexError, KeyError, TypeError, UnicodeError, OverflowError) as error:
-        raise BrokenInputError(f"the value of {name} is refused: {error}", hint=_HINT) from error
-    return value
+    return parse_bytes(data, name, hint=_HINT)
 
 
-def _set_items(stack: list[Any], start: int) -> None:
-    """Pop keys and values from `start` on, and put them into the dict below."""
-    items = stack[start:]
-    del stack[start:]
-    target = stack[-1]
-    if not isinstance(target, dict) or len(items) % 2:
-        raise ValueError("items without a dict")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str) or not isinstance(value, bytes):
-            raise ValueError("an entry that is not text to bytes")
-        target[key] = value
+def open_databases(folder: Path) -> dict[Split, lmdb.Environment]:
+    """Those in `train/` and `test/` of a folder, or the single one in it, which counts as train.
+
+    Raises:
+        BrokenInputError: one is damaged.
+    """
+    found = {split: _open(folder / split) for split in Split if (folder / split / DATA_FILE).is_file()}
+    if not found and (folder / DATA_FILE).is_file():
+        return {Split.TRAIN: _open(folder)}
+    return found
 
 
 def _modalities(value: dict[str, Any]) -> tuple[Modality, ...]:

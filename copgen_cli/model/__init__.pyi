@@ -12,7 +12,7 @@ from .autoencoder import (
     to_signed as to_signed,
     to_uint8 as to_uint8,
 )
-from .autoencoders import Autoencoders as Autoencoders
+from .autoencoders import Autoencoders as Autoencoders, find_autoencoder as find_autoencoder
 from .bundled import BUNDLED_NAME as BUNDLED_NAME, bundled_folder as bundled_folder
 from .checkpoint import load_transformer as load_transformer, modalities_of as modalities_of
 from .devices import (

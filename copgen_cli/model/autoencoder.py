@@ -28,6 +28,7 @@ from copgen_cli.model.weights import (
     HubOptions,
     fetch_from_hub,
     find_in_folder,
+    has_configuration,
     read_tensors,
     weight_patterns,
 )
@@ -41,7 +42,11 @@ PREVIEW_ID = "madebyollin/taesd"
 """Hub id of a small decoder for the latents of `DEFAULT_ID`."""
 PUBLISHED_SCALE = 0.18215
 """Scale of its latents (arXiv:2112.10752, section D.1); a file under CompVis names carries none of its own."""
+PUBLISHED_EMA = "model-50-ema.pth"
+"""Weights in each folder of the autoencoders of COP-GEN (2026), as the hub has them."""
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 
+_FOLDER_ON_THE_HUB = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)/(?P<folder>\w[\w.-]*)")
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -236,8 +241,10 @@ def load_autoencoder(
     """Load the autoencoder, frozen and ready.
 
     Args:
-        source: a hub id; a diffusers folder, also a pipeline's with a `vae/`; a `.safetensors`, `.pth` or `.ckpt` file
-            under CompVis tensor names, read without executing anything; or "copgen-sim", the one in the package.
+        source: a hub id, also with a folder of the repository (`owner/name/folder`); a diffusers folder, also a
+            pipeline's with a `vae/`; a `.safetensors`, `.pth`, `.pt` or `.ckpt` file under CompVis tensor names, read
+            without executing anything, and of a training checkpoint the average; a folder that holds one such file; or
+            "copgen-sim", the one in the package.
         device: where it runs.
         dtype: arithmetic; see `ImageAutoencoder`.
         scale_factor: of its latents, where the file does not say; None is as configured, or the published one.
@@ -267,6 +274,9 @@ def read_autoencoder(
     if path.is_dir():
         return _read_folder(path, variant)
     names = ["config.json", *weight_patterns(variant)]
+    if (inside := _FOLDER_ON_THE_HUB.fullmatch(str(source))) is not None:
+        wanted = [f"{inside['folder']}/{name}" for name in (PUBLISHED_EMA, *names)]
+        return _read_folder(fetch_from_hub(inside["id"], wanted, hub) / inside["folder"], variant)
     inner = [] if str(source) == DEFAULT_ID else [f"vae/{name}" for name in names]
     return _read_folder(fetch_from_hub(str(source), [*names, *inner], hub), variant)
 
@@ -291,18 +301,43 @@ def load_preview_decoder(source: str | Path = PREVIEW_ID, *, device: str | torch
 def _read_folder(folder: Path, variant: str | None = None) -> AutoencoderKL:
     home = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
     weights = find_in_folder(home, variant)
-    if weights is None or not (home / "config.json").is_file():
-        raise BrokenInputError(
-            f"{folder} holds no autoencoder.",
-            hint=f"Looked for config.json and {weight_patterns(variant)[0]}, there and in vae/.",
-        )
+    if weights is None:
+        return _read_compvis(_only_file(folder, variant))
+    if not (home / "config.json").is_file():
+        raise _no_autoencoder(folder, variant)
     config = _read_config(home / "config.json", "AutoencoderKL")
     tensors = {_new_name(name): tensor for name, tensor in read_tensors(weights).items()}
     return _assemble(config, tensors, weights)
 
 
+def _only_file(folder: Path, variant: str | None) -> Path:
+    """The one file of weights in a folder that is none of diffusers'.
+
+    Raises:
+        BrokenInputError: there is none, or there are several.
+    """
+    files = sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_SUFFIXES and not has_configuration(file))
+    if len(files) > 1:
+        raise BrokenInputError(
+            f"{folder} holds several files of weights: {', '.join(file.name for file in files[:3])}.",
+            hint="Give the one that is meant.",
+        )
+    if not files:
+        raise _no_autoencoder(folder, variant)
+    return files[0]
+
+
+def _no_autoencoder(folder: Path, variant: str | None) -> BrokenInputError:
+    return BrokenInputError(
+        f"{folder} holds no autoencoder.",
+        hint=f"Looked for config.json and {weight_patterns(variant)[0]}, there and in vae/, and for one file of "
+        "weights under CompVis names.",
+    )
+
+
 def _read_compvis(path: Path) -> AutoencoderKL:
-    """An autoencoder under CompVis names, alone or inside a latent diffusion checkpoint; sizes are read off it."""
+    """An autoencoder under CompVis names, alone, with the loss that it was trained by, or inside a latent diffusion
+    checkpoint; sizes are read off it."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     tensors = read_tensors(path)

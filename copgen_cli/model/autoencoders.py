@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from copgen_cli.errors import MismatchError
 from copgen_cli.modalities import Modality, to_values
-from copgen_cli.model.autoencoder import ImageAutoencoder, to_uint8
+from copgen_cli.model.autoencoder import WEIGHT_SUFFIXES, ImageAutoencoder, to_uint8
 
 
 class Autoencoders:
@@ -83,3 +84,17 @@ class Autoencoders:
                 f"{model} generates measurements, not pictures alone.", hint="`copgen sample` writes them as GeoTIFF."
             )
         return alone
+
+
+def find_autoencoder(folder: Path, modality: Modality) -> Path | None:
+    """The autoencoder of a raster in a folder of some: a folder or a file of weights called like the modality, as
+    published checkpoints call it, or as its autoencoder was published; None where there is none."""
+    spec = modality.spec
+    published = [spec.published, (spec.autoencoder or "").rpartition("/")[2]] if spec.published else []
+    for name in filter(None, (str(modality), *published)):
+        if (folder / name).is_dir():
+            return folder / name
+        for suffix in WEIGHT_SUFFIXES:
+            if (folder / f"{name}{suffix}").is_file():
+                return folder / f"{name}{suffix}"
+    return None

@@ -70,7 +70,7 @@ def load_transformer(
     Raises:
         CopgenError: there is no such source, or the hub cannot be reached and has not been before.
         BrokenInputError: a file is cut short, of another format, or needs more than weights.
-        MismatchError: the tensors are not those of one transformer, or differ from the configuration beside them.
+        MismatchError: the tensors are not those of one transformer, or of the family, or of the configuration beside.
     """
     if family is not None:
         told = family_of_name(family)
@@ -79,6 +79,7 @@ def load_transformer(
     weights = find_weights(source, variant, hub)
     configured = _read_config(weights.parent / "config.json") if has_configuration(weights) else {}
     tensors = read_tensors(weights)
+    _check_family(tensors, family, weights)
     sizes = _sizes_of(tensors, weights, latent_shapes or configured.get("latent_shapes"))
     if round(configured.get("mlp_ratio", 0) * sizes["hidden_size"]) == round(sizes["mlp_ratio"] * sizes["hidden_size"]):
         sizes["mlp_ratio"] = configured["mlp_ratio"]  # the tensors tell it to a rounding only
@@ -236,6 +237,27 @@ def _shapes_of(family: Family) -> list[list[int]] | None:
     """(C, H, W) of each modality; None where the family leaves them to the autoencoder."""
     shapes = [list(spec.latent) for spec in _specs_of(family) if spec.latent is not None]
     return shapes if len(shapes) == len(family.modalities) else None
+
+
+def _check_family(tensors: Mapping[str, Tensor], named: str | None, weights: Path) -> None:
+    """Hold weights to the number of modalities of a family, and to what its latents are cut into where it says so.
+
+    Raises:
+        MismatchError: they are of another.
+    """
+    if named is None:
+        return
+    family = family_of_name(named)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    kernels = [shapes.get(f"patch_embeds.{i}.proj.weight", ())[1:3] for i in range(_count(shapes, "patch_embeds"))]
+    told = zip(kernels, _specs_of(family), strict=False)
+    fits = [spec.latent is None or kernel == (spec.latent[0], spec.patch_size) for kernel, spec in told]
+    if len(kernels) != len(family.modalities) or not all(fits):
+        raise MismatchError(
+            f"{weights} holds no network of the family {family.name}: its {len(kernels)} modalities are not these "
+            f"{len(family.modalities)}.",
+            hint="Leave --family out: what tensors tell is recognised.",
+        )
 
 
 def _guess_shapes(kernels: Sequence[tuple[int, ...]], tokens: int, weights: Path) -> list[list[int]]:

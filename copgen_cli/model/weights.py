@@ -29,7 +29,9 @@ _STEM = "diffusion_pytorch_model"
 _INDEX = ".index.json"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _WRAPPERS = ("state_dict", "model_state_dict", "ema", "model")
-_PREFIXES = ("module.", "_orig_mod.")
+_AVERAGED = "ema_model."
+"""Of the tensors of an average, among those of the network that it follows."""
+_PREFIXES = ("module.", "_orig_mod.", _AVERAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _reason(error: BaseException) -> str:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or PyTorch file, mapped into memory where possible; no code in it is ever run.
 
-    A dictionary around them (`state_dict`, `ema`, …) and a prefix that all names share (`module.`) are taken off.
+    A dictionary around them (`state_dict`, `ema`, …) and a prefix that all names share (`module.`) are taken off. Where
+    a dictionary holds an average and the network that it follows (`ema_model.`, `online_model.`), it is the average.
 
     Args:
         path: a file, or the index of several.
@@ -165,6 +168,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(tensors, Mapping) and isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
+    if isinstance(tensors, Mapping):
+        averaged = {name: t for name, t in tensors.items() if str(name).startswith(_AVERAGED)}
+        tensors = averaged or tensors
     if not isinstance(tensors, Mapping) or not tensors:
         raise BrokenInputError(f"{path} holds no tensors by name.", hint="Give a file with a state dict.")
     for name, tensor in tensors.items():

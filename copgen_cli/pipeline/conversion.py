@@ -5,18 +5,33 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from filelock import Timeout
 from torch import nn
 
 from copgen_cli import __version__
-from copgen_cli.errors import BusyError, MismatchError
-from copgen_cli.model import WEIGHTS_NAME, find_weights, fingerprint, hash_weights, load_transformer, read_autoencoder
+from copgen_cli.errors import BusyError, CopgenError, MismatchError, UsageError
+from copgen_cli.modalities import Modality
+from copgen_cli.model import (
+    WEIGHTS_NAME,
+    Autoencoders,
+    CopGenTransformer,
+    ImageAutoencoder,
+    find_weights,
+    fingerprint,
+    hash_weights,
+    load_transformer,
+    modalities_of,
+    read_autoencoder,
+)
+from copgen_cli.pipeline.autoencoders import autoencoders_of, rasters_of
+from copgen_cli.pipeline.folders import save_model
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 from copgen_cli.pipeline.sources import Parts, find_parts
 from copgen_cli.records import Prediction
@@ -49,6 +64,8 @@ class Conversion:
     files: tuple[str, ...] | None = None
     """All that was written, this manifest included; None where an earlier version did not say."""
     version: str = __version__
+    vaes: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of the autoencoders of rasters, by modality."""
 
     def same_model_as(self, other: Conversion) -> bool:
         """Whether both describe the same folder, whatever the source is called and whichever version converts."""
@@ -67,6 +84,8 @@ def convert(
     target: Path,
     *,
     vae: str | Path | None = None,
+    vae_dir: Path | None = None,
+    family: str | None = None,
     num_heads: int | None = None,
     modalities: Sequence[str] | None = None,
     prediction_type: str | None = None,
@@ -78,7 +97,9 @@ def convert(
     Args:
         source: weights of any form that `load_transformer` reads.
         target: the folder to make.
-        vae: of any form that `load_autoencoder` reads; None is the one of `source`, where that is a pipeline's folder.
+        vae: of pictures, in any form that `load_autoencoder` reads; None is that of a `source` which is a folder.
+        vae_dir: a folder with an autoencoder for each raster; see `autoencoders_of`.
+        family: of modalities, see `load_transformer`; None recognises it.
         num_heads, modalities, prediction_type: of a source that does not tell; see `load_transformer`.
         dtype: of the transformer that is written. An autoencoder stays as it is: rounded, it would be another one than
             that which encoded the data.
@@ -88,23 +109,25 @@ def convert(
         Whether anything was written; False where `target` holds this very conversion already.
 
     Raises:
+        UsageError: an autoencoder is named that the model has no use for.
+        CopgenError: there is none for one of its rasters.
         MismatchError: `target` holds something else, or tensors and sizes do not fit.
         BrokenInputError: the source is cut short, of another format, or needs more than weights.
         BusyError: another process converts to `target`.
     """
     weights = find_weights(source)
-    net = load_transformer(source, num_heads, modalities=modalities, prediction_type=prediction_type)
+    net = load_transformer(source, num_heads, modalities=modalities, prediction_type=prediction_type, family=family)
     parts = find_parts(source, needs_vae=False)
-    beside_it = _autoencoder_of(parts) if vae is None else vae
-    autoencoder = None if beside_it is None else read_autoencoder(beside_it)
+    autoencoder, of_rasters = _read_autoencoders(net, parts, vae, vae_dir)
     wanted = Conversion(
         source=str(source),
         sha256=hash_weights(weights),
         dtype=str(dtype).removeprefix("torch."),
         num_heads=net.config.num_heads,
         prediction_type=str(net.config.prediction_type),
-        modalities=None if net.config.modalities is None else tuple(net.config.modalities),
+        modalities=net.config.modalities and tuple(net.config.modalities),
         vae=None if autoencoder is None else fingerprint(autoencoder),
+        vaes={str(modality): one.fingerprint for modality, one in of_rasters.items()},
     )
     target = Path(os.path.abspath(target.expanduser()))
     with _alone_with(target) as beside:
@@ -114,12 +137,44 @@ def convert(
                 return False
             _refuse_to_lose(target, found, overwrite)
         nn.Module.to(net, dtype=dtype)  # the method of diffusers warns of modules to keep in float32; this has none
-        if autoencoder is None:
-            net.save_pretrained(beside)
-        else:
-            CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(beside)
+        _save(beside, net, parts, autoencoder, of_rasters)
         _replace(target, beside, _write_manifest(beside, wanted))
     return True
+
+
+def _read_autoencoders(
+    net: CopGenTransformer, parts: Parts, vae: str | Path | None, vae_dir: Path | None
+) -> tuple[AutoencoderKL | None, dict[Modality, ImageAutoencoder]]:
+    """That of pictures, and those of rasters."""
+    rasters = rasters_of(net)
+    has_pictures = not rasters or any(modality.spec.is_picture for modality in modalities_of(net))
+    if vae_dir is not None and not rasters:
+        raise UsageError("The model has no rasters, and pictures share one autoencoder.", hint="Give it with --vae.")
+    if vae is not None and not has_pictures:
+        raise UsageError("The model has no pictures, and an autoencoder for each raster.", hint="Give --vae-dir DIR.")
+    of_rasters = autoencoders_of(rasters, parts, vae_dir)
+    beside_it = _autoencoder_of(parts) if vae is None else vae
+    if rasters and has_pictures and beside_it is None:
+        raise CopgenError("There is no autoencoder for the model's pictures.", hint="Name it with --vae.")
+    return None if beside_it is None else read_autoencoder(beside_it), of_rasters
+
+
+def _save(
+    folder: Path,
+    net: CopGenTransformer,
+    parts: Parts,
+    autoencoder: AutoencoderKL | None,
+    of_rasters: Mapping[Modality, ImageAutoencoder],
+) -> None:
+    """Write a transformer alone, a pipeline of pictures, or a model with its rasters."""
+    if of_rasters:
+        pictures = [modality for modality in modalities_of(net) if modality.spec.is_picture]
+        shared = {} if autoencoder is None else dict.fromkeys(pictures, ImageAutoencoder(autoencoder))
+        save_model(folder, net, Autoencoders({**shared, **of_rasters}), parts.load_scheduler())
+    elif autoencoder is None:
+        net.save_pretrained(folder)
+    else:
+        CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(folder)
 
 
 def _write_manifest(folder: Path, conversion: Conversion) -> Conversion:

@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffusers import SchedulerMixin
+
 from copgen_cli import __version__
 from copgen_cli.modalities import PUBLISHED, spec_as_dict
 from copgen_cli.model import Autoencoders, CopGenTransformer, make_scheduler, modalities_of
@@ -19,20 +21,27 @@ from copgen_cli.pipeline.carried import INDEX_NAME, VAES
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 
 
-def save_model(folder: Path, net: CopGenTransformer, autoencoders: Autoencoders | None) -> None:
+def save_model(
+    folder: Path,
+    net: CopGenTransformer,
+    autoencoders: Autoencoders | None,
+    scheduler: SchedulerMixin | None = None,
+) -> None:
     """Write a model to a folder that is not there yet.
 
     Args:
         folder: the folder.
         net: the transformer.
         autoencoders: of its modalities; without them the folder has none, and whoever samples names them.
+        scheduler: of a model that it comes from; None is the one that this package sets up.
     """
+    scheduler = make_scheduler() if scheduler is None else scheduler
     alone = autoencoders.of_all if autoencoders is not None else None
     if alone is not None and set(modalities_of(net)) <= set(PUBLISHED):
-        CopGenPipeline(transformer=net, vae=alone.model).save_pretrained(folder)
+        CopGenPipeline(transformer=net, vae=alone.model, scheduler=scheduler).save_pretrained(folder)
         return
     net.save_pretrained(folder / "transformer")
-    make_scheduler().save_pretrained(folder / "scheduler")
+    scheduler.save_pretrained(folder / "scheduler")
     if autoencoders is None:
         return
     for modality, autoencoder in autoencoders.of.items():

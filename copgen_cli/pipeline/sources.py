@@ -144,7 +144,7 @@ def _names_on_the_hub(variant: str | None) -> list[str]:
     return [
         INDEX_NAME,
         _SCHEDULER_CONFIG,
-        *(f"{part}/{name}" for part in ("transformer", "vae") for name in names),
+        *(f"{part}/{name}" for part in ("transformer", "vae", f"{VAES}/*") for name in names),
         "nnet_ema*.pth",
     ]
 

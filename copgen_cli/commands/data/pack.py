@@ -10,7 +10,7 @@ import typer
 from copgen_cli import console
 from copgen_cli.errors import UsageError
 from copgen_cli.layout import split_store, store_beside
-from copgen_cli.modalities import Split
+from copgen_cli.modalities import Modality, Split
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
@@ -52,6 +52,22 @@ def pack(
             rich_help_panel=DATA_PANEL,
         ),
     ] = None,
+    place_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Places of the cells of a COP-GEN (2026) database: a folder with latlon_patches.npy.",
+            show_default="no place in the store",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    time_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Times of the cells of such a database: a pickled file, read without unpickling.",
+            show_default="no time in the store",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
     vae: VaeOption = None,
     dtype: Annotated[
         str | None,
@@ -74,6 +90,8 @@ def pack(
     """Pack moments into one LMDB store per split, ready for training.
 
     Example:  copgen pack --region rome --dtype float16
+
+    COP-GEN (2026):  copgen pack --input-type lmdb --input-dir merged --output-dir store --place-cache latlon
     """
     from copgen_cli.latents import pack as pack_all
     from copgen_cli.settings import load_settings
@@ -92,9 +110,10 @@ def pack(
             "An imported database needs a folder of its own to go to.", hint=f"Name one: --output-dir {output}."
         )
     if kind == "png":
+        _refuse_caches(place_cache, time_cache)
         packing = _open_patches(source, output, settings, overwrite=overwrite, dry_run=dry_run)
     else:
-        packing = _open_moments(kind, source, vae)
+        packing = _open_moments(kind, source, vae, place_cache, time_cache)
     if packing is None:
         return
     packed = pack_all(
@@ -109,11 +128,40 @@ def pack(
     raise typer.Exit(report_packed(packed, did="Packed", would="Would pack", json=json))
 
 
-def _open_moments(kind: str, source: Path, vae: str | None) -> Packing:
-    from copgen_cli.latents import MomentPacking, NpyMoments, PublishedStore, facts_of_tree
+def _open_moments(
+    kind: str, source: Path, vae: str | None, place_cache: Path | None, time_cache: Path | None
+) -> Packing:
+    from copgen_cli.latents import (
+        MergedStore,
+        MomentPacking,
+        NpyMoments,
+        PlaceCache,
+        PublishedStore,
+        TimeCache,
+        facts_of_tree,
+        is_merged,
+    )
 
-    moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
+    moments: MergedStore | NpyMoments | PublishedStore
+    if kind == "lmdb" and is_merged(source):
+        caches: dict[Modality, PlaceCache | TimeCache] = {}
+        if place_cache is not None:
+            caches[Modality("place")] = PlaceCache(place_cache)
+        if time_cache is not None:
+            caches[Modality("time")] = TimeCache(time_cache)
+        moments = MergedStore(source, caches)
+    else:
+        _refuse_caches(place_cache, time_cache)
+        moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
     return MomentPacking(moments, facts_of_tree(source, vae, moments.modalities))
+
+
+def _refuse_caches(*caches: Path | None) -> None:
+    if any(cache is not None for cache in caches):
+        raise UsageError(
+            "Caches of places and times go with a merged database of COP-GEN (2026).",
+            hint="Name one with --input-type lmdb --input-dir, or leave --place-cache and --time-cache out.",
+        )
 
 
 def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:

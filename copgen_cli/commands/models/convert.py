@@ -14,6 +14,8 @@ from copgen_cli.options import (
     OverwriteOption,
     as_modalities,
     complete_lists,
+    complete_names,
+    family_names,
     modality_names,
 )
 
@@ -28,8 +30,18 @@ def convert(
         typer.Option(
             metavar="LIST",
             help="Modalities in the order of the weights.",
-            show_default="as configured, else all four",
+            show_default="as configured, else those of the family",
             autocompletion=complete_lists(modality_names),
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Family of the weights; `copgen modalities` lists them.",
+            show_default="recognised by the tensors",
+            autocompletion=complete_names(family_names),
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
@@ -37,8 +49,16 @@ def convert(
         str | None,
         typer.Option(
             metavar="ID_OR_PATH",
-            help="Make a whole pipeline with this autoencoder.",
+            help="Make a whole pipeline with this autoencoder of pictures.",
             show_default="that of a pipeline's folder, else none",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    vae_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with an autoencoder for each raster, named like it or as published.",
+            show_default="those of a model's folder, else the published ones",
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
@@ -68,6 +88,8 @@ def convert(
     Example:  copgen convert nnet_ema_114000.pth cop-gen-beta --vae stabilityai/sd-vae-ft-ema
 
     then:  copgen sample --model cop-gen-beta --condition s1_rtc --generate dem,s2_l2a
+
+    COP-GEN (2026):  copgen convert copgen_base.pth cop-gen --family copgen-2026 --vae-dir copgen-vaes
     """
     from dataclasses import asdict
 
@@ -79,6 +101,8 @@ def convert(
         source,
         target,
         vae=vae,
+        vae_dir=vae_dir,
+        family=family,
         num_heads=num_heads,
         modalities=as_modalities(modalities, option="--modalities"),
         prediction_type=prediction_type,
@@ -91,4 +115,6 @@ def convert(
     if json:
         console.result_json(facts)
     else:
-        console.result("Converted" if written else "Already converted; nothing to do", **facts)
+        facts["vaes"] = tuple(made.vaes)
+        told = {name: fact for name, fact in facts.items() if name != "vaes" or fact}
+        console.result("Converted" if written else "Already converted; nothing to do", **told)
