@@ -45,7 +45,7 @@ SENTINEL_2 = ("s2_l2a_10m", "s2_l2a_20m", "s2_l2a_60m")
 GIVEN = ("--condition", "s1_db", "--given", "place=41.9,12.5", "--given", "time=2020-07-01")
 WAY = (
     ("simulate", "--cells", "4", "--no-gaps", "--bands", "--seed", "5", "--output", "earth"),
-    ("download", "--endpoint", "file://{here}/earth"),
+    ("download", "--endpoint", "file://earth"),
     ("prepare", "--files", "land_cover=earth/land_cover"),
     ("train-autoencoder",),
     ("encode",),
@@ -61,7 +61,7 @@ def native(tmp_path_factory):
     """A folder in which simulated cells have gone all the way, and what each command said."""
     folder = tmp_path_factory.mktemp("native")
     (folder / "copgen.toml").write_text(SETTINGS)
-    said = [(stage[0], *call(folder, *(part.format(here=folder) for part in stage))) for stage in WAY]
+    said = [(stage[0], *call(folder, *stage)) for stage in WAY]
     return folder, said
 
 

@@ -16,12 +16,11 @@ import lmdb
 import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MissingInputError
-from copgen_cli.latents.encoders import scalar_moments
 from copgen_cli.latents.published.pickles import parse_arrays
 from copgen_cli.latents.published.scalars import PER_SIDE, ScalarCache
 from copgen_cli.latents.published_store import open_databases
 from copgen_cli.latents.store_format import DATA_FILE
-from copgen_cli.modalities import COPGEN_2026, Modality, Split, modalities_in
+from copgen_cli.modalities import COPGEN_2026, Modality, Split, modalities_in, scalar_moments
 
 _KEY = re.compile(rb"(?P<cell>\d+[UD]_\d+[LR])_patch_(?P<k>0|[1-9]\d?)")
 _HINT = "Export the database again."
