@@ -20,6 +20,8 @@ from copgen_cli.records import Ignored, SampleRequest, Solver
 KEY = "copgen"
 """Keyword of the PNG text chunk that holds all of it as JSON."""
 FORMAT = 1
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins, in either order of bytes, large or not."""
 MOST_THREADS = 512
 """That a picture may ask for; torch crashes when it is given very many."""
 
@@ -227,8 +229,11 @@ def read_provenance(picture: Path) -> Provenance:
         BrokenInputError: it is no PNG or GeoTIFF, or says nothing that copgen understands.
     """
     try:
-        with Image.open(picture, formats=("PNG", "TIFF")) as image:
-            text = image.info.get(KEY) if image.format == "PNG" else read_tags(picture).get(KEY)
+        if _begins_with(picture) in TIFF:
+            text = read_tags(picture).get(KEY)
+        else:
+            with Image.open(picture, formats=("PNG",)) as image:
+                text = image.info.get(KEY)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenInputError(
             f"{picture} can not be read as PNG or GeoTIFF.", hint="Give a picture that copgen wrote."
@@ -250,6 +255,11 @@ def read_provenance(picture: Path) -> Provenance:
     raise MismatchError(
         f"{picture} is a map of copgen scene.", hint=f"This line makes it again: {values.get('command')}"
     )
+
+
+def _begins_with(picture: Path) -> bytes:
+    with picture.open("rb") as stream:
+        return stream.read(4)
 
 
 def samples_together(batches: Sequence[Sequence[str | None]], wanted: set[str]) -> tuple[tuple[str | None, ...], ...]:
