@@ -1,7 +1,8 @@
-"""Training of a small image autoencoder: the loss, one update, the run that stops and continues anywhere.
+"""Training of small autoencoders: the loss, one update, the run that stops and continues anywhere.
 
-Patches come in as uint8 pictures; out comes a folder in diffusers layout that `copgen encode --vae` takes. The use of a
-finished autoencoder, frozen, is in `model.autoencoder`.
+Patches come in as uint8 pictures, or as rasters and classes; out comes a folder in diffusers layout that
+`copgen encode` takes with --vae or finds beside the patches. The use of a finished autoencoder, frozen, is in
+`model.autoencoder`.
 """
 
 import lazy_loader
