@@ -158,6 +158,19 @@ def test_other_settings_need_overwrite_and_leave_no_cell_in_both_splits(prepare)
     assert len(names(Path("out"), Split.TEST)) == 48
 
 
+def test_a_list_of_held_out_cells_makes_the_split_and_another_list_needs_overwrite(prepare, tmp_path):
+    (tmp_path / "hold_out.txt").write_text("465U_103R\n1U_1R\n")
+
+    assert prepare("--hold-out", tmp_path / "hold_out.txt").code == 0
+
+    assert names(Path("out"), Split.TEST) == {f"465U_103R_{k}" for k in range(16)}
+    assert len(names(Path("out"), Split.TRAIN)) == 32
+    (tmp_path / "hold_out.txt").write_text("464U_102R\n")
+    refused = prepare("--hold-out", tmp_path / "hold_out.txt")
+    assert refused.code == EXIT_FAILED
+    assert "hold_out was" in refused.err
+
+
 def test_cells_that_left_the_subset_leave_the_patches_too(prepare, tmp_path):
     subset = write_subset(tmp_path / "subset", CELLS, modalities=[Modality.DEM])
     prepare(subset=subset)

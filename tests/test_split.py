@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from copgen_cli.archive.grid import Cell, columns_of_row, parse_cell
+from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.modalities import Split
-from copgen_cli.patches.split import SplitRule, neighbours, split_of
+from copgen_cli.patches.split import SplitRule, neighbours, read_hold_out, split_of
 
 CELLS = [f"{row}U_{col}R" for row in range(400, 440) for col in range(100, 140)]
 RULE = SplitRule(ratio=0.95, seed=42)
@@ -110,3 +111,24 @@ def test_cells_on_both_sides_of_the_date_line_are_neighbours():
     last = Cell(10, (columns - 1) // 2)
 
     assert Cell(10, -(columns // 2)) in {*neighbours(last)}
+
+
+def test_a_list_of_held_out_cells_takes_the_place_of_the_rule(tmp_path):
+    (tmp_path / "hold_out.txt").write_text("467U_102R\n\n8D_1933R\r\n")
+
+    rule = SplitRule(0.5, 42, block=6, held_out=read_hold_out(tmp_path / "hold_out.txt"))
+
+    cells = ["467U_102R", "8D_1933R", "467U_103R", "468U_102R", "8D_1933L"]
+    assert [split_of(cell, rule) for cell in cells] == [Split.TEST] * 2 + [Split.TRAIN] * 3
+
+
+def test_a_list_of_something_else_is_refused(tmp_path):
+    (tmp_path / "odd.txt").write_text("467U_102R\nRome\n")
+    (tmp_path / "odd.bin").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(BrokenInputError, match="'Rome' is no cell"):
+        read_hold_out(tmp_path / "odd.txt")
+    with pytest.raises(BrokenInputError, match="is no text"):
+        read_hold_out(tmp_path / "odd.bin")
+    with pytest.raises(UsageError, match="No such file"):
+        read_hold_out(tmp_path / "nothing.txt")

@@ -78,8 +78,7 @@ def load_transformer(
         latent_shapes = _shapes_of(told) if latent_shapes is None else latent_shapes
     weights = find_weights(source, variant, hub)
     configured = _read_config(weights.parent / "config.json") if has_configuration(weights) else {}
-    tensors = read_tensors(weights)
-    _check_family(tensors, family, weights)
+    tensors = _check_family(read_tensors(weights), family, weights)
     sizes = _sizes_of(tensors, weights, latent_shapes or configured.get("latent_shapes"))
     if round(configured.get("mlp_ratio", 0) * sizes["hidden_size"]) == round(sizes["mlp_ratio"] * sizes["hidden_size"]):
         sizes["mlp_ratio"] = configured["mlp_ratio"]  # the tensors tell it to a rounding only
@@ -239,14 +238,14 @@ def _shapes_of(family: Family) -> list[list[int]] | None:
     return shapes if len(shapes) == len(family.modalities) else None
 
 
-def _check_family(tensors: Mapping[str, Tensor], named: str | None, weights: Path) -> None:
-    """Hold weights to the number of modalities of a family, and to what its latents are cut into where it says so.
+def _check_family(tensors: dict[str, Tensor], named: str | None, weights: Path) -> dict[str, Tensor]:
+    """The tensors, if they have as many modalities as a family, cut into patches as it says; of no family, as they are.
 
     Raises:
         MismatchError: they are of another.
     """
     if named is None:
-        return
+        return tensors
     family = family_of_name(named)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     kernels = [shapes.get(f"patch_embeds.{i}.proj.weight", ())[1:3] for i in range(_count(shapes, "patch_embeds"))]
@@ -258,6 +257,7 @@ def _check_family(tensors: Mapping[str, Tensor], named: str | None, weights: Pat
             f"{len(family.modalities)}.",
             hint="Leave --family out: what tensors tell is recognised.",
         )
+    return tensors
 
 
 def _guess_shapes(kernels: Sequence[tuple[int, ...]], tokens: int, weights: Path) -> list[list[int]]:

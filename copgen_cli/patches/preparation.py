@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from copgen_cli.layout import split_index
 from copgen_cli.modalities import BETA, Family, Kind, Modality, Split, modalities_in
 from copgen_cli.patches.cutting import Cutting, save_patches
 from copgen_cli.patches.scenes import Subset, read_subset
-from copgen_cli.patches.split import SplitRule, split_of
+from copgen_cli.patches.split import SplitRule, read_hold_out, split_of
 from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
 from copgen_cli.patches.table import CellFacts, patch_table
 from copgen_cli.patches.tiles import stamp
@@ -56,6 +57,9 @@ class Plan:
             "split_block": self.rule.block,
             "center_crop": cutting.center_crop,
         }
+        if self.rule.held_out is not None:
+            cells = "\n".join(sorted(self.rule.held_out))
+            settings["hold_out"] = hashlib.sha256(cells.encode()).hexdigest()
         if cutting.family != BETA:
             settings |= {"family": cutting.family.name, "modalities": [str(m) for m in cutting.modalities]}
             settings |= {"max_nodata": cutting.max_nodata, "max_clouds": cutting.max_clouds}
@@ -97,7 +101,8 @@ def plan_patches(
     Raises:
         MissingInputError: nothing has been downloaded.
         BrokenInputError: an index is damaged.
-        UsageError: files of a modality that the family does not have, or of one that comes from the archive.
+        UsageError: files of a modality that the family does not have, or of one that comes from the archive; or a list
+            of held-out cells that is not there.
     """
     subset = read_subset(subset_folder)
     folders = _folders(family, files)
@@ -107,7 +112,8 @@ def plan_patches(
     cutting = Cutting(
         family, tuple(there), subset_folder, folders, settings.center_crop, settings.max_nodata, settings.max_clouds
     )
-    rule = SplitRule(settings.train_ratio, settings.seed, settings.split_block)
+    held_out = None if settings.hold_out is None else read_hold_out(settings.hold_out)
+    rule = SplitRule(settings.train_ratio, settings.seed, settings.split_block, held_out)
     units, left_out = [], []
     for scene in subset.scenes:
         split = split_of(scene.cell, rule)

@@ -1,7 +1,8 @@
 """Which half of the data a cell belongs to: a function of its name, a seed and a ratio alone.
 
-No list of cells, no set order, no process takes part, so that a subset that grows, another modality or another
-machine never moves a cell. With a higher ratio cells only move from test to train.
+No order, no other cell, no process takes part, so that a subset that grows, another modality or another
+machine never moves a cell. With a higher ratio cells only move from test to train. A list of cells that are held out
+takes the place of the rule.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from copgen_cli.archive import Cell, columns_in_row, columns_of_row, parse_cell
+from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.modalities import Split
 
 
@@ -23,6 +26,32 @@ class SplitRule:
     seed: int
     block: int = 1
     """Side in cells of the blocks that go to one split together."""
+    held_out: frozenset[str] | None = None
+    """The cells that go to test, all others to train, whatever the rest says; None deals them by name."""
+
+
+def read_hold_out(file: Path) -> frozenset[str]:
+    """The cells of a text file with one on each line; empty lines are passed over.
+
+    Raises:
+        UsageError: there is no such file.
+        BrokenInputError: it is no text, or a line is no cell's name.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"{file} can not be read: {error.strerror}.", hint="Check --hold-out.") from error
+    except UnicodeDecodeError as error:
+        raise BrokenInputError(f"{file} is no text.", hint="Give a file with a cell on each line.") from error
+    cells = [line.strip() for line in lines if line.strip()]
+    for cell in cells:
+        try:
+            parse_cell(cell)
+        except UsageError as error:
+            raise BrokenInputError(
+                f"{file}: {cell[:40]!r} is no cell.", hint="Give one such as 467U_102R a line."
+            ) from error
+    return frozenset(cells)
 
 
 def split_of(cell: str, rule: SplitRule) -> Split | None:
@@ -37,6 +66,8 @@ def split_of(cell: str, rule: SplitRule) -> Split | None:
     Raises:
         UsageError: the name is no cell's, which matters to blocks alone.
     """
+    if rule.held_out is not None:
+        return Split.TEST if cell in rule.held_out else Split.TRAIN
     if rule.block == 1:
         return _deal(cell, rule)
     here = parse_cell(cell)

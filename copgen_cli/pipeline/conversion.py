@@ -109,8 +109,7 @@ def convert(
         Whether anything was written; False where `target` holds this very conversion already.
 
     Raises:
-        UsageError: an autoencoder is named that the model has no use for.
-        CopgenError: there is none for one of its rasters.
+        CopgenError: there is no autoencoder for a raster, or one is named that the model has no use for.
         MismatchError: `target` holds something else, or tensors and sizes do not fit.
         BrokenInputError: the source is cut short, of another format, or needs more than weights.
         BusyError: another process converts to `target`.

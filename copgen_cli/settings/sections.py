@@ -145,6 +145,9 @@ class PrepareSettings(Section):
     split_block: PositiveInt = 1
     """Side in cells of the blocks that go to one split together; 1 splits cell by cell. With larger ones, test cells
     beside a train cell are left out, so that the splits do not touch."""
+    hold_out: HomePath | None = None
+    """Text file with the cells of the test split, one a line; all others go to train, whatever ratio, seed and blocks
+    say."""
     center_crop: bool = False
     """One patch from the middle of a cell instead of all."""
     workers: PositiveInt = os.cpu_count() or 1

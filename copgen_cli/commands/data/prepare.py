@@ -71,6 +71,15 @@ def prepare(
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
+    hold_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text with the cells for test, one a line; all others are for train.",
+            show_default="from settings: dealt by ratio and seed",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
     center_crop: Annotated[
         bool | None,
         typer.Option(
@@ -112,7 +121,7 @@ def prepare(
     from copgen_cli.settings import load_settings
     from copgen_cli.stages import StageRun
 
-    options = {"train_ratio": train_ratio, "seed": seed, "split_block": split_block}
+    options = {"train_ratio": train_ratio, "seed": seed, "split_block": split_block, "hold_out": hold_out}
     options |= {"center_crop": center_crop, "workers": workers}
     settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, prepare=options)
     where = Workspace.around(subset_path, settings.family) if subset_path else settings.workspace
