@@ -161,7 +161,7 @@ def draw_crops(
     """Square crops at random places of random images of random modalities, turned and mirrored at random.
 
     Args:
-        images: RGB files by modality, of at least 256 px a side, however small the crops: the last ones are whole.
+        images: RGB files by modality, of at least `PATCH` px a side, however small the crops: the last ones are whole.
         count, size: crops, and pixels of their sides.
         generator: of what is drawn.
         recoloured: share of them that go through `recolour`.
@@ -229,7 +229,7 @@ def train_autoencoder(
     `export_autoencoder`, which reads the state.
 
     Args:
-        patches: RGB files by modality, of at least 256 px a side; or those of a raster.
+        patches: RGB files by modality, of at least `PATCH` px a side; or those of a raster.
         settings: the recipe; `steps` may grow between runs, nothing else may change.
         output: folder of state and metrics.
         device, dtype: where and in which arithmetic; weights are float32.

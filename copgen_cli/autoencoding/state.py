@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL
 from copgen_cli.autoencoding.subject import Architecture, Subject
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.layout import autoencoder_recipe
-from copgen_cli.modalities import differences, spec_from_dict
+from copgen_cli.modalities import PUBLISHED, differences, spec_from_dict
 from copgen_cli.model import WEIGHTS_NAME, read_autoencoder
 from copgen_cli.records import without_nan
 from copgen_cli.stages import PRIVATE_FOLDER, Claims, PrivateFolder, disk_full_is_an_error, write_atomically
@@ -25,7 +25,7 @@ from copgen_cli.stages import PRIVATE_FOLDER, Claims, PrivateFolder, disk_full_i
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
 
-PATCH = 256
+PATCH = PUBLISHED[0].spec.side
 """Side in pixels of pictures that an autoencoder is for."""
 STATE_NAME = "training_state.pt"
 METRICS_NAME = "metrics.jsonl"

@@ -127,7 +127,7 @@ def sample(
         int | None,
         typer.Option(
             help="Use so many pixels from the middle, padded by reflection.",
-            show_default="the model's: 256",
+            show_default="the model's",
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
