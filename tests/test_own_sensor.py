@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from copgen_cli.modalities import (
     spec_from_dict,
     to_values,
 )
+from copgen_cli.patches.georeferencing import georeferencing_of
+from copgen_cli.patches.scenes import read_subset
 from copgen_cli.settings.loading import load_settings
 
 SETTINGS = """
@@ -97,11 +100,11 @@ def town(tmp_path_factory):
     for cell in CELLS:
         Image.fromarray(draw.integers(0, 256, (1068, 1068), dtype=np.uint8)).save(folder / f"ndvi/{cell}.png")
     for cell in CELLS[:2]:
-        place = footprint(parse_cell(cell))
+        place = tile_of(folder, cell)
         write_heat(
             folder / f"heat/{cell}_2020.tif", f"EPSG:{place.epsg}", Affine(20, 0, place.west, 0, -20, place.north), 534
         )
-    place = footprint(parse_cell(CELLS[2]))
+    place = tile_of(folder, CELLS[2])
     box = transform_bounds(
         f"EPSG:{place.epsg}", "EPSG:4326", place.west, place.north - 10680, place.west + 10680, place.north
     )
@@ -123,6 +126,20 @@ def town(tmp_path_factory):
         ("sample", "--condition", "heat", "--generate", "ndvi,s2_l2a", "--output", "page"),
     ]
     return folder, [(stage[0], *call(folder, *stage)) for stage in way]
+
+
+@dataclass(frozen=True)
+class Tile:
+    west: float
+    north: float
+    epsg: int
+
+
+def tile_of(folder: Path, cell: str) -> Tile:
+    """Where the pixels of a downloaded cell begin."""
+    (scene,) = [one for one in read_subset(folder / "data/majorTOM/rome").scenes if one.cell == cell]
+    place = georeferencing_of(scene.products[Modality.S1RTC])
+    return Tile(place.transform[2], place.transform[5], int(place.crs.removeprefix("EPSG:")))
 
 
 def write_heat(file: Path, crs: str, transform: Affine, side: int) -> None:
@@ -241,6 +258,12 @@ range = [250, 330]
         (RASTER + '[families.town]\nmodalities = ["heat", "heath"]\n', ("heath", "heat")),
         (RASTER + '[families.town]\nmodalities = ["heat", "s2_l2a"]\npatch_metres = 1920\n', ("s2_l2a", "2560")),
         (RASTER + '[families.beta]\nmodalities = ["heat"]\n', ("families.beta",)),
+        (RASTER + '[families.town]\nmodalities = ["heat", "heat"]\n', ("families.town", "twice")),
+        (RASTER + '[families.town]\nmodalities = ["heat"]\npatch_metres = 20000\n', ("families.town.patch_metres",)),
+        (RASTER + 'dtype = "uint8"\nnodata = -9999\n', ("modalities.heat", "uint8 can not hold -9999")),
+        (RASTER + 'normalisation = "log-height"\n', ("modalities.heat", "beyond what log-height")),
+        (RASTER.replace(".heat", ".DEM_DEM"), ("DEM_DEM", "of the package")),
+        ('[modalities.ndvi]\nkind = "picture"\nfiles = "x"\nunit = "K"\n', ("modalities.ndvi", "no unit")),
         ('family = "town"\n', ("town",)),
     ],
 )
@@ -253,7 +276,7 @@ def test_a_table_that_contradicts_itself_is_told_by_its_key(tmp_path, text, word
 
 def test_files_that_contradict_the_table_are_told_and_set_aside(town, tmp_path):
     folder, _ = town
-    place = footprint(parse_cell(CELLS[0]))
+    place = tile_of(town[0], CELLS[0])
     (tmp_path / "copgen.toml").write_text(SETTINGS)
     write_subset(tmp_path / "data/majorTOM/rome", CELLS[:1], modalities=[Modality.S1RTC, Modality.S2L2A])
     (tmp_path / "ndvi").mkdir()
@@ -278,6 +301,75 @@ def test_files_that_contradict_the_table_are_told_and_set_aside(town, tmp_path):
         assert code == 3, (word, said)
         assert word in said
         assert not list((tmp_path / "data/majorTOM/rome/rome_town_patches").rglob("*.tif"))
+
+
+def test_rasters_lie_where_they_say_and_fill_one_another(town, tmp_path):
+    """A file called like the cell that lies elsewhere is warped; of several that cover a part, each gives its own."""
+    place = tile_of(town[0], CELLS[0])
+    utm = f"EPSG:{place.epsg}"
+    (tmp_path / "copgen.toml").write_text(SETTINGS.replace('"ndvi", "heat"]', '"heat"]'))
+    write_subset(tmp_path / "data/majorTOM/rome", CELLS[:1], modalities=[Modality.S1RTC, Modality.S2L2A])
+    (tmp_path / "heat").mkdir()
+    tiles = tmp_path / "data/majorTOM/rome/rome_town_patches"
+    own = tmp_path / "heat" / f"{CELLS[0]}.tif"
+
+    write_heat(own, utm, Affine(20, 0, place.west - 4000, 0, -20, place.north + 4000), 934)
+    assert call(tmp_path, "prepare")[0] == 0
+    (file,) = tiles.rglob("heat/*.tif")
+    with rasterio.open(file) as patch, rasterio.open(own) as whole:
+        window = patch.read(1)
+        np.testing.assert_allclose(window, whole.read(1)[403:531, 403:531], atol=1)
+    own.rename(tmp_path / "elsewhere.tif")
+
+    left = Affine(20, 0, place.west - 200, 0, -20, place.north + 200)
+    for name, start in (("west", 0), ("east", 280)):
+        write_heat(tmp_path / f"heat/{name}.tif", utm, left @ Affine.translation(start, 0), 560)
+        with rasterio.open(tmp_path / f"heat/{name}.tif", "r+") as half:
+            values = half.read()
+            values[:, :, 285:] = -9999 if name == "west" else values[:, :, 285:]
+            half.write(values)
+    assert call(tmp_path, "prepare")[0] == 0
+    (file,) = tiles.rglob("heat/*.tif")
+    with rasterio.open(file) as patch:
+        assert (patch.read() != -9999).all()
+
+
+def test_a_raster_of_ones_own_modality_is_a_condition(town):
+    folder, _ = town
+    file = next((folder / "data/majorTOM/rome/rome_town_patches").glob("*/heat/*.tif"))
+    code, said = call(
+        folder, "sample", "--input", f"heat={file}", "--generate", "s2_l2a", "--save-as", "geotiff", "--output", "own"
+    )
+
+    assert code == 0, said
+    with rasterio.open(next((folder / "own/s2_l2a").glob("*.tif"))) as drawn, rasterio.open(file) as given:
+        assert drawn.transform.a == 10
+        assert drawn.bounds == given.bounds
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ({"transform": Affine(15, 0, 300_000, 0, -20, 4_600_000)}, "15 x 20 m"),
+        ({"crs": "EPSG:4326", "transform": Affine(0.00018, 0, 12, 0, -0.00018, 42)}, "in degrees"),
+        ({"fill": -9999}, "No pixel of"),
+        ({"count": 1}, "1 bands"),
+    ],
+)
+def test_a_raster_that_is_none_of_the_modality_is_refused(town, how, word):
+    folder, _ = town
+    profile = {"driver": "GTiff", "width": 140, "height": 140, "count": 2, "dtype": "float32", "nodata": -9999}
+    profile |= {"crs": "EPSG:32633", "transform": Affine(20, 0, 300_000, 0, -20, 4_600_000)}
+    fill = how.get("fill", 290)
+    profile |= {key: value for key, value in how.items() if key != "fill"}
+    with rasterio.open(folder / "odd.tif", "w", **profile) as target:
+        target.write(np.full((profile["count"], 140, 140), fill, np.float32))
+
+    code, said = call(folder, "sample", "--input", "heat=odd.tif", "--generate", "ndvi", "--output", "odd")
+
+    assert code in (1, 3)
+    assert word in said
+    assert "Traceback" not in said
 
 
 def test_a_modality_survives_the_way_through_json(tmp_path):

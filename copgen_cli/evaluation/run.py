@@ -44,7 +44,7 @@ from copgen_cli.metrics import (
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import BUNDLED_NAME, bundled_folder, choose_device, choose_dtype
 from copgen_cli.records import Ignored
-from copgen_cli.sampling import LoadedModel, choose_batch_size, choose_model, load_model
+from copgen_cli.sampling import LoadedModel, ModelChoice, choose_batch_size, choose_model, load_model
 from copgen_cli.settings import Settings
 from copgen_cli.stages import Claims, write_atomically
 
@@ -180,10 +180,9 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
         CopgenError: the region has no test patches, or a metric that was asked for can not be had.
     """
     asked, sample = settings.evaluate, settings.sample
-    choice = choose_model(sample.model, settings.runs_dir, settings.region, settings.family)
-    device = choose_device(sample.device)
-    model = load_model(choice.source, device=device, dtype=choose_dtype(sample.dtype, device))
+    choice, model = _load(settings)
     chosen = [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
+    device = model.autoencoders.device
     if model.autoencoders.of_all is None:
         return _assess_measurements(settings, model, ignored, chosen, watch)
     metrics, notes = _choose_metrics(asked.metrics, has_model=True, has_training=True)
@@ -224,6 +223,24 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     if plan.cycles:
         _assess_cycles(assessment, model, truth, plan, watch)
     return assessment
+
+
+def _load(settings: Settings) -> tuple[ModelChoice, LoadedModel]:
+    """The model that is judged.
+
+    Raises:
+        UsageError: it knows nothing of the family that is asked for.
+    """
+    sample = settings.sample
+    choice = choose_model(sample.model, settings.runs_dir, settings.region, settings.family)
+    device = choose_device(sample.device)
+    model = load_model(choice.source, device=device, dtype=choose_dtype(sample.dtype, device))
+    if set(settings.chosen_family.modalities).isdisjoint(model.modalities):
+        raise UsageError(
+            f"{choice.source} knows {', '.join(model.modalities)}, none of the family {settings.family}.",
+            hint="Name the family of the model with --family.",
+        )
+    return choice, model
 
 
 def _assess_rasters(settings: Settings, real: Path, generated: Path, watch: Watch) -> Assessment:

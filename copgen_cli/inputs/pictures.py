@@ -99,9 +99,9 @@ def advice_on_scale(path: Path, modality: Modality) -> str | None:
 
     Its pixels are three times as large on the ground as those that the model knows.
     """
-    raw = modality.source.thumbnail_size
-    if not modality.spec.grey:
+    if not modality.spec.grey or modality.spec.source is None:
         return None
+    raw = modality.source.thumbnail_size
     try:
         with Image.open(path, formats=FORMATS) as picture:
             shorter = min(picture.size)

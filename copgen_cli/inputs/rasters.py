@@ -14,8 +14,16 @@ import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.inputs.views import InputFile, Record, Source, View
-from copgen_cli.modalities import Modality, Rule, encode_scalar, normalise_file, read_scalar, scalar_moments
-from copgen_cli.rasters import find_values, read_values, show
+from copgen_cli.modalities import (
+    Modality,
+    ModalitySpec,
+    Rule,
+    encode_scalar,
+    normalise_file,
+    read_scalar,
+    scalar_moments,
+)
+from copgen_cli.rasters import RasterBands, find_values, read_values, show
 from copgen_cli.records import Georeferencing
 from copgen_cli.stages import hash_file
 
@@ -35,8 +43,7 @@ def view_values(path: Path, modality: Modality) -> View:
         return View(None, scalar_moments(read_scalar(path, spec)), InputFile(path.as_posix(), hash_file(path)))
     values, missing, place = read_middle(path, modality)
     signed = normalise_file(values, spec, missing, str(path))
-    blank = spec.class_values[0] if spec.classes else 0
-    shown = show(np.where(missing, blank, values), spec)
+    shown = show(np.where(missing, spec.blank, values), spec)
     return View(shown, None, InputFile(path.as_posix(), hash_file(path)), place, signed)
 
 
@@ -57,11 +64,8 @@ def read_middle(path: Path, modality: Modality) -> tuple[np.ndarray, np.ndarray,
             f"{path} has {len(values)} bands, and {modality} {len(spec.bands)}: {', '.join(spec.bands)}.",
             hint="Give these bands, in this order.",
         )
-    if bands.pixel_size is not None and not math.isclose(bands.pixel_size, spec.pixel_size, rel_tol=0.05):
-        raise MismatchError(
-            f"{path} has pixels of {bands.pixel_size:g} m, and {modality} of {spec.pixel_size:g} m.",
-            hint=f"Warp it first: rio warp --res {spec.pixel_size:g}",
-        )
+    if bands.place is not None:
+        _check_pixels(path, bands, spec)
     height, width = values.shape[1:]
     if min(height, width) < spec.side:
         raise BrokenInputError(
@@ -72,13 +76,32 @@ def read_middle(path: Path, modality: Modality) -> tuple[np.ndarray, np.ndarray,
     values = values[:, top : top + spec.side, left : left + spec.side]
     nodata = spec.nodata if nodata is None else nodata
     missing = np.zeros(values.shape, bool) if nodata is None else _is(values, nodata)
-    if spec.normalisation.rule is Rule.DECIBEL and np.median(values[~missing] if not missing.all() else 0) < 0:
+    if missing.all():
+        raise BrokenInputError(f"No pixel of {path} has a value.", hint="Check its nodata value.")
+    if spec.normalisation.rule is Rule.DECIBEL and np.median(values[~missing]) < 0:
         values = np.float32(10) ** (np.where(missing, 0, values).astype(np.float32) / np.float32(10))  # in decibel
     place = bands.place
     if place is not None:
         a, b, c, d, e, f = place.transform
         place = Georeferencing(place.crs, (a, b, c + a * left + b * top, d, e, f + d * left + e * top))
     return values, missing, place
+
+
+def _check_pixels(path: Path, bands: RasterBands, spec: ModalitySpec) -> None:
+    """Raises MismatchError where a raster's pixels are not those of the modality, down or across."""
+    assert bands.place is not None
+    a, b, _, d, e, _ = bands.place.transform
+    across, down = math.hypot(a, d), math.hypot(b, e)
+    if bands.pixel_size is None or across < 0.01 * spec.pixel_size:
+        told = "in degrees" if bands.pixel_size is not None else "of no known size"
+    elif all(math.isclose(size, spec.pixel_size, rel_tol=0.05) for size in (across, down)):
+        return
+    else:
+        told = f"of {across:g} x {down:g} m"
+    raise MismatchError(
+        f"{path} has pixels {told}, and {spec.name} of {spec.pixel_size:g} m.",
+        hint=f"Warp it first to the UTM zone: rio warp --dst-crs EPSG:326NN --res {spec.pixel_size:g}",
+    )
 
 
 def _is(values: np.ndarray, nodata: float) -> np.ndarray:

@@ -49,7 +49,8 @@ class Record:
         """Where the first condition lies that says so, as pixels of a modality."""
         for given, view in self.conditions.items():
             if view.place is not None:
-                share = 1.0 if modality.spec.is_picture else given.spec.side / modality.spec.side
+                both = given.spec.is_picture and modality.spec.is_picture
+                share = 1.0 if both else given.spec.side / modality.spec.side
                 a, b, c, d, e, f = view.place.transform
                 return Georeferencing(view.place.crs, (a * share, b * share, c, d * share, e * share, f))
         return None

@@ -19,6 +19,7 @@ from .registry import (
     differences as differences,
     families as families,
     family as family,
+    family_with as family_with,
     in_index_order as in_index_order,
     modalities_in as modalities_in,
     parse_modalities as parse_modalities,

@@ -61,7 +61,7 @@ def normalise_file(values: np.ndarray, spec: ModalitySpec, missing: np.ndarray |
         BrokenInputError: a value is not finite, or no class.
     """
     if missing is not None and missing.any():
-        values = np.where(missing, spec.class_values[0] if spec.classes else 0, values)
+        values = np.where(missing, spec.blank, values)
     if not np.isfinite(values).all():
         raise BrokenInputError(f"{name} holds values that are no numbers", hint="Declare its nodata value.")
     try:

@@ -13,7 +13,6 @@ from typing import Any
 from copgen_cli.errors import MismatchError, UnknownNameError, UsageError
 from copgen_cli.modalities.builtin import BETA, FAMILIES, SOURCES, SPECS
 from copgen_cli.modalities.spec import (
-    DTYPES,
     ClassValue,
     Family,
     Kind,
@@ -28,7 +27,8 @@ from copgen_cli.modalities.spec import (
 _known: dict[str, Modality] = {}
 _families: dict[str, Family] = {}
 _users: set[str] = set()
-"""Modalities and families of the settings that were loaded last."""
+"""Modalities of the settings that were loaded last."""
+_user_families: set[str] = set()
 
 
 class _Vocabulary(type):
@@ -177,16 +177,22 @@ def declare(specs: Iterable[ModalitySpec], families: Iterable[Family] = ()) -> N
         UsageError: a name is taken by one of the package, or a family names what there is not.
     """
     own, sets = list(specs), list(families)
-    for name in [spec.name for spec in own if spec.name in {s.name for s in SPECS}]:
+    taken = {name.lower() for s in SPECS for name in (s.name, s.folder, s.published) if name}
+    for name in [spec.name for spec in own if spec.name.lower() in taken]:
         raise UsageError(
             f"modalities.{name} is the name of a modality of the package.", hint="Choose another name for it."
         )
+    for spec in own:
+        if problem := spec.problem():
+            raise UsageError(f"modalities.{spec.name}: {problem}.", hint="`copgen config show` prints what it is.")
     for name in [one.name for one in sets if one.name in {f.name for f in FAMILIES}]:
         raise UsageError(f"families.{name} is the name of a family of the package.", hint="Choose another name for it.")
     for name in _users:
         _known.pop(name, None)
+    for name in _user_families:
         _families.pop(name, None)
     _users.clear()
+    _user_families.clear()
     for spec in own:
         before = _known.get(spec.name)
         _known[spec.name] = before if before is not None and before.spec == spec else _make(spec)
@@ -196,7 +202,7 @@ def declare(specs: Iterable[ModalitySpec], families: Iterable[Family] = ()) -> N
             if name not in _known:
                 raise UnknownNameError(f"modality of families.{one.name}", name, known=list(_known))
         _families[one.name] = one
-        _users.add(one.name)
+        _user_families.add(one.name)
 
 
 def carry(specs: Iterable[ModalitySpec], where: str) -> None:
@@ -283,8 +289,8 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModalitySpec:
         patch_size=None if values["patch_size"] is None else int(values["patch_size"]),
         grey=bool(values["grey"]),
     )
-    if not (spec.name.isidentifier() and spec.folder.isidentifier() and spec.dtype in DTYPES):
-        raise ValueError(f"{spec.name!r} with the folder {spec.folder!r} and values of {spec.dtype!r} is no modality")
+    if problem := spec.problem():
+        raise ValueError(f"{spec.name!r} is no modality: {problem}")
     return spec
 
 
@@ -298,6 +304,12 @@ def family(name: str) -> Family:
     if name not in _families:
         raise UnknownNameError("family", name, known=list(_families))
     return _families[name]
+
+
+def family_with(names: Iterable[str]) -> Family | None:
+    """The first family that has all of these modalities; None where none has."""
+    wanted = set(names)
+    return next((one for one in _families.values() if wanted <= set(one.modalities)), None)
 
 
 def modalities_in(one: Family) -> tuple[Modality, ...]:

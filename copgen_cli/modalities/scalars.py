@@ -113,7 +113,10 @@ def parse_scalar(text: str, spec: ModalitySpec) -> dict[str, Any]:
     """
     try:
         if spec.normalisation.rule is Rule.PLACE:
-            latitude, longitude = (float(part) for part in text.split(","))
+            parts = text.split(",")
+            if len(parts) != 2:
+                raise ValueError("a place is LATITUDE,LONGITUDE")
+            latitude, longitude = map(float, parts)
             facts: dict[str, Any] = {"latitude": latitude, "longitude": longitude}
         else:
             facts = {"date": date.fromisoformat(text.strip()).isoformat()}

@@ -7,6 +7,7 @@ classes; see `builtin` and `registry`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -202,6 +203,31 @@ class ModalitySpec:
         """Of what an autoencoder takes and gives."""
         return len(self.classes) if self.kind is Kind.CLASSES else 3 if self.kind is Kind.PICTURE else len(self.bands)
 
+    def problem(self) -> str | None:
+        """What keeps it from being a modality, whoever wrote it; None where nothing does."""
+        rule = self.normalisation
+        numbers = (self.pixel_size, rule.low, rule.high, rule.least, self.picture.low, self.picture.high)
+        limit = {Rule.DECIBEL: 300.0, Rule.LOG_HEIGHT: 20.0}.get(rule.rule, 1e9)
+        if self.dtype not in DTYPES or not (self.name.isidentifier() and self.folder.isidentifier()):
+            return f"its dtype {self.dtype}, or its name or folder, is none"
+        if not all(map(math.isfinite, numbers)) or rule.low >= rule.high or max(abs(rule.low), abs(rule.high)) > limit:
+            return f"its range {rule.low:g} to {rule.high:g} can not be"
+        if not 1 <= self.side <= 8192 or (not self.is_scalar and not 0.01 <= self.pixel_size <= 100_000):
+            return f"a patch of {self.side} px of {self.pixel_size:g} m can not be"
+        if not 1 <= len(self.bands) <= 256 or len(self.classes) > 256 or not self.channels:
+            return f"it has {len(self.bands)} bands and {len(self.classes)} classes"
+        if not self.is_picture and not set(self.picture.bands) <= set(self.bands):
+            return f"it shows {', '.join(self.picture.bands)}, which are not all its bands"
+        if limits := {"uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}.get(self.dtype):
+            low, high = limits
+            beyond = [v for v in (*self.class_values, *(() if self.nodata is None else (self.nodata,)))
+                      if not low <= v <= high]  # fmt: skip
+            if beyond:
+                return f"{self.dtype} can not hold {beyond[0]:g}"
+        if any(not re.fullmatch("#[0-9a-fA-F]{6}", one.colour) for one in self.classes):
+            return "a colour of its classes is not #rrggbb"
+        return None
+
     @property
     def is_picture(self) -> bool:
         return self.kind is Kind.PICTURE
@@ -209,6 +235,13 @@ class ModalitySpec:
     @property
     def is_scalar(self) -> bool:
         return self.kind is Kind.SCALAR
+
+    @property
+    def blank(self) -> float:
+        """What stands for a missing value: the first class, the least value of a linear range, else nothing."""
+        if self.classes:
+            return self.classes[0].value
+        return self.normalisation.low if self.normalisation.rule is Rule.LINEAR else 0.0
 
     @property
     def class_values(self) -> tuple[int, ...]:

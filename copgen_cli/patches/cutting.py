@@ -181,6 +181,7 @@ def _as_geotiff(patch: Patch, modality: Modality, cell: CutCell, cutting: Cuttin
         nodata=patch.nodata.get(modality),
         descriptions=spec.bands,
         differences=not spec.classes,
+        unit="" if spec.classes else spec.unit,
     )
 
 
@@ -222,7 +223,9 @@ def _scalars(
                 longitude, latitude = centre_of(place, spec.side)
                 found[modality] = {"latitude": latitude, "longitude": longitude}
             case Rule.TIME:
-                times = [_instant(p.timestamp) for p in scene.products.values() if p.timestamp is not None]
+                used = {m.source.name for m in modalities if m.spec.source is not None}
+                told = {p.timestamp for m, p in scene.products.items() if m.source.name in used}
+                times = [_instant(timestamp) for timestamp in told if timestamp is not None]  # of both levels once
                 mean = sum(times) / len(times) if times else 0.0
                 found[modality] = {"date": datetime.fromtimestamp(mean, UTC).date().isoformat()} if times else {}
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from copgen_cli.errors import MissingInputError, UsageError
 from copgen_cli.layout import split_index
-from copgen_cli.modalities import BETA, Family, Kind, Modality, Split, modalities_in
+from copgen_cli.modalities import BETA, Family, Kind, Modality, Split, archived_in, modalities_in
 from copgen_cli.patches.cutting import Cutting, save_patches
 from copgen_cli.patches.scenes import Subset, read_subset
 from copgen_cli.patches.split import SplitRule, read_hold_out, split_of
@@ -104,7 +104,7 @@ def plan_patches(
         UsageError: files of a modality that the family does not have, or of one that comes from the archive; or a list
             of held-out cells that is not there.
     """
-    subset = read_subset(subset_folder)
+    subset = read_subset(subset_folder, archived_in(family) or None)
     folders = _folders(family, files)
     there = [m for m in modalities_in(family) if _is_there(m, subset, folders)]
     if all(modality.spec.is_scalar for modality in there):

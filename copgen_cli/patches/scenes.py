@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,20 @@ class Subset:
     """Cell to reason: its name, product or projection can not be right."""
 
 
-def read_subset(folder: Path) -> Subset:
+def read_subset(folder: Path, sources: Sequence[Modality] | None = None) -> Subset:
     """Find the cells that every source of a subset lists.
 
     A cell that an index lists more than once counts once, by its latest product; see `choose`.
+
+    Args:
+        folder: of the subset.
+        sources: thumbnails of the datasets that count; None is all that were downloaded.
 
     Raises:
         MissingInputError: no source has been downloaded to `folder`.
         BrokenInputError: an index is not readable, or lacks a column.
     """
-    modalities = tuple(modality for modality in archived() if subset_index(folder, modality).is_file())
+    modalities = tuple(modality for modality in sources or archived() if subset_index(folder, modality).is_file())
     if not modalities:
         raise MissingInputError("downloaded thumbnails", folder, written_by="download")
     chosen = {modality: choose(read_products(subset_index(folder, modality), modality)) for modality in modalities}

@@ -21,6 +21,7 @@ from copgen_cli.patches.thumbnails import TOLERANCE, read_thumbnails
 from copgen_cli.rasters import (
     RasterBands,
     find_values,
+    kinds_of,
     read_colour,
     read_grey,
     read_values,
@@ -210,7 +211,7 @@ def _middle(tile: Tile, spec: ModalitySpec, tile_metres: float) -> Tile:
 
 
 def _read_files(scene: Scene, modality: Modality, folder: Path, tile_metres: float) -> Tile:
-    """A tile out of a user's folder: the file that is called like the cell, or what covers it, on the cell's grid."""
+    """A tile out of a user's folder, on the cell's grid: the file called like the cell, or all that cover it."""
     spec = modality.spec
     side = round(tile_metres / spec.patch_pixel_size)
     product = next(iter(scene.products.values()))
@@ -218,25 +219,44 @@ def _read_files(scene: Scene, modality: Modality, folder: Path, tile_metres: flo
     _, _, x, _, _, y = whole.transform
     grid = Georeferencing(whole.crs, (spec.patch_pixel_size, 0.0, x, 0.0, -spec.patch_pixel_size, y))
     own = _file_of(folder, scene.cell)
-    if own is not None and spec.is_picture and own.suffix.lower() not in (".tif", ".tiff"):
+    if (
+        own is not None
+        and spec.is_picture
+        and (own.suffix not in (".tif", ".tiff") or find_values([own]).place is None)
+    ):
         return _as_picture(own, spec, side, grid)
-    candidates = [own] if own is not None else covering(folder)
-    for file in candidates:
+    if own is not None and not spec.is_picture and _lies_on(find_values([own]), grid, side):
+        bands = find_values([own])
+        return _middle(_as_told(bands, modality, read_values(bands)), spec, tile_metres)
+    values, missing = None, np.ones((side, side), bool)
+    nodata = spec.nodata
+    for file in [own] if own is not None else covering(folder):
         bands = find_values([file])
-        place = _place_of(bands)
-        if spec.is_picture:
-            return _warped(bands, spec, grid, side) if bands.pixel_size else _as_picture(file, spec, side, grid)
-        a, b, _, d, e, _ = place.transform
-        fits = own is not None and (b, d) == (0, 0) and max(abs(bands.width - side), abs(bands.height - side)) <= 1
-        if fits and math.isclose(a, spec.pixel_size, rel_tol=1e-3) and math.isclose(-e, a, rel_tol=1e-3):
-            return _middle(_as_told(bands, modality, read_values(bands)), spec, tile_metres)
-        tile = _warped(bands, spec, grid, side)
-        if not _is_empty(tile):
-            return tile
-    raise BrokenInputError(
-        f"{folder} has nothing of {scene.cell} for {modality}.",
-        hint=f"A file is called like the cell, such as {scene.cell}.tif, or is a GeoTIFF that covers it.",
-    )
+        declared = _check_warpable(bands, modality)
+        nodata = declared if nodata is None else nodata
+        found = warp_measurements(bands, grid, side, side, categories=spec.picture.rendering is Rendering.CLASSES)
+        values = found.values if values is None else np.where(missing, found.values, values)
+        missing = missing & found.missing
+        if not missing.any():
+            break
+    if values is None or missing.all():
+        raise BrokenInputError(
+            f"{folder} has nothing of {scene.cell} for {modality}.",
+            hint=f"A file is called like the cell, such as {scene.cell}.tif, or is a GeoTIFF that covers it.",
+        )
+    return _from_warped(values, missing, modality, nodata, grid, folder)
+
+
+def _lies_on(bands: RasterBands, grid: Georeferencing, side: int) -> bool:
+    """Whether a raster has the pixels of the tile, give or take one a side, within a pixel of where they should be."""
+    if bands.place is None or bands.place.crs != grid.crs:
+        return False
+    if max(abs(bands.width - side), abs(bands.height - side)) > 1:
+        return False
+    a, b, x, d, e, y = bands.place.transform
+    size, _, left, _, _, top = grid.transform
+    alike = (b, d) == (0, 0) and math.isclose(a, size, rel_tol=1e-3) and math.isclose(-e, size, rel_tol=1e-3)
+    return alike and max(abs(x - left), abs(y - top)) <= size * 1.001
 
 
 def _file_of(folder: Path, cell: str) -> Path | None:
@@ -262,29 +282,42 @@ def _channels_first(pixels: np.ndarray) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _warped(bands: RasterBands, spec: ModalitySpec, grid: Georeferencing, side: int) -> Tile:
-    """A raster on the grid of the tile: kinds by the nearest pixel, values by bilinear resampling."""
-    if len(bands.layers) != len(spec.bands) and not (spec.grey and len(bands.layers) >= 1):
+def _check_warpable(bands: RasterBands, modality: Modality) -> float | None:
+    """The nodata value that a raster declares, if it is one of the modality at all."""
+    spec, file = modality.spec, bands.files[0]
+    _place_of(bands)
+    if len(bands.layers) != len(spec.bands):
         raise BrokenInputError(
-            f"{bands.files[0]} has {len(bands.layers)} bands, and {spec.name} {len(spec.bands)}: "
-            f"{', '.join(spec.bands)}.",
-            hint=f"Mend the file, or {spec.name}.bands.",
+            f"{file} has {len(bands.layers)} bands, and {modality} {len(spec.bands)}: {', '.join(spec.bands)}.",
+            hint=f"Mend the file, or {modality}.bands.",
         )
-    measured = warp_measurements(bands, grid, side, side, categories=spec.picture.rendering is Rendering.CLASSES)
-    values, missing = measured.values, measured.missing
-    if spec.is_picture:
-        pixels = np.where(missing, 0, np.clip(np.nan_to_num(values) + 0.5, 0, 255)).astype(np.uint8)
-        return Tile(pixels[:1] if spec.grey else pixels, grid, None)
-    nodata = spec.nodata
-    if missing.any() and nodata is None:
+    kinds, nodata = kinds_of(bands)
+    if kinds != (spec.dtype,):
         raise BrokenInputError(
-            f"{bands.files[0]} has no value in a part of the tile, and {spec.name} declares no nodata value.",
-            hint=f"Set {spec.name}.nodata.",
+            f"{file} is of {' and '.join(kinds)}, and {modality} of {spec.dtype}.",
+            hint=f"Mend the file, or {modality}.dtype.",
         )
-    whole = np.issubdtype(np.dtype(spec.dtype), np.integer)
-    filled = np.where(missing, 0 if nodata is None else nodata, np.rint(values) if whole else values)
-    return Tile(filled.astype(spec.dtype), grid, nodata)
+    return nodata
 
 
-def _is_empty(tile: Tile) -> bool:
-    return tile.nodata is not None and bool((tile.values == tile.nodata).all())
+def _from_warped(
+    values: np.ndarray,
+    missing: np.ndarray,
+    modality: Modality,
+    nodata: float | None,
+    grid: Georeferencing,
+    folder: Path,
+) -> Tile:
+    """A tile of (B, H, W) values that were brought to its grid."""
+    spec = modality.spec
+    if missing.any() and (spec.is_picture or nodata is None):
+        raise BrokenInputError(
+            f"{folder} covers a part of the tile alone, and {modality} has no nodata value for the rest.",
+            hint="Add what covers the rest" + ("." if spec.is_picture else f", or set {modality}.nodata."),
+        )
+    if np.issubdtype(np.dtype(spec.dtype), np.integer):
+        values = np.rint(values)
+    filled = np.where(missing, 0 if nodata is None else nodata, np.nan_to_num(values)).astype(spec.dtype)
+    if spec.classes:
+        _require_classes(filled, modality, nodata, folder)
+    return Tile(filled, grid, None if spec.is_picture else nodata)

@@ -150,6 +150,14 @@ def read_values(bands: RasterBands) -> tuple[np.ndarray, float | None]:
     return values, None if nodata is None else float(nodata)
 
 
+def kinds_of(bands: RasterBands) -> tuple[tuple[str, ...], float | None]:
+    """Dtypes of a raster's bands, each once, and the value that marks pixels without one, if any."""
+    with _opened(bands.files) as datasets:
+        kinds = dict.fromkeys(kind for dataset in datasets for kind in dataset.dtypes)
+        nodata = datasets[0].nodata
+    return tuple(kinds), None if nodata is None else float(nodata)
+
+
 def read_measurements(bands: RasterBands) -> Measurements:
     """All of a raster.
 

@@ -1,7 +1,12 @@
 from .batches import choose_batch_size as choose_batch_size
 from .generation import PictureGenerator as PictureGenerator, Task as Task
 from .listing import finish as finish
-from .models import LoadedModel as LoadedModel, choose_model as choose_model, load_model as load_model
+from .models import (
+    LoadedModel as LoadedModel,
+    ModelChoice as ModelChoice,
+    choose_model as choose_model,
+    load_model as load_model,
+)
 from .plan import plan_job as plan_job
 from .progress import Tell as Tell, tell_while as tell_while
 from .repetition import repeat_picture as repeat_picture

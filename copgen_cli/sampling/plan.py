@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from copgen_cli.inputs import (
     open_pictures,
     table_of,
 )
-from copgen_cli.modalities import Modality, Split
+from copgen_cli.layout import Workspace
+from copgen_cli.modalities import Modality, Split, family_with
 from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_dtype, load_preview_decoder
 from copgen_cli.outputs import GeoreferencingTable, Recipe, read_georeferencing_table
 from copgen_cli.records import SampleRequest
@@ -58,14 +59,13 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
     """
     request, inputs, scalars = check_request(settings, options)
     asked = settings.sample
-    notes: list[str] = []
+    notes = [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
+    model = choose_model(asked.model, settings.runs_dir, settings.region, settings.family)
     data: Path | None = None
     if set(request.conditions) - set(scalars) and not inputs:
-        choice = choose_data(options.data, settings.workspace)
+        choice = choose_data(options.data, _workspace_of(settings, request.roles))
         data = choice.folder
-        notes += [choice.note] if choice.note else []
-    notes += [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
-    model = choose_model(asked.model, settings.runs_dir, settings.region, settings.family)
+        notes = [choice.note, *notes] if choice.note else notes
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
     loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
     check_known(request.roles, loaded.modalities, model.source)
@@ -84,6 +84,15 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
         places=_places_of(inputs, data),
     )
     return Plan(job, default_output(settings, options, request), tuple(notes))
+
+
+def _workspace_of(settings: Settings, modalities: Iterable[Modality]) -> Workspace:
+    """Of the family that is asked for, or of the first that has these modalities."""
+    asked = settings.chosen_family
+    found = family_with(modalities)
+    if found is None or set(modalities) <= set(asked.modalities):
+        return settings.workspace
+    return Workspace(settings.data_dir, settings.region, found.name)
 
 
 def open_source(
@@ -153,14 +162,20 @@ def default_output(settings: Settings, options: RequestOptions, request: SampleR
 
 
 def _frame_of(model: LoadedModel, resolution: int | None) -> Frame:
-    if resolution is not None:
-        model.autoencoders.require_pictures(model.source)
+    if resolution is not None and model.autoencoders.of_all is None:
+        raise UsageError(
+            f"--resolution is for models of pictures, and {model.source} knows measurements.", hint="Leave it out."
+        )
     side = model.picture_side
     return Frame(side, side if resolution is None else resolution)
 
 
 def _preview_decoder(name: str, model: LoadedModel) -> Decoder:
     """`tiny` stands for the released one, which knows the latents of the released autoencoder alone."""
+    if model.autoencoders.of_all is None:
+        raise UsageError(
+            f"--preview is for models of pictures, and {model.source} knows measurements.", hint="Leave it out."
+        )
     if name != TINY:
         return load_preview_decoder(name, device=model.autoencoder.device)
     if not math.isclose(model.autoencoder.scale_factor, PUBLISHED_SCALE):

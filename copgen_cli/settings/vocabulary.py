@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from copgen_cli.errors import UnknownNameError, UsageError
 from copgen_cli.modalities import (
@@ -29,6 +29,7 @@ from copgen_cli.modalities import (
     COPGEN_2026,
     PIXEL_METRES,
     SOURCES,
+    TILE_METRES,
     ClassValue,
     Family,
     Kind,
@@ -41,6 +42,8 @@ from copgen_cli.modalities import (
     declare,
 )
 from copgen_cli.settings.sections import HomePath, Section
+
+_OF_RASTERS = {"dtype", "nodata", "range", "normalisation", "least", "unit", "render"}
 
 
 class ClassSettings(Section):
@@ -62,8 +65,8 @@ class ModalitySettings(Section):
     """A dataset of Major TOM, whose columns the bands are."""
     bands: tuple[str, ...] = ()
     """In the order of the channels."""
-    dtype: Literal["uint8", "int16", "uint16", "int32", "float32"] = "float32"
-    """Of the files, read and written."""
+    dtype: Literal["uint8", "int16", "uint16", "int32", "float32"] | None = None
+    """Of the files, read and written; None is float32, and uint8 of classes."""
     nodata: float | None = None
     unit: str = ""
     pixel_size: PositiveFloat = PIXEL_METRES
@@ -94,6 +97,11 @@ class ModalitySettings(Section):
             raise ValueError("it has files and a source; it comes from one of them")
         if self.kind == "picture" and (self.bands or self.classes or self.source):
             raise ValueError("a picture has neither bands nor classes nor a source, and comes from files")
+        if self.kind == "picture" and (idle := sorted(_OF_RASTERS & self.model_fields_set)):
+            raise ValueError(f"a picture has no {', '.join(idle)}")
+        limit = {"decibel": 300, "log-height": 20}.get(self.normalisation, 1e9)
+        if self.range is not None and max(map(abs, self.range)) > limit:
+            raise ValueError(f"a range to {self.range[1]:g} is beyond what {self.normalisation} can be")
         if self.kind == "raster" and not self.bands:
             raise ValueError("a raster names its bands")
         if self.kind == "raster" and self.range is None:
@@ -117,10 +125,17 @@ class FamilySettings(Section):
     modalities: Annotated[tuple[str, ...], Field(min_length=1)]
     """In the network's order."""
     title: str | None = None
-    patch_metres: PositiveFloat = BETA.patch_metres
+    patch_metres: Annotated[float, Field(gt=0, le=min(TILE_METRES))] = BETA.patch_metres
     """Side of a patch on the ground."""
     covers: bool = False
     """Whether patches cover a cell to its edges, overlapping where they must; else those that fit around its middle."""
+
+    @field_validator("modalities")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a modality is named twice")
+        return value
 
 
 def declare_users(
@@ -172,12 +187,12 @@ def _spec_of(name: str, one: ModalitySettings, families: tuple[Family, ...]) -> 
         title=one.title or name,
         kind=kind,
         bands=bands,
-        side=one.side or _side_in(name, one, families),
+        side=one.side or max(_side_in(name, one, families), 1),
         pixel_size=one.pixel_size,
         normalisation=normalisation,
         picture=PictureRule(rendering, one.render or bands[:1], low=low, high=high),
         folder=name,
-        dtype="uint8" if kind is Kind.PICTURE else one.dtype,
+        dtype=one.dtype or ("float32" if kind is Kind.RASTER else "uint8"),
         nodata=one.nodata,
         unit=one.unit,
         source=source,
