@@ -81,7 +81,7 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
         batch_size=asked.batch_size,
         options=options,
         limit=asked.limit,
-        places=_places_of(inputs, data),
+        places=places_of(inputs, data),
     )
     return Plan(job, default_output(settings, options, request), tuple(notes))
 
@@ -186,7 +186,7 @@ def _preview_decoder(name: str, model: LoadedModel) -> Decoder:
     return load_preview_decoder(PREVIEW_ID, device=model.autoencoder.device)
 
 
-def _places_of(inputs: Mapping[Modality, Path], data: Path | None) -> GeoreferencingTable:
+def places_of(inputs: Mapping[Modality, Path], data: Path | None) -> GeoreferencingTable:
     """By the table of the split that is read, also where pictures in it are named one by one."""
     folders = [path if path.is_dir() else path.parent for path in inputs.values()]
     splits = [folder.absolute().parent for folder in folders] if inputs else [data] if data else []

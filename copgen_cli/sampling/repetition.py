@@ -27,7 +27,7 @@ from copgen_cli.outputs import (
 from copgen_cli.rasters import find_values, read_values
 from copgen_cli.sampling.generation import PictureGenerator, Task
 from copgen_cli.sampling.models import load_model
-from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source
+from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source, places_of
 from copgen_cli.sampling.request import RequestOptions
 from copgen_cli.sampling.run import Job, SaveAs, assemble, place_of_sample
 from copgen_cli.stages import foreign_file, write_atomically
@@ -117,7 +117,8 @@ def _job_of(provenance: Provenance, *, model: str | None, inputs: Sequence[str],
         compiled=recipe.compiled,
     )
     save_as = SaveAs.GRID if provenance.kind == "grid" else SaveAs.PNGS
-    job = make_job(loaded, source, recipe.request, frame, save_as=save_as, batch_size=1, options=options)
+    places = places_of(given, folder)
+    job = make_job(loaded, source, recipe.request, frame, save_as=save_as, batch_size=1, options=options, places=places)
     return replace(job, recipe=replace(recipe, device=chosen.type), spread=provenance.spread)
 
 
