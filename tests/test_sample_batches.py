@@ -65,7 +65,7 @@ def test_another_failure_is_not_taken_for_want_of_memory():
 
 def test_the_batch_size_follows_free_memory_up_to_a_bound(monkeypatch):
     net = tiny_transformer()
-    autoencoders = Autoencoders.of_pictures(ImageAutoencoder(tiny_autoencoder()), PUBLISHED)
+    autoencoders = Autoencoders(dict.fromkeys(PUBLISHED, ImageAutoencoder(tiny_autoencoder())))
 
     def chosen(free: int, *, guided: bool = False) -> int:
         monkeypatch.setattr(batches, "free_memory", lambda device: free)

@@ -291,7 +291,7 @@ def test_an_interrupted_validation_or_preview_gives_nothing_and_leaves_the_weigh
     samples = held_out(tiny_store(tmp_path / "store"))
     state = TrainState.begin(make_network(SPEC, SETTINGS), SETTINGS)
     before = [parameter.clone() for parameter in state.net.parameters()]
-    autoencoder = Autoencoders.of_pictures(ImageAutoencoder(tiny_autoencoder()), ALL)
+    autoencoder = Autoencoders(dict.fromkeys(ALL, ImageAutoencoder(tiny_autoencoder())))
     preview = Preview(tmp_path, samples, samples.moments.names, ALL, autoencoder, SETTINGS, title="run")
 
     still = torch.autocast("cpu", enabled=False)
@@ -304,7 +304,7 @@ def test_an_interrupted_validation_or_preview_gives_nothing_and_leaves_the_weigh
 def test_a_preview_shows_every_place_from_nothing_and_from_each_modality_and_says_that_it_is_synthetic(tmp_path):
     samples = held_out(tiny_store(tmp_path / "store"))
     state = TrainState.begin(make_network(SPEC, SETTINGS), SETTINGS)
-    autoencoder = Autoencoders.of_pictures(ImageAutoencoder(tiny_autoencoder()), ALL)
+    autoencoder = Autoencoders(dict.fromkeys(ALL, ImageAutoencoder(tiny_autoencoder())))
     preview = Preview(tmp_path, samples, samples.moments.names, ALL, autoencoder, SETTINGS, title="run")
 
     file = preview(state, lambda: False)

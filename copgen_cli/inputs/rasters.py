@@ -23,7 +23,7 @@ from copgen_cli.modalities import (
     read_scalar,
     scalar_moments,
 )
-from copgen_cli.rasters import RasterBands, find_values, read_values, show
+from copgen_cli.rasters import RasterBands, find_values, is_nodata, read_values, show
 from copgen_cli.records import Georeferencing
 from copgen_cli.stages import hash_file
 
@@ -75,7 +75,7 @@ def read_middle(path: Path, modality: Modality) -> tuple[np.ndarray, np.ndarray,
     top, left = (height - spec.side) // 2, (width - spec.side) // 2
     values = values[:, top : top + spec.side, left : left + spec.side]
     nodata = spec.nodata if nodata is None else nodata
-    missing = np.zeros(values.shape, bool) if nodata is None else _is(values, nodata)
+    missing = np.zeros(values.shape, bool) if nodata is None else is_nodata(values, nodata)
     if missing.all():
         raise BrokenInputError(f"No pixel of {path} has a value.", hint="Check its nodata value.")
     if spec.normalisation.rule is Rule.DECIBEL and np.median(values[~missing]) < 0:
@@ -102,10 +102,6 @@ def _check_pixels(path: Path, bands: RasterBands, spec: ModalitySpec) -> None:
         f"{path} has pixels {told}, and {spec.name} of {spec.pixel_size:g} m.",
         hint=f"Warp it first to the UTM zone: rio warp --dst-crs EPSG:326NN --res {spec.pixel_size:g}",
     )
-
-
-def _is(values: np.ndarray, nodata: float) -> np.ndarray:
-    return np.isnan(values) if math.isnan(nodata) else np.asarray(values == nodata)
 
 
 @dataclass(frozen=True, slots=True)

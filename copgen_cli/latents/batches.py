@@ -18,7 +18,7 @@ from copgen_cli.errors import BrokenInputError
 from copgen_cli.latents.encoders import Encoders
 from copgen_cli.modalities import Modality, Split, normalise_file, read_scalar, scalar_moments
 from copgen_cli.patches import PatchTree
-from copgen_cli.rasters import find_values, read_colour, read_grey, read_values
+from copgen_cli.rasters import find_values, is_nodata, read_colour, read_grey, read_values
 from copgen_cli.stages import Threads
 
 READERS = 4
@@ -112,7 +112,7 @@ def read_patch(tree: PatchTree, split: Split, modality: Modality, name: str) -> 
             f"{file} has {len(pixels)} bands, not {len(spec.bands)}.",
             hint="Cut it again: `copgen prepare --overwrite`.",
         )
-    missing = None if nodata is None else np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    missing = None if nodata is None else is_nodata(pixels, nodata)
     return normalise_file(pixels, spec, missing, str(file))
 
 

@@ -21,11 +21,6 @@ class Autoencoders:
     def __init__(self, of: Mapping[Modality, ImageAutoencoder]) -> None:
         self.of = dict(of)
 
-    @classmethod
-    def of_pictures(cls, autoencoder: ImageAutoencoder, modalities: Iterable[Modality]) -> Autoencoders:
-        """One for all."""
-        return cls(dict.fromkeys(modalities, autoencoder))
-
     @property
     def of_all(self) -> ImageAutoencoder | None:
         """The one of a model that knows pictures alone; None of others."""

@@ -21,7 +21,7 @@ from copgen_cli.modalities import BETA, PUBLISHED, TILE_METRES, Family, Modality
 from copgen_cli.patches.georeferencing import TILE, centre_of
 from copgen_cli.patches.thumbnails import Size
 from copgen_cli.patches.tiles import Tile, read_tiles
-from copgen_cli.rasters import encode_geotiff, encode_png
+from copgen_cli.rasters import encode_geotiff, encode_png, is_nodata
 from copgen_cli.records import Georeferencing, Patch, Scene
 from copgen_cli.stages import Place, Result
 
@@ -133,8 +133,7 @@ def cut(scene: Scene, split: Split, cutting: Cutting | None = None) -> CutCell:
         else:
             left_out[patch.name] = reason
     rasters = {m: tile for m, tile in tiles.items() if not (m.spec.is_picture and m in scene.products)}
-    usual = TILE
-    sizes = {m: tile.size[::-1] for m, tile in tiles.items() if m in rasters or tile.size != (usual, usual)}
+    sizes = {m: tile.size[::-1] for m, tile in tiles.items() if m in rasters or tile.size != (TILE, TILE)}
     return CutCell(tuple(patches), sizes, {m: tile.place for m, tile in rasters.items()}, left_out)
 
 
@@ -198,7 +197,7 @@ def _too_little(pixels: Mapping[Modality, np.ndarray], tiles: Mapping[Modality, 
     """Why a patch is left out; None where it is not."""
     for modality, values in pixels.items():
         nodata = tiles[modality].nodata
-        share = 0.0 if nodata is None else float(_is(values, nodata).any(axis=0).mean())
+        share = 0.0 if nodata is None else float(is_nodata(values, nodata).any(axis=0).mean())
         if share > how.max_nodata:
             return f"{share:.0%} of {modality} has no value"
         if modality.spec.bands == ("cloud_mask",):
@@ -206,10 +205,6 @@ def _too_little(pixels: Mapping[Modality, np.ndarray], tiles: Mapping[Modality, 
             if share > how.max_clouds:
                 return f"{share:.0%} of it is not clear"
     return None
-
-
-def _is(values: np.ndarray, nodata: float) -> np.ndarray:
-    return np.isnan(values) if np.isnan(nodata) else np.asarray(values == nodata)
 
 
 def _scalars(

@@ -8,6 +8,7 @@ from .measurements import (
     find_bands as find_bands,
     find_mask as find_mask,
     find_values as find_values,
+    is_nodata as is_nodata,
     kinds_of as kinds_of,
     read_measurements as read_measurements,
     read_values as read_values,

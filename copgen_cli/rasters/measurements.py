@@ -150,6 +150,11 @@ def read_values(bands: RasterBands) -> tuple[np.ndarray, float | None]:
     return values, None if nodata is None else float(nodata)
 
 
+def is_nodata(values: np.ndarray, nodata: float) -> np.ndarray:
+    """Where values are the one that marks a pixel without any, which may be not a number."""
+    return np.isnan(values) if math.isnan(nodata) else np.asarray(values == nodata)
+
+
 def kinds_of(bands: RasterBands) -> tuple[tuple[str, ...], float | None]:
     """Dtypes of a raster's bands, each once, and the value that marks pixels without one, if any."""
     with _opened(bands.files) as datasets:

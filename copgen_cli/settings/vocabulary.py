@@ -17,6 +17,7 @@ patch_metres = 2560
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -211,9 +212,7 @@ def _shown(one: ModalitySettings) -> tuple[float, float]:
     if one.normalisation == "decibel":
         return 10 ** (low / 10), 10 ** (high / 10)
     if one.normalisation == "log-height":
-        from math import expm1
-
-        return expm1(low), expm1(high)
+        return math.expm1(low), math.expm1(high)
     return low, high
 
 
