@@ -147,6 +147,16 @@ WorkersOption = Annotated[
         "--workers", min=1, help="How many work at a time.", show_default="from settings", rich_help_panel=RUN_PANEL
     ),
 ]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="WHERE",
+        help="Dask cluster that works: tcp://HOST:PORT, local:N, or a scheduler file.",
+        show_default="from settings: none, this machine alone",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 SeedOption = Annotated[
     int | None,
     typer.Option("--seed", help="Seed of what is drawn.", show_default="from settings", rich_help_panel=MADE_PANEL),

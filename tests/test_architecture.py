@@ -21,7 +21,7 @@ layout records
 rasters
 settings
 stages options
-launching console model
+launching console model cluster
 pipeline archive
 patches
 latents

@@ -14,7 +14,8 @@ from copgen_cli.archive.connections import Connections
 from copgen_cli.archive.http import HttpArchive
 from copgen_cli.archive.opening import open_archive
 from copgen_cli.archive.remote import AccessDeniedError, NotThereError, UnreachableError
-from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, RetryPolicy, quota_left_for, stated_wait
+from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, Quota, RetryPolicy, quota_of, stated_wait
+from copgen_cli.cluster import OwnRequestBudget
 from copgen_cli.errors import BrokenInputError, DiskFullError, UnavailableError, UsageError
 
 PATH = "/datasets/Org/Name/resolve/main/file.bin"
@@ -65,7 +66,7 @@ def archive(hub, tmp_path, time):
 def archive_of(hub: TinyHub, tmp_path: Path, time: FakeTime, **options) -> HttpArchive:
     spool = tmp_path / "spool"
     spool.mkdir(exist_ok=True)
-    retry_policy = RetryPolicy(seed=0, clock=time.clock, sleep=time.sleep)
+    retry_policy = RetryPolicy(OwnRequestBudget(time.clock), seed=0, sleep=time.sleep)
     options = {"retries": 4, "timeout": 5.0} | options
     return HttpArchive(Connections(hub.endpoint, retry_policy=retry_policy, **options), spool=spool)
 
@@ -222,7 +223,7 @@ def test_nobody_asks_again_before_the_time_that_a_429_states(archive, hub, time,
 
 
 def test_the_wait_of_a_429_is_for_all_threads_and_for_that_host_alone(time):
-    retry_policy = RetryPolicy(clock=time.clock, sleep=time.sleep)
+    retry_policy = RetryPolicy(OwnRequestBudget(time.clock), sleep=time.sleep)
     retry_policy.hold("https://busy:443", 30)
     retry_policy.await_turn("https://other:443")
     assert time.now == 0
@@ -245,10 +246,10 @@ def test_headers_of_waiting_are_read_and_nonsense_in_them_is_not():
     assert stated_wait({"Retry-After": "7"}) == 7
     assert stated_wait({"Retry-After": "soon", "RateLimit": "what;r=;t=x"}) == 0
     assert stated_wait({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert quota_left_for({"RateLimit": '"resolvers";r=0;t=42'}) == 42
-    assert quota_left_for({"RateLimit": '"resolvers";r=3;t=42'}) == 0
-    assert quota_left_for({"RateLimit": '"resolvers";r=0;t=nan'}) == 0
-    assert quota_left_for({}) == 0
+    assert quota_of({"RateLimit": '"resolvers";r=0;t=42'}) == Quota(0, 42)
+    assert quota_of({"RateLimit": '"api";r=9;t=1, "resolvers";r=3;t=42'}) == Quota(3, 42)
+    assert quota_of({"RateLimit": '"resolvers";r=0;t=nan'}) is None
+    assert quota_of({}) is None
 
 
 def test_a_server_that_wants_a_day_is_given_up_on(archive, hub, time):

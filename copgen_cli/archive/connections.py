@@ -17,7 +17,8 @@ from urllib3.exceptions import HTTPError
 
 from copgen_cli import __version__
 from copgen_cli.archive.remote import Traffic, UnreachableError
-from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, RetryPolicy, quota_left_for, stated_wait
+from copgen_cli.archive.retry_policy import LONGEST_STATED_WAIT, RetryPolicy, stated_wait
+from copgen_cli.cluster import request_budget
 from copgen_cli.errors import BrokenInputError, UnavailableError, UsageError
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class Connections:
         self.endpoint = endpoint.rstrip("/")
         self._retries = retries
         self._timeouts = (min(CONNECT_TIMEOUT, timeout), timeout)
-        self._retry_policy = retry_policy or RetryPolicy()
+        self._retry_policy = retry_policy or RetryPolicy(request_budget())
         self._reached: set[str] = set()
         self._given_up = 0  # requests in a row; a hint, so no lock
         self._most_given_up = 2 * connections
@@ -177,12 +178,11 @@ class Connections:
             _drain(response)
         if response.status_code == 429:
             wait = stated_wait(response.headers)
-            self._retry_policy.hold(origin, min(wait, LONGEST_STATED_WAIT))
+            self._retry_policy.hold(origin, wait)
             raise AgainError("429 Too Many Requests", stated=wait)
         if response.status_code in PASSING:
             raise AgainError(f"{response.status_code} {response.reason}", stated=stated_wait(response.headers))
-        if wait := quota_left_for(response.headers):
-            self._retry_policy.hold(origin, min(wait, LONGEST_STATED_WAIT))
+        self._retry_policy.heed(origin, response.headers)
 
 
 def origin_of(url: str) -> str:

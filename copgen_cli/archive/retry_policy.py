@@ -8,6 +8,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from copgen_cli.cluster import OwnRequestBudget, RequestBudget
 
 FIRST_PAUSE = 0.5
 """Seconds before the first repetition of a request that failed; doubled for each further one."""
@@ -23,36 +26,38 @@ class RetryPolicy:
     """Exponential back-off with jitter, and the moments before which a server does not want to be asked.
 
     Args:
+        budget: when servers may be asked; one of this process, or of a whole cluster.
         seed: of the jitter, from a generator of its own.
-        clock, sleep: for tests that do not want to wait.
+        sleep: for tests that do not want to wait.
     """
 
     def __init__(
         self,
+        budget: RequestBudget | None = None,
         *,
         seed: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._random = random.Random(seed)
-        self._clock, self._sleep = clock, sleep
+        self._budget = budget or OwnRequestBudget()
+        self._sleep = sleep
         self._lock = threading.Lock()
-        self._not_before: dict[str, float] = {}
 
     def hold(self, origin: str, seconds: float) -> None:
         """Nobody asks this origin again before so many seconds have passed."""
-        with self._lock:
-            until = self._clock() + seconds
-            self._not_before[origin] = max(until, self._not_before.get(origin, until))
+        self._budget.hold(origin, min(seconds, LONGEST_STATED_WAIT))
+
+    def heed(self, origin: str, headers: Mapping[str, str]) -> None:
+        """Take in what an answer tells of the quota."""
+        quota = quota_of(headers)
+        if quota is not None:
+            self._budget.note_quota(origin, quota.left, min(quota.seconds, LONGEST_STATED_WAIT))
 
     def await_turn(self, origin: str) -> None:
         """Wait until the origin may be asked."""
-        while True:
+        while (left := self._budget.take_turn(origin)) > 0:
             with self._lock:
-                left = self._not_before.get(origin, 0.0) - self._clock()
                 jitter = self._random.uniform(0.0, 0.05)
-            if left <= 0:
-                return
             self._sleep(left + jitter)
 
     def back_off(self, failures: int, stated: float = 0.0) -> None:
@@ -65,12 +70,28 @@ class RetryPolicy:
 
 def stated_wait(headers: Mapping[str, str]) -> float:
     """Seconds to wait according to `Retry-After` and to the hub's `RateLimit: "resolvers";r=0;t=42`; 0 if none."""
-    return max(_retry_after(headers.get("Retry-After", "")), *_exhausted(headers.get("RateLimit", "")), 0.0)
+    quota = quota_of(headers)
+    return max(_retry_after(headers.get("Retry-After", "")), quota.seconds if quota and not quota.left else 0.0, 0.0)
 
 
-def quota_left_for(headers: Mapping[str, str]) -> float:
-    """Seconds until the quota that an answered request has just used up is filled again; 0 if some is left."""
-    return max(*_exhausted(headers.get("RateLimit", "")), 0.0, 0.0)
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a server says of its quota that is nearest to its end."""
+
+    left: int
+    """Requests."""
+    seconds: float
+    """Until it is filled again."""
+
+
+def quota_of(headers: Mapping[str, str]) -> Quota | None:
+    """What `RateLimit: "resolvers";r=<left>;t=<seconds>` tells; None where it tells nothing."""
+    quotas = []
+    for found in _RATE_LIMIT.finditer(headers.get("RateLimit", "")):
+        numbers = dict(_NUMBER.findall(found["parameters"]))
+        if {"r", "t"} <= numbers.keys():
+            quotas.append(Quota(int(float(numbers["r"])), float(numbers["t"])))
+    return min(quotas, key=lambda quota: (quota.left, -quota.seconds), default=None)
 
 
 def _retry_after(value: str) -> float:
@@ -83,13 +104,3 @@ def _retry_after(value: str) -> float:
         )
     except (ValueError, TypeError):
         return 0.0
-
-
-def _exhausted(value: str) -> list[float]:
-    """The reset times of those quotas of a RateLimit header of which nothing is left."""
-    times = [0.0]
-    for quota in _RATE_LIMIT.finditer(value):
-        numbers = dict(_NUMBER.findall(quota["parameters"]))
-        if float(numbers.get("r", "1")) <= 0:
-            times.append(float(numbers.get("t", "0")))
-    return times

@@ -1,6 +1,7 @@
 from .georeferencing import georeferencing_of as georeferencing_of
 from .preparation import (
     TABLES_AND_MAP as TABLES_AND_MAP,
+    Plan as Plan,
     cut_cells as cut_cells,
     plan_patches as plan_patches,
     write_map as write_map,

@@ -20,7 +20,7 @@ from copgen_cli.patches.split_map import MAP_FILE, draw_split_map
 from copgen_cli.patches.table import CellFacts, patch_table
 from copgen_cli.patches.tiles import stamp
 from copgen_cli.records import Georeferencing, Scene
-from copgen_cli.stages import Outcome, Place, StageRun, Status, WorkItem, local_executor, require_free_space
+from copgen_cli.stages import Executor, Outcome, Place, StageRun, Status, WorkItem, local_executor, require_free_space
 
 if TYPE_CHECKING:
     from copgen_cli.settings import PrepareSettings
@@ -159,8 +159,17 @@ def fingerprint(scene: Scene) -> str:
     return "; ".join(f"{m} {product.product_id} {product.crs} {size}" for m, product, size in sizes)
 
 
-def cut_cells(run: StageRun, plan: Plan, todo: Sequence[Cut], *, workers: int) -> Iterator[Outcome]:
+def cut_cells(
+    run: StageRun, plan: Plan, todo: Sequence[Cut], *, workers: int, executor: Executor | None = None
+) -> Iterator[Outcome]:
     """Cut what is pending, and note what is not to be cut and why; yield what became of each cell.
+
+    Args:
+        run: of the output.
+        plan: what is cut, and how.
+        todo: those of its units that are pending.
+        workers: processes of this machine that cut.
+        executor: who cuts in their place.
 
     Raises:
         DiskFullError: there is less room than this will take.
@@ -168,7 +177,8 @@ def cut_cells(run: StageRun, plan: Plan, todo: Sequence[Cut], *, workers: int) -
     require_free_space(run.output, plan.bytes_of(len(todo)))
     note_absent(run, plan)
     work = functools.partial(save_patches, place=run.place, cutting=plan.cutting)
-    yield from run.run(todo, work, executor=local_executor(min(workers, max(len(todo), 1)), processes=True))
+    here = local_executor(min(workers, max(len(todo), 1)), processes=True)
+    yield from run.run(todo, work, executor=executor or here)
 
 
 def note_absent(run: StageRun, plan: Plan) -> None:

@@ -29,6 +29,7 @@ from copgen_cli.settings.presets import Preset, preset_values
 from copgen_cli.settings.regions import BUILT_IN_REGIONS
 from copgen_cli.settings.sections import (
     AutoencoderSettings,
+    ClusterSettings,
     DownloadSettings,
     EncodeSettings,
     EvaluateSettings,
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     download: DownloadSettings = DownloadSettings()
     prepare: PrepareSettings = PrepareSettings()
     encode: EncodeSettings = EncodeSettings()
+    cluster: ClusterSettings = ClusterSettings()
     pack: PackSettings = PackSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()

@@ -197,6 +197,20 @@ class EncodeSettings(SharedSettings):
     """One file per patch and modality, or straight into the packed store."""
 
 
+class ClusterSettings(Section):
+    """Work on a Dask cluster instead of in processes of this machine alone."""
+
+    scheduler: str | None = None
+    """tcp://HOST:PORT or tls://HOST:PORT; local:N for N worker processes of this machine; or the scheduler file that
+    dask-jobqueue and `dask scheduler` write. None works without Dask."""
+    queued: PositiveInt = 2
+    """Tasks handed to the scheduler per thread of its workers, so that none waits for the next."""
+    lost_workers: NonNegativeInt = 3
+    """How often work is handed out again after its worker was lost, beyond what the scheduler does by itself."""
+    wait: Duration = 60.0
+    """How long there may be no worker, or no answer from the scheduler, before a run gives up."""
+
+
 class PackSettings(Section):
     input_type: Literal["npy", "png", "lmdb"] = "npy"
     """What is packed: moments, patches to encode on the way, or a database of the published workflow."""

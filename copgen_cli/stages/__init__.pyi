@@ -17,8 +17,14 @@ from .claims import (
     foreign_file as foreign_file,
     foreign_files as foreign_files,
 )
-from .driver import StageRun as StageRun, settings_of as settings_of
-from .executors import Threads as Threads, local_executor as local_executor
+from .driver import Attempt as Attempt, StageRun as StageRun, settings_of as settings_of
+from .executors import (
+    Executor as Executor,
+    OncePerProcess as OncePerProcess,
+    Threads as Threads,
+    WorkerLostError as WorkerLostError,
+    local_executor as local_executor,
+)
 from .launch_variables import (
     SHARED_FOLDER as SHARED_FOLDER,
     expect_others as expect_others,

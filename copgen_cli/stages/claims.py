@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,16 @@ class Claims:
     """The claims to names in one folder; small and picklable."""
 
     folder: Path
+    worker: str = ""
+    """Who notes them, where several machines do: each in a file of its own, for they can not share one."""
 
     @property
     def file(self) -> Path:
-        return self.folder / PRIVATE_FOLDER / CLAIMS
+        return self.folder / PRIVATE_FOLDER / (f"{CLAIMS}.{self.worker}" if self.worker else CLAIMS)
+
+    def of_a_worker(self) -> Claims:
+        """The same claims, as this process may note them beside processes of other machines."""
+        return Claims(self.folder, f"{socket.gethostname()}_{os.getpid()}")
 
     def take(self, targets: Iterable[Path]) -> None:
         """Claim names that are about to be written.
@@ -75,7 +82,7 @@ class Claims:
 
     def exist(self) -> bool:
         """Whether a file is there that was claimed."""
-        return any((self.folder / name).exists() for name in _lines(self.file))
+        return any((self.folder / name).exists() for name in _claimed(self.folder))
 
     def foreign(self, folder: Path) -> list[Path]:
         """Files in a folder below this one that no record names, sorted."""
@@ -104,7 +111,8 @@ class Claims:
 
     def forget(self) -> None:
         """End all claims: they are told in a manifest, or nothing was made."""
-        self.file.unlink(missing_ok=True)
+        for file in _files_of_claims(self.folder):
+            file.unlink(missing_ok=True)
 
     def look_anew(self) -> None:
         """Forget what was read of the records: files may have come and gone since."""
@@ -132,7 +140,7 @@ def foreign_file(file: Path) -> MismatchError:
 
 def read_records(folder: Path) -> Records:
     """All that is on record in a folder."""
-    names = set(_lines(folder / PRIVATE_FOLDER / CLAIMS))
+    names = set(_claimed(folder))
     old = False
     for manifest in folder.glob("copgen_*.json"):
         values = _read_manifest(manifest)
@@ -146,6 +154,16 @@ def read_records(folder: Path) -> Records:
     for journal in (folder / PRIVATE_FOLDER).glob("*.journal"):
         names.update(_files_in(journal))
     return Records(frozenset(names), old)
+
+
+def _claimed(folder: Path) -> Iterator[str]:
+    for file in _files_of_claims(folder):
+        yield from _lines(file)
+
+
+def _files_of_claims(folder: Path) -> list[Path]:
+    private = folder / PRIVATE_FOLDER
+    return [private / CLAIMS, *sorted(private.glob(f"{CLAIMS}.*"))]
 
 
 def foreign_files(root: Path) -> Iterator[Path]:

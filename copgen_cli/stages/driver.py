@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
-from copgen_cli.stages.atomic import Place, WrittenFile, hash_file, held_back, safe_path, throw_away
+from copgen_cli.stages.atomic import Place, WrittenFile, hash_file, held_back, put_in_place, safe_path, throw_away
 from copgen_cli.stages.claims import PRIVATE_FOLDER, Claims, foreign_file
 from copgen_cli.stages.executors import Executor, Inline
 from copgen_cli.stages.manifest import (
@@ -218,10 +218,24 @@ class StageRun:
             executor: who does it; this thread where none is named.
             retries: how often a unit whose input seems broken is tried again at once.
         """
-        attempt = _Attempt(work, self._journal, retries)
-        for outcome in (executor or Inline()).map(attempt, units, ordered=ordered):
+        chosen = executor or Inline()
+        if units:
+            chosen.require(self.place.temporary)
+        attempt = self.attempt(work, retries=retries, elsewhere=chosen.elsewhere)
+        for outcome in chosen.map(attempt, units, ordered=ordered):
+            if chosen.elsewhere:
+                self._journal.append(outcome)
             self._finish_unit(outcome)
             yield outcome
+
+    def attempt(self, work: Callable[[I], Result], *, retries: int = 0, elsewhere: bool) -> Attempt[I]:
+        """The work of a unit as a worker does it; for stages that do their own mapping.
+
+        Args:
+            work, retries: as for `run`.
+            elsewhere: the worker may be on another machine, and does not write to the journal: `record` what it gives.
+        """
+        return Attempt(work, None if elsewhere else self._journal, self._claims, retries)
 
     def record(self, outcome: Outcome) -> None:
         """Note a finished unit; for stages that do their own mapping. Its files must be in place."""
@@ -414,17 +428,21 @@ def settings_of(output: Path, stage: str) -> Mapping[str, Any] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt(Generic[I]):
-    """One unit, from its item to its line in the journal; runs in a worker."""
+class Attempt(Generic[I]):
+    """One unit, from its item to files in place and, where there is a journal, its line in it; runs in a worker."""
 
     work: Callable[[I], Result]
-    journal: Journal
+    journal: Journal | None
+    claims: Claims
     retries: int
 
     def __call__(self, unit: WorkItem[I]) -> Outcome:
         with held_back() as files:
             outcome = self._try(unit, files)
-            self.journal.append(outcome, files)
+            if self.journal is not None:
+                self.journal.append(outcome, files)
+            else:
+                put_in_place(files, self.claims.of_a_worker())
         return outcome
 
     def _try(self, unit: WorkItem[I], files: dict[Path, Path]) -> Outcome:

@@ -1,7 +1,7 @@
 """Who does the work: this thread, a pool of threads, or a pool of processes.
 
-An executor maps a plain function over items. Anything with the one method of `Executor` can take the place of the
-local pools, a Dask cluster for instance: `work` and the items are picklable, and `work` touches no global state.
+An executor maps a plain function over items. Anything like `Executor` can take the place of the local pools, as the
+Dask cluster of `cluster` does: `work` and the items are picklable, and `work` touches no global state.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from copgen_cli.errors import CopgenError
 
@@ -33,6 +34,9 @@ class WorkerLostError(CopgenError):
 
 
 class Executor(Protocol):
+    elsewhere: bool
+    """Workers may be on other machines: they put files in place, and whoever asked notes them."""
+
     def map(self, work: Callable[[I], R], items: Iterable[I], *, ordered: bool = False) -> Iterator[R]:
         """Yield `work(item)` for each item, as they get done or in the order of the items.
 
@@ -41,9 +45,26 @@ class Executor(Protocol):
         """
         ...
 
+    def require(self, folder: Path) -> None:
+        """Make sure that all workers see a folder and can write there.
+
+        Raises:
+            CopgenError: one does not.
+        """
+        ...
+
+
+class _Here:
+    """Workers of this machine, which see what this process sees."""
+
+    elsewhere = False
+
+    def require(self, folder: Path) -> None:
+        pass
+
 
 @dataclass(frozen=True, slots=True)
-class Inline:
+class Inline(_Here):
     """One item after the other, in the thread that asks."""
 
     def map(self, work: Callable[[I], R], items: Iterable[I], *, ordered: bool = False) -> Iterator[R]:
@@ -51,7 +72,7 @@ class Inline:
 
 
 @dataclass(frozen=True, slots=True)
-class Threads:
+class Threads(_Here):
     """For work that waits: for the network, for a disk."""
 
     workers: int
@@ -65,7 +86,7 @@ class Threads:
 
 
 @dataclass(frozen=True, slots=True)
-class Processes:
+class Processes(_Here):
     """For work that computes. Processes are spawned: `work` must be importable, and so must what it is made of.
 
     Each ends by itself as soon as the process that started it is gone, however that ended.
@@ -97,6 +118,30 @@ def local_executor(workers: int, *, processes: bool) -> Executor:
     if workers == 1:
         return Inline()
     return Processes(workers) if processes else Threads(workers)
+
+
+class OncePerProcess(Generic[R]):
+    """What each worker process opens once and keeps, such as a model: travels as the recipe, not as the thing.
+
+    Args:
+        factory: a function of a module.
+        arguments: what it is called with; hashable and picklable, and all that tells one such thing from others.
+    """
+
+    def __init__(self, factory: Callable[..., R], *arguments: Hashable) -> None:
+        self._recipe = factory, arguments
+
+    def get(self) -> R:
+        with _opening:
+            if self._recipe not in _opened:
+                factory, arguments = self._recipe
+                _opened[self._recipe] = factory(*arguments)
+            result: R = _opened[self._recipe]
+        return result
+
+
+_opening = threading.RLock()
+_opened: dict[tuple[Callable[..., Any], tuple[Hashable, ...]], Any] = {}
 
 
 def _windowed(submit: Submit, work: Callable[[I], R], items: Iterable[I], window: int, ordered: bool) -> Iterator[R]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,12 +23,16 @@ from copgen_cli.options import (
     JsonOption,
     OverwriteOption,
     RegionOption,
+    SchedulerOption,
     SeedOption,
     WorkersOption,
     complete_assignments,
     config_file,
     modality_names,
 )
+
+if TYPE_CHECKING:
+    from copgen_cli.patches import Plan
 
 
 def prepare(
@@ -91,6 +95,7 @@ def prepare(
     ] = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -109,6 +114,7 @@ def prepare(
 
     Example:  copgen prepare --region rome
     """
+    from copgen_cli.cluster import open_cluster
     from copgen_cli.patches import (
         TABLES_AND_MAP,
         cut_cells,
@@ -123,14 +129,21 @@ def prepare(
 
     options = {"train_ratio": train_ratio, "seed": seed, "split_block": split_block, "hold_out": hold_out}
     options |= {"center_crop": center_crop, "workers": workers}
-    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, prepare=options)
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        family=family,
+        data_dir=data_dir,
+        prepare=options,
+        cluster={"scheduler": scheduler},
+    )
     where = Workspace.around(subset_path, settings.family) if subset_path else settings.workspace
     if visualize:
         require_matplotlib()
     plan = plan_patches(where.subset, settings.prepare, settings.chosen_family, _folders(files or ()))
     if plan.absent and settings.chosen_family != BETA:
         console.note(f"Left out, for there is nothing of it: {', '.join(plan.absent)}.")
-    with StageRun(
+    run_of_stage = StageRun(
         "prepare",
         output_dir or where.patches,
         settings=plan.settings,
@@ -140,19 +153,13 @@ def prepare(
         beside=TABLES_AND_MAP,
         unrecorded=partial(unrecorded_files, suffix=None, stage="prepare"),
         dry_run=dry_run,
-    ) as run:
+    )
+    with run_of_stage as run, open_cluster(settings.cluster, note=console.note) as cluster:
         todo = run.pending(plan.units)
         if dry_run:
-            console.forecast(
-                "Would cut",
-                json=json,
-                cells=len(todo),
-                done_before=len(plan.units) - len(todo),
-                patches=len(todo) * plan.patches_per_cell,
-                bytes=plan.bytes_of(len(todo)),
-            )
+            _forecast(plan, len(todo), json=json)
             return
-        outcomes = cut_cells(run, plan, todo, workers=settings.prepare.workers)
+        outcomes = cut_cells(run, plan, todo, workers=settings.prepare.workers, executor=cluster)
         before = len(plan.units) - len(todo)
         for _ in console.track(outcomes, total=len(plan.units), done=before, label="Cutting", unit="cells"):
             pass
@@ -174,6 +181,12 @@ def _folders(texts: Sequence[str]) -> dict[Modality, Path]:
             raise UsageError(f"--files {text} is not MODALITY=FOLDER.", hint="For instance: --files land_cover=lulc")
         folders[as_modality(name)] = Path(folder).expanduser()
     return folders
+
+
+def _forecast(plan: Plan, cells: int, *, json: bool) -> None:
+    before, patches = len(plan.units) - cells, cells * plan.patches_per_cell
+    size = plan.bytes_of(cells)
+    console.forecast("Would cut", json=json, cells=cells, done_before=before, patches=patches, bytes=size)
 
 
 def _warn_of_empty_splits(cells: Mapping[Split, int], ratio: float) -> None:
