@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -102,8 +104,9 @@ class ClusterExecutor:
         Raises:
             ClusterError: one does not.
         """
-        check_folder(self.connection.client, self._threads, folder)
-        self._folders.append(folder)
+        if folder not in self._folders:
+            check_folder(self.connection.client, self._threads, folder)
+            self._folders.append(folder)
 
     def map(self, work: Callable[[I], R], items: Iterable[I], *, ordered: bool = False) -> Iterator[R]:
         """Yield `work(item)` for each item, as they get done or in the order of the items.
@@ -236,6 +239,7 @@ class _Flow:
             _do,
             self.work,
             task.items,
+            os.getcwd(),
             key=f"copgen-{task.number}-{task.lost}-{id(self):x}",
             pure=False,
             retries=0,
@@ -295,8 +299,21 @@ def _scheduler_gone() -> ClusterError:
     )
 
 
-def _do(work: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[Any], float]:
-    """Runs in a worker: the results of some items, and the seconds that they took."""
+def _do(work: Callable[[Any], Any], items: Sequence[Any], folder: str) -> tuple[list[Any], float]:
+    """Runs in a worker: the results of some items, and the seconds that they took.
+
+    Args:
+        work, items: what is called with what.
+        folder: that relative paths start from.
+    """
+    if os.getcwd() != folder:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise ClusterError(
+                f"A worker on {socket.gethostname()} can not use {folder}: {error.strerror}.",
+                hint="Workers need the same folders under the same names: use a shared disk, or object storage.",
+            ) from None
     started = time.perf_counter()
     return [work(item) for item in items], time.perf_counter() - started
 

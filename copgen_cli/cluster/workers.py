@@ -113,7 +113,7 @@ def check_folder(client: Client, workers: Iterable[str], folder: Path) -> None:
     Raises:
         ClusterError: a worker does not see the folder, or can not write there.
     """
-    probe = folder / f"probe-{uuid4().hex}"
+    probe = folder.absolute() / f"probe-{uuid4().hex}"
     probe.write_bytes(b"")
     try:
         told = client.run(_look_and_write, str(probe), workers=list(workers), on_error="return")

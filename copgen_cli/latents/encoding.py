@@ -6,24 +6,29 @@ parts of a packed store in `store_parts.py`. The main process plans, holds the l
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 
 from copgen_cli import console
+from copgen_cli.latents.autoencoder_record import id_of
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, encode_batches, plan_batches
 from copgen_cli.latents.encoders import Encoders, autoencoder_sources
 from copgen_cli.layout import autoencoders_beside, patch_file
-from copgen_cli.modalities import Split
-from copgen_cli.model import choose_device, choose_dtype
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model import choose_device, choose_dtype, wants_gpu
 from copgen_cli.patches import PatchTree
 from copgen_cli.stages import (
+    Executor,
     Journal,
+    OncePerProcess,
     Outcome,
     Place,
     StageRun,
@@ -32,6 +37,7 @@ from copgen_cli.stages import (
     World,
     join_world,
     noticing_a_lost_process,
+    refuse_launch,
     settings_of,
 )
 
@@ -43,7 +49,7 @@ ENCODE = "encode"
 
 
 def open_encoders(
-    tree: PatchTree, settings: EncodeSettings, output: Path, stage: str, *, overwrite: bool
+    tree: PatchTree, settings: EncodeSettings, output: Path, stage: str, *, overwrite: bool, elsewhere: bool = False
 ) -> tuple[Encoders, World]:
     """The autoencoders of a tree, and the processes that share the work.
 
@@ -52,17 +58,52 @@ def open_encoders(
         settings: name the autoencoder of pictures, and where those of others may be.
         output, stage: where the facts of the autoencoders may be known from an earlier run.
         overwrite: nothing earlier counts.
+        elsewhere: a cluster encodes; see `encoders_elsewhere`.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: there is no such device, or this process is one of several that were launched for a cluster.
         CopgenError: there is no autoencoder for a raster.
     """
-    world = join_world(choose_device(settings.device), settings.rendezvous_timeout, console.warn)
-    dtype = choose_dtype(settings.dtype, world.device)
+    if elsewhere:  # what is known of the autoencoders is told by this machine, whatever it has
+        refuse_launch("--scheduler")
+        world = World(torch.device("cpu"))
+        dtype = choose_dtype(settings.dtype, torch.device("cuda" if wants_gpu(settings.device) else "cpu"))
+    else:
+        world = join_world(choose_device(settings.device), settings.rendezvous_timeout, console.warn)
+        dtype = choose_dtype(settings.dtype, world.device)
     known = None if overwrite else settings_of(output, stage)
-    folders = [settings.vae_dir] if settings.vae_dir is not None else [autoencoders_beside(tree.folder)]
-    sources = autoencoder_sources(tree.modalities, settings.vae, folders)
+    sources = _sources(tree, settings)
     return Encoders(tree.modalities, sources, device=world.device, dtype=dtype, known=known), world
+
+
+def _sources(tree: PatchTree, settings: EncodeSettings) -> dict[Modality, str]:
+    folders = [settings.vae_dir] if settings.vae_dir is not None else [autoencoders_beside(tree.folder)]
+    return autoencoder_sources(tree.modalities, settings.vae, folders)
+
+
+def encoders_elsewhere(tree: PatchTree, settings: EncodeSettings, encoders: Encoders) -> OncePerProcess[Encoders]:
+    """The same autoencoders, opened once by each worker on its device, whose weights must be the very same.
+
+    Args:
+        tree: the patches.
+        settings: say which, and on which device.
+        encoders: those that the driver has looked at.
+    """
+    sources = {modality: id_of(source) for modality, source in _sources(tree, settings).items()}
+    return OncePerProcess(
+        _open_in_worker, tree.modalities, sources, settings.device, encoders.arithmetic, encoders.settings()
+    )
+
+
+def _open_in_worker(
+    modalities: Sequence[Modality],
+    sources: Mapping[Modality, str],
+    device: str,
+    arithmetic: str,
+    known: Mapping[str, Any],
+) -> Encoders:
+    chosen = choose_device(device)
+    return Encoders(modalities, sources, device=chosen, dtype=choose_dtype(arithmetic, chosen), known=known)
 
 
 class Sink(Protocol):
@@ -169,6 +210,51 @@ def encode_to_files(
         yield len(batch.names)
     world.wait()
     run.take_in()
+
+
+def encode_elsewhere(
+    run: StageRun,
+    tree: PatchTree,
+    encoders: OncePerProcess[Encoders],
+    executor: Executor,
+    *,
+    todo: Sequence[WorkItem[None]],
+    batch_size: int,
+) -> Iterator[int]:
+    """Encode what is pending into npy files in the workers of an executor. Yields numbers of patches."""
+    wanted = {unit.key: unit.fingerprint for unit in todo}
+    batches = pending_batches(batches_of(tree, batch_size), wanted)
+    if batches:
+        executor.require(run.place.temporary)
+    travelling = (_travelling(batch, tree, wanted, run.place_elsewhere) for batch in batches)
+    work = functools.partial(encode_travelling, encoders=encoders, batch_size=batch_size)
+    for patches, outcomes in executor.map(work, travelling):
+        for outcome in outcomes:
+            run.record(outcome)
+        yield patches
+
+
+@dataclass(frozen=True, slots=True)
+class TravellingBatch:
+    """A batch with all that its worker must know of it."""
+
+    batch: PatchBatch
+    tree: PatchTree
+    sink: Sink
+
+
+def encode_travelling(
+    item: TravellingBatch, encoders: OncePerProcess[Encoders], batch_size: int
+) -> tuple[int, tuple[Outcome, ...]]:
+    """Encode and write a batch, in a worker; the number of its patches, and what became of them."""
+    (encoded,) = encode_batches([item.batch], item.tree, encoders.get(), batch_size=batch_size)
+    return len(item.batch.names), item.sink.write(encoded)
+
+
+def _travelling(batch: PatchBatch, tree: PatchTree, wanted: Mapping[str, str], place: Place) -> TravellingBatch:
+    keys = [patch_key(batch.split, name) for name in batch.names]
+    sink = NpyFiles(place, {key: wanted[key] for key in keys if key in wanted})
+    return TravellingBatch(batch, tree.only(batch.split, batch.names), sink)
 
 
 def help_encoding(tree: PatchTree, encoders: Encoders, world: World) -> None:

@@ -83,15 +83,17 @@ class PatchPacking:
             finish_store(run, split.plan, split.builder)
 
 
-def open_patches(source: Path, output: Path, stage: str, settings: EncodeSettings, *, overwrite: bool) -> PatchPacking:
-    """Find the patches below `source`, and open what encodes them.
+def open_patches(
+    source: Path, output: Path, stage: str, settings: EncodeSettings, *, overwrite: bool, elsewhere: bool = False
+) -> PatchPacking:
+    """Find the patches below `source`, and open what encodes them; `elsewhere` in the workers of a cluster.
 
     Raises:
         MissingInputError: there are none.
         UsageError: there is no such device.
     """
     tree = read_tree(source, None, what="patches", written_by="prepare")
-    encoders, world = open_encoders(tree, settings, output, stage, overwrite=overwrite)
+    encoders, world = open_encoders(tree, settings, output, stage, overwrite=overwrite, elsewhere=elsewhere)
     return PatchPacking(tree, encoders, world, settings.batch_size)
 
 

@@ -19,6 +19,7 @@ from .devices import (
     choose_device as choose_device,
     choose_dtype as choose_dtype,
     choose_training_dtype as choose_training_dtype,
+    wants_gpu as wants_gpu,
     warn_of_imitation as warn_of_imitation,
 )
 from .diffusion import (

@@ -31,6 +31,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def wants_gpu(name: str) -> bool:
+    """Whether a device's name asks for CUDA, here or on other machines."""
+    return name.partition(":")[0] == "cuda"
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The arithmetic of that name for using a model; "auto" is bfloat16 on CUDA and float32 elsewhere."""
     if name == "auto":

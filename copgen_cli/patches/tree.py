@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from copgen_cli.errors import MissingInputError
@@ -46,6 +46,12 @@ class PatchTree:
     def has(self, split: Split, name: str) -> tuple[Modality, ...]:
         """The modalities that there are of a patch, in index order."""
         return tuple(modality for modality in self.modalities if name in self.names[split][modality])
+
+    def only(self, split: Split, names: Iterable[str]) -> PatchTree:
+        """The same tree with some patches of one split, small enough to travel."""
+        wanted = frozenset(names)
+        there = {modality: wanted & self.names[split][modality] for modality in self.modalities}
+        return replace(self, names={split: there})
 
     def file(self, split: Split, modality: Modality, name: str) -> Path:
         return patch_file(self.folder, split, modality, name, self.suffix or modality.spec.suffix)

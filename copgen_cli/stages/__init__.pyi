@@ -28,6 +28,7 @@ from .executors import (
 from .launch_variables import (
     SHARED_FOLDER as SHARED_FOLDER,
     expect_others as expect_others,
+    refuse_launch as refuse_launch,
     was_launched as was_launched,
 )
 from .locks import ExclusiveLock as ExclusiveLock

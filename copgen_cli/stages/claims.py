@@ -41,16 +41,13 @@ class Claims:
     """The claims to names in one folder; small and picklable."""
 
     folder: Path
-    worker: str = ""
-    """Who notes them, where several machines do: each in a file of its own, for they can not share one."""
+    by_worker: bool = False
+    """Several machines note them: each process in a file of its own, for machines can not append to one."""
 
     @property
     def file(self) -> Path:
-        return self.folder / PRIVATE_FOLDER / (f"{CLAIMS}.{self.worker}" if self.worker else CLAIMS)
-
-    def of_a_worker(self) -> Claims:
-        """The same claims, as this process may note them beside processes of other machines."""
-        return Claims(self.folder, f"{socket.gethostname()}_{os.getpid()}")
+        whose = f".{socket.gethostname()}_{os.getpid()}" if self.by_worker else ""
+        return self.folder / PRIVATE_FOLDER / f"{CLAIMS}{whose}"
 
     def take(self, targets: Iterable[Path]) -> None:
         """Claim names that are about to be written.

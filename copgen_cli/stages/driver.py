@@ -106,6 +106,7 @@ class StageRun:
         self._private = PrivateFolder(output, stage)
         self._journal = Journal(self._private.folder / f"{stage}.journal")
         self._claims = Claims(output)
+        self._claims_elsewhere = Claims(output, by_worker=True)
         self._beside = frozenset(beside)
         self.place = Place(output, self._private.temporary, self._claims)
         self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
@@ -235,7 +236,12 @@ class StageRun:
             work, retries: as for `run`.
             elsewhere: the worker may be on another machine, and does not write to the journal: `record` what it gives.
         """
-        return Attempt(work, None if elsewhere else self._journal, self._claims, retries)
+        return Attempt(work, None if elsewhere else self._journal, self._claims_elsewhere, retries)
+
+    @property
+    def place_elsewhere(self) -> Place:
+        """The place as workers of an executor elsewhere may write to it, where they do more than the work of a unit."""
+        return replace(self.place, claims=self._claims_elsewhere)
 
     def record(self, outcome: Outcome) -> None:
         """Note a finished unit; for stages that do their own mapping. Its files must be in place."""
@@ -442,7 +448,7 @@ class Attempt(Generic[I]):
             if self.journal is not None:
                 self.journal.append(outcome, files)
             else:
-                put_in_place(files, self.claims.of_a_worker())
+                put_in_place(files, self.claims)
         return outcome
 
     def _try(self, unit: WorkItem[I], files: dict[Path, Path]) -> Outcome:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -125,23 +126,24 @@ class OncePerProcess(Generic[R]):
 
     Args:
         factory: a function of a module.
-        arguments: what it is called with; hashable and picklable, and all that tells one such thing from others.
+        arguments: what it is called with; picklable, and all that tells one such thing from others.
     """
 
-    def __init__(self, factory: Callable[..., R], *arguments: Hashable) -> None:
-        self._recipe = factory, arguments
+    def __init__(self, factory: Callable[..., R], *arguments: Any) -> None:
+        self._factory, self._arguments = factory, arguments
+        self._key = pickle.dumps((factory, arguments))
 
     def get(self) -> R:
         with _opening:
-            if self._recipe not in _opened:
-                factory, arguments = self._recipe
-                _opened[self._recipe] = factory(*arguments)
-            result: R = _opened[self._recipe]
+            if self._key not in _opened:
+                _opened.clear()  # what another run opened in this process, such as its model, is in the way
+                _opened[self._key] = self._factory(*self._arguments)
+            result: R = _opened[self._key]
         return result
 
 
 _opening = threading.RLock()
-_opened: dict[tuple[Callable[..., Any], tuple[Hashable, ...]], Any] = {}
+_opened: dict[bytes, Any] = {}
 
 
 def _windowed(submit: Submit, work: Callable[[I], R], items: Iterable[I], window: int, ordered: bool) -> Iterator[R]:

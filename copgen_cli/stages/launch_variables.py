@@ -28,6 +28,15 @@ def was_launched() -> bool:
     return SHARED_FOLDER in os.environ or any((_number(name) or 1) > 1 for name in _COUNTS)
 
 
+def refuse_launch(option: str) -> None:
+    """Raises UsageError where this process is one of several: with that option, one alone gives out the work."""
+    if was_launched():
+        raise UsageError(
+            f"{option} is for one process, and this is one of several that torchrun, srun or MPI started.",
+            hint=f"Start it once, or leave out {option}.",
+        )
+
+
 def adopt_slurm() -> None:
     """Where `srun` started several tasks, tell them to torch as torchrun would; what is set already stands."""
     if (_number("SLURM_STEP_NUM_TASKS") or 1) < 2 or "WORLD_SIZE" in os.environ:

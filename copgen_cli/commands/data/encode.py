@@ -24,6 +24,7 @@ from copgen_cli.options import (
     JsonOption,
     OverwriteOption,
     RegionOption,
+    SchedulerOption,
     VaeDirOption,
     VaeOption,
     complete_names,
@@ -32,6 +33,7 @@ from copgen_cli.options import (
 
 if TYPE_CHECKING:
     from copgen_cli.latents import PatchPacking
+    from copgen_cli.settings import Settings
 
 
 def encode(
@@ -63,6 +65,7 @@ def encode(
     ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    scheduler: SchedulerOption = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Where moments go.", show_default="beside the patches", rich_help_panel=WRITTEN_PANEL),
@@ -81,17 +84,26 @@ def encode(
     from copgen_cli.settings import load_settings
 
     options = {"vae": vae, "vae_dir": vae_dir, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
-    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, encode=options)
-    straight = settings.encode.to == "lmdb"
+    settings = load_settings(
+        config_file(context),
+        region=region,
+        family=family,
+        data_dir=data_dir,
+        encode=options,
+        cluster={"scheduler": scheduler},
+    )
+    straight, elsewhere = settings.encode.to == "lmdb", settings.cluster.scheduler is not None
     source = path or settings.workspace.patches
     output = output_dir or (store_beside(source) if straight else moments_beside(source))
-    patches = open_patches(source, output, PACK if straight else ENCODE, settings.encode, overwrite=overwrite)
+    patches = open_patches(
+        source, output, PACK if straight else ENCODE, settings.encode, overwrite=overwrite, elsewhere=elsewhere
+    )
     if not patches.world.is_main:
         if not dry_run:
             patches.help()
         return
     if not straight:
-        raise typer.Exit(_into_files(patches, output, json=json, dry_run=dry_run, overwrite=overwrite))
+        raise typer.Exit(_into_files(settings, patches, output, json=json, dry_run=dry_run, overwrite=overwrite))
     packed = pack(
         patches,
         output,
@@ -104,13 +116,17 @@ def encode(
     raise typer.Exit(report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
 
 
-def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
-    from copgen_cli.latents import ENCODE, encode_to_files, work_items_of
+def _into_files(
+    settings: Settings, patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool
+) -> int:
+    from copgen_cli.cluster import open_cluster
+    from copgen_cli.latents import ENCODE, encode_elsewhere, encode_to_files, encoders_elsewhere, work_items_of
+    from copgen_cli.model import wants_gpu
     from copgen_cli.patches import unrecorded_files
     from copgen_cli.stages import StageRun
 
     tree, encoders = patches.tree, patches.encoders
-    with StageRun(
+    run_of_stage = StageRun(
         ENCODE,
         output,
         settings={"modalities": list(tree.modalities), **encoders.settings()},
@@ -118,7 +134,9 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
         prune=True,
         unrecorded=partial(unrecorded_files, suffix=".npy", stage=ENCODE),
         dry_run=dry_run,
-    ) as run:
+    )
+    on_gpu = wants_gpu(settings.encode.device)
+    with run_of_stage as run, open_cluster(settings.cluster, note=console.note, gpu=on_gpu) as cluster:
         units = work_items_of(tree)
         todo = run.pending(units)
         before = len(units) - len(todo)
@@ -128,7 +146,12 @@ def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: boo
             size = len(todo) * encoders.patch_bytes
             console.forecast("Would encode", json=json, patches=len(todo), done_before=before, bytes=size)
             return 0
-        steps = encode_to_files(run, tree, encoders, patches.world, todo=todo, batch_size=patches.batch_size)
+        size = patches.batch_size
+        if cluster is not None:
+            recipe = encoders_elsewhere(tree, settings.encode, encoders)
+            steps = encode_elsewhere(run, tree, recipe, cluster, todo=todo, batch_size=size)
+        else:
+            steps = encode_to_files(run, tree, encoders, patches.world, todo=todo, batch_size=size)
         for _ in console.track_counts(steps, total=len(units), done=before, label="Encoding", unit="patches"):
             pass
         summary = run.finish()
