@@ -12,24 +12,28 @@ from types import TracebackType
 from typing import Any
 
 from copgen_cli.archive.index import WorldIndex, refresh_index
-from copgen_cli.archive.opening import open_archive, stored_token
+from copgen_cli.archive.opening import open_archive, open_in_worker, stored_token
 from copgen_cli.archive.products import (
     Bands,
     OpenParts,
     Order,
     Plan,
     fetch_product,
+    fetch_together,
+    group_by_part,
     interleave,
     is_fetched,
     plan_orders,
     write_indices,
 )
 from copgen_cli.archive.selection import Selection, SelectionCounts, select
+from copgen_cli.cluster import ClusterExecutor
 from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, archived_in, columns_in, in_index_order
 from copgen_cli.settings import Settings
 from copgen_cli.stages import (
     Claims,
+    OncePerProcess,
     Outcome,
     Place,
     StageRun,
@@ -69,14 +73,24 @@ class Download:
         overwrite: fetch everything anew.
         verify: compare what is there with its recorded hashes.
         dry_run: write nothing.
+        executor: the cluster that fetches; this process where there is none.
     """
 
-    def __init__(self, settings: Settings, *, overwrite: bool, verify: bool, dry_run: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        overwrite: bool,
+        verify: bool,
+        dry_run: bool,
+        executor: ClusterExecutor | None = None,
+    ) -> None:
         self.sources: tuple[Modality, ...] = in_index_order(
             settings.download.sources or archived_in(settings.chosen_family)
         )
         self.counts: tuple[SelectionCounts, ...] = ()
         self._settings, self._verify, self._dry_run = settings, verify, dry_run
+        self._executor = executor
         self._bands = Bands.parse(settings.download.bands or ",".join(columns_in(settings.chosen_family)) or "none")
         self._region = settings.region_settings()
         self._subset = settings.workspace.subset
@@ -150,6 +164,9 @@ class Download:
             refusal = Outcome(key, Status.FAILED, reason=reason)
             self._run.record(refusal)
             yield refusal
+        yield from self._fetch_here() if self._executor is None else self._fetch_elsewhere(self._executor)
+
+    def _fetch_here(self) -> Iterator[Outcome]:
         parts = OpenParts(self._archive, [unit.item for unit in self._todo])
         paths = {unit.key: unit.item.path for unit in self._todo}
         work = functools.partial(fetch_product, parts=parts, place=self._run.place)
@@ -158,6 +175,34 @@ class Download:
         for outcome in self._run.run(interleave(self._todo, workers), work, executor=executor, retries=TRIES_OF_BROKEN):
             parts.done(paths[outcome.key])
             yield outcome
+
+    def _fetch_elsewhere(self, cluster: ClusterExecutor) -> Iterator[Outcome]:
+        if not self._todo:
+            return
+        cluster.require(self._run.place.temporary)
+        wanted = self._settings.download
+        token = wanted.token.get_secret_value() if wanted.token and cluster.connection.private else None
+        archive = OncePerProcess(
+            open_in_worker,
+            wanted.endpoint,
+            self._spool.absolute(),
+            token,
+            wanted.workers,
+            wanted.retries,
+            wanted.timeout,
+        )
+        work = functools.partial(
+            fetch_together,
+            archive=archive,
+            place=self._run.place_elsewhere,
+            threads=wanted.workers,
+            retries=TRIES_OF_BROKEN,
+        )
+        for fetched in cluster.map(work, group_by_part(self._todo)):
+            self._archive.traffic.add(requests=fetched.requests, bytes=fetched.bytes, repeated=fetched.repeated)
+            for outcome in fetched.outcomes:
+                self._run.record(outcome)
+                yield outcome
 
     def finish(self) -> Summary:
         return self._run.finish()

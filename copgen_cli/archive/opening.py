@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -46,6 +47,16 @@ def stored_token(endpoint: str) -> str | None:
     from huggingface_hub import constants, get_token
 
     return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+
+
+def open_in_worker(
+    endpoint: str, spool: Path, token: str | None, connections: int, retries: int, timeout: float
+) -> Archive:
+    """An archive as a worker on another machine opens it: with the token that it is given, or has of its own."""
+    own = os.environ.get("HF_TOKEN") or stored_token(endpoint)
+    return open_archive(
+        endpoint, spool=spool, token=token or own, connections=connections, retries=retries, timeout=timeout
+    )
 
 
 class FolderArchive:

@@ -31,7 +31,7 @@ from copgen_cli.layout import NO_PRODUCT, product_path, subset_index
 from copgen_cli.modalities import SOURCES, Modality
 from copgen_cli.rasters import check_band, check_thumbnail
 from copgen_cli.records import Product
-from copgen_cli.stages import Outcome, Place, Result, WorkItem, WrittenFile
+from copgen_cli.stages import Attempt, OncePerProcess, Outcome, Place, Result, Threads, WorkItem, WrittenFile
 
 THUMBNAIL = "thumbnail"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -191,6 +191,49 @@ class OpenParts:
             reader = self._readers.pop(path, None) if self._left[path] <= 0 else None
         if reader is not None:
             reader.close()
+
+
+MOST_TOGETHER = 64
+"""Products of one part that a worker elsewhere fetches in one go."""
+
+
+def group_by_part(units: Sequence[WorkItem[Order]]) -> Iterator[tuple[WorkItem[Order], ...]]:
+    """Products of one part together, so that its tail is read by one worker, but not too many at a time."""
+    for _, group in itertools.groupby(units, key=lambda unit: unit.item.path):
+        while some := tuple(itertools.islice(group, MOST_TOGETHER)):
+            yield some
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a worker elsewhere made of some products."""
+
+    outcomes: tuple[Outcome, ...]
+    requests: int
+    bytes: int
+    repeated: int
+
+
+def fetch_together(
+    units: Sequence[WorkItem[Order]], *, archive: OncePerProcess[Archive], place: Place, threads: int, retries: int
+) -> Fetched:
+    """Fetch products of one part, in a worker elsewhere: files are in place then, and noted by nobody.
+
+    Args:
+        units: the products.
+        archive: opened once by each worker.
+        place: where they go.
+        threads: that fetch at a time.
+        retries: of a product that seems broken.
+    """
+    opened = archive.get()
+    before = opened.traffic.counts()
+    parts = OpenParts(opened, [unit.item for unit in units])
+    attempt = Attempt(functools.partial(fetch_product, parts=parts, place=place), None, place.claims, retries)
+    outcomes = tuple(Threads(threads).map(attempt, units))
+    for unit in units:
+        parts.done(unit.item.path)
+    return Fetched(outcomes, *(now - then for now, then in zip(opened.traffic.counts(), before, strict=True)))
 
 
 def fetch_product(order: Order, *, parts: OpenParts, place: Place) -> Result:

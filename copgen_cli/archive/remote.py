@@ -68,6 +68,11 @@ class Traffic:
         self.repeated = 0
         """Requests that were made again after a failure."""
 
+    def counts(self) -> tuple[int, int, int]:
+        """Requests, bytes and repetitions so far."""
+        with self._lock:
+            return self.requests, self.bytes, self.repeated
+
     def add(self, *, requests: int = 0, bytes: int = 0, repeated: int = 0) -> None:
         with self._lock:
             self.requests += requests

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shlex
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 
 from copgen_cli import __version__
+from copgen_cli.errors import MismatchError
+from copgen_cli.model import choose_device, choose_dtype
 from copgen_cli.outputs import synthetic_text
 from copgen_cli.places.area import Area
 from copgen_cli.places.canvas import Block, Canvas
@@ -40,10 +43,20 @@ from copgen_cli.places.gaps import calls_around
 from copgen_cli.places.layers import Layer, Mask
 from copgen_cli.places.mosaics import BlockFiles, Mosaic, SceneRaster, rasters_of
 from copgen_cli.places.preview import SIDE, Column, draw_preview
-from copgen_cli.places.request import Missing, SceneRequest
-from copgen_cli.sampling import LoadedModel, Tell, check_known, choose_batch_size, tell_while
+from copgen_cli.places.request import Missing, SceneOptions, SceneRequest, check_scene
+from copgen_cli.sampling import LoadedModel, Tell, check_known, choose_batch_size, load_model, tell_while
 from copgen_cli.settings import Settings
-from copgen_cli.stages import Outcome, StageRun, Status, Summary, WorkItem, require_free_space, units_file
+from copgen_cli.stages import (
+    Executor,
+    OncePerProcess,
+    Outcome,
+    StageRun,
+    Status,
+    Summary,
+    WorkItem,
+    require_free_space,
+    units_file,
+)
 
 FORMAT = 1
 LISTING, PREVIEW = "scene.json", "preview.png"
@@ -64,6 +77,8 @@ class ScenePlan:
     generator: SceneGenerator
     command: str
     """The line by which it is made again."""
+    recipe: OncePerProcess[ScenePlan]
+    """How another process comes by it."""
     notes: tuple[str, ...] = ()
     """What of the settings could not be had."""
 
@@ -169,7 +184,28 @@ class ScenePlan:
         return {**facts, "model": model, "spread": self.request.spread}
 
 
-def plan_scene(settings: Settings, request: SceneRequest, model: LoadedModel, command: Sequence[str]) -> ScenePlan:
+def open_scene(settings: Settings, options: SceneOptions, source: str, dtype: str, command: Sequence[str]) -> ScenePlan:
+    """Check what is asked for, load the model, and put it to the request.
+
+    Args:
+        settings: of the model's use and the windows.
+        options: what is asked for.
+        source: the model.
+        dtype: its arithmetic, by name.
+        command: the words after `copgen`.
+
+    Raises:
+        CopgenError: what is asked for does not go together, or is not there.
+    """
+    request = check_scene(settings, options)
+    device = choose_device(settings.sample.device)
+    model = load_model(source, device=device, dtype=choose_dtype(dtype, device))
+    return plan_scene(settings, options, request, model, command)
+
+
+def plan_scene(
+    settings: Settings, options: SceneOptions, request: SceneRequest, model: LoadedModel, command: Sequence[str]
+) -> ScenePlan:
     """Put a model to a request.
 
     Raises:
@@ -189,7 +225,11 @@ def plan_scene(settings: Settings, request: SceneRequest, model: LoadedModel, co
         model.net, model.autoencoders, guided=guided, device=model.autoencoder.device
     )
     generator = SceneGenerator(model, request.sample, canvas, request.layers, request.gaps, size)
-    return ScenePlan(request, generator, shlex.join(["copgen", *command]), notes)
+    dtype = str(model.net.dtype).removeprefix("torch.")
+    without_token = settings.download.model_copy(update={"token": None})
+    travelling = settings.model_copy(update={"download": without_token})
+    recipe = OncePerProcess(open_scene, travelling, options, model.source, dtype, tuple(command))
+    return ScenePlan(request, generator, shlex.join(["copgen", *command]), recipe, notes)
 
 
 def _clipped(settings: Settings, window: int, most: int) -> tuple[str, ...]:
@@ -235,11 +275,16 @@ def is_whole(output: Path) -> bool:
     return all((output / name).is_file() for name in (LISTING, PREVIEW, COLLECTION_FILE))
 
 
-def draw_blocks(plan: ScenePlan, run: StageRun, *, afresh: bool = False) -> Iterator[int]:
+def draw_blocks(
+    plan: ScenePlan, run: StageRun, *, afresh: bool = False, executor: Executor | None = None
+) -> Iterator[int]:
     """Draw the blocks that no earlier run has drawn; yields numbers of windows as they are walked one call further.
 
     Args:
+        plan: the scene.
+        run: of its folder.
         afresh: draw those as well.
+        executor: who draws, a block at a time; this process where there is none.
 
     Raises:
         DiskFullError: there is less room than the scene will take.
@@ -249,6 +294,8 @@ def draw_blocks(plan: ScenePlan, run: StageRun, *, afresh: bool = False) -> Iter
     if afresh:
         files.clear()
     _created(files)
+    if executor is not None:
+        return _draw_elsewhere(plan, files, executor)
     return tell_while(functools.partial(_draw, plan, files))
 
 
@@ -307,6 +354,38 @@ def _draw(plan: ScenePlan, files: BlockFiles, tell: Tell[int]) -> None:
             tell(walked * len(block.windows))
             continue
         files.save(block, plan.generator.draw(block, tell))
+
+
+def _draw_elsewhere(plan: ScenePlan, files: BlockFiles, executor: Executor) -> Iterator[int]:
+    walked = plan.request.sample.n_samples * plan.calls_per_window
+    missing = [block for block in plan.blocks if not files.has(block)]
+    yield walked * sum(len(block.windows) for block in plan.blocks if block not in missing)
+    if missing:
+        executor.require(files.folder)
+    work = functools.partial(_draw_block, recipe=plan.recipe, expected=_identity(plan), files=files)
+    for windows in executor.map(work, missing):
+        yield walked * windows
+
+
+def _draw_block(block: Block, recipe: OncePerProcess[ScenePlan], expected: str, files: BlockFiles) -> int:
+    """Runs in a worker: draw and keep one block; how many windows it has.
+
+    Raises:
+        MismatchError: the worker's plan is another, for the model or a raster is not the same there.
+    """
+    plan = recipe.get()
+    if _identity(plan) != expected:
+        raise MismatchError(
+            f"A worker on {socket.gethostname()} finds another model or other rasters under the same names.",
+            hint="Workers need the same files as the driver, on a shared disk, and the same --runs-dir.",
+        )
+    files.save(block, plan.generator.draw(block))
+    return len(block.windows)
+
+
+def _identity(plan: ScenePlan) -> str:
+    """Tells all that the pictures of blocks depend on."""
+    return _hash_json([plan.settings(), plan.facts()["inputs"], plan.facts()["mask"]])
 
 
 def _block_files(plan: ScenePlan, run: StageRun) -> BlockFiles:

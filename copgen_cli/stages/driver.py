@@ -439,7 +439,7 @@ class Attempt(Generic[I]):
 
     work: Callable[[I], Result]
     journal: Journal | None
-    claims: Claims
+    claims: Claims | None
     retries: int
 
     def __call__(self, unit: WorkItem[I]) -> Outcome:

@@ -17,6 +17,7 @@ from copgen_cli.options import (
     JsonOption,
     OverwriteOption,
     RegionOption,
+    SchedulerOption,
     SeedOption,
     WorkersOption,
     as_modalities,
@@ -121,6 +122,7 @@ def download(
     ] = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Compare every file with its recorded hash; mend.", rich_help_panel=RUN_PANEL),
@@ -139,6 +141,7 @@ def download(
     Example:  copgen download --region rome
     """
     from copgen_cli.archive import Download
+    from copgen_cli.cluster import open_cluster
     from copgen_cli.errors import UnknownNameError, UsageError
     from copgen_cli.modalities import archived, in_index_order
 
@@ -171,9 +174,14 @@ def download(
             "token": token,
             "bands": bands,
         },
+        cluster={"scheduler": scheduler},
     )
-    with Download(settings, overwrite=overwrite, verify=verify, dry_run=dry_run or preview) as task:
-        _draw(task, json=json, dry_run=dry_run or preview)
+    looks_only = dry_run or preview
+    with (
+        open_cluster(settings.cluster, note=console.note) as cluster,
+        Download(settings, overwrite=overwrite, verify=verify, dry_run=looks_only, executor=cluster) as task,
+    ):
+        _draw(task, json=json, dry_run=looks_only)
 
 
 def _settings(context: typer.Context, name: str | None, *, of_region: dict[str, Any], **options: Any) -> Settings:

@@ -25,6 +25,7 @@ from copgen_cli.options import (
     ModelOption,
     OverwriteOption,
     RegionOption,
+    SchedulerOption,
     SeedOption,
     SolverOption,
     StepsOption,
@@ -156,6 +157,7 @@ def scene(
     batch_size: BatchSizeOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    scheduler: SchedulerOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -195,6 +197,7 @@ def scene(
             "dtype": dtype,
         },
         scene={"overlap": overlap, "block": block},
+        cluster={"scheduler": scheduler},
     )
     try:
         how = Missing(missing)
@@ -209,6 +212,8 @@ def scene(
 def _scene(
     settings: Settings, options: SceneOptions, output: Path | None, *, overwrite: bool, dry_run: bool, json: bool
 ) -> int:
+    from copgen_cli.cluster import open_cluster
+    from copgen_cli.model import wants_gpu
     from copgen_cli.places import (
         check_scene,
         counts_of,
@@ -222,19 +227,21 @@ def _scene(
     )
 
     request = check_scene(settings, options)
-    plan = plan_scene(settings, request, _load_model(settings), sys.argv[1:])
+    plan = plan_scene(settings, options, request, _load_model(settings), sys.argv[1:])
     for text in (*request.notes, *plan.notes):
         console.note(text)
     for text in request.warnings:
         console.warn(text)
     folder = output or SCENES / request.name
-    with start_run(plan, folder, overwrite=overwrite, dry_run=dry_run) as run:
+    run_of_scene = start_run(plan, folder, overwrite=overwrite, dry_run=dry_run)
+    on_gpu = wants_gpu(settings.sample.device)
+    with run_of_scene as run, open_cluster(settings.cluster, note=console.note, gpu=on_gpu) as cluster:
         pending = run.pending(work_items_of(plan), is_done=lambda *_: is_whole(folder))
         if dry_run:
             console.forecast("Would draw", json=json, **counts_of(plan), seconds=round(seconds_of(plan)), folder=folder)
             return 0
         if pending:
-            walked = draw_blocks(plan, run, afresh=overwrite)
+            walked = draw_blocks(plan, run, afresh=overwrite, executor=cluster)
             for _ in console.track_counts(walked, total=plan.network_calls, label="Drawing", done=0, unit="calls"):
                 pass
             summary = write_scene(plan, run)
@@ -245,11 +252,15 @@ def _scene(
 
 
 def _load_model(settings: Settings) -> LoadedModel:
-    from copgen_cli.model import choose_device, choose_dtype
+    import torch
+
+    from copgen_cli.model import choose_device, choose_dtype, wants_gpu
     from copgen_cli.sampling import choose_model, load_model
 
     choice = choose_model(settings.sample.model, settings.runs_dir, settings.region)
     if choice.reason:
         console.note(f"Model: {choice.source} ({choice.reason}).")
-    device = choose_device(settings.sample.device)
-    return load_model(choice.source, device=device, dtype=choose_dtype(settings.sample.dtype, device))
+    elsewhere = settings.cluster.scheduler is not None and wants_gpu(settings.sample.device)
+    device = torch.device("cuda") if elsewhere else choose_device(settings.sample.device)
+    dtype = choose_dtype(settings.sample.dtype, device)
+    return load_model(choice.source, device=torch.device("cpu") if elsewhere else device, dtype=dtype)
