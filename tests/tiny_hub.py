@@ -54,6 +54,29 @@ class Request:
     """Of its arrival, monotonic."""
 
 
+@dataclass(slots=True)
+class Quota:
+    """So many requests to resolve an address within so many seconds; told in each answer, and the rest refused."""
+
+    requests: int
+    seconds: float
+    refused: int = 0
+    _used: int = 0
+    _until: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> tuple[bool, dict[str, str]]:
+        """Whether there was one left, and the header that tells what is."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._until:
+                self._used, self._until = 0, now + self.seconds
+            granted = self._used < self.requests
+            self._used += granted
+            self.refused += not granted
+            return granted, {"RateLimit": f'"resolvers";r={self.requests - self._used};t={self._until - now:.3f}'}
+
+
 Faults = Callable[[Request], Fault | None]
 
 
@@ -84,6 +107,7 @@ class TinyHub:
         self.faults: Faults = lambda request: None
         self.requests: list[Request] = []
         self.bytes_sent = 0
+        self.quota: Quota | None = None
         self.signature = 0
         """Addresses signed before are answered with 403."""
         self._lock = threading.Lock()
@@ -137,6 +161,8 @@ class _Server(ThreadingHTTPServer):
 def _handler(hub: TinyHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        told: Mapping[str, str] = {}
+        """Headers of every answer to come."""
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -155,6 +181,11 @@ def _handler(hub: TinyHub) -> type[BaseHTTPRequestHandler]:
             if fault.status is not None:
                 self.answer(fault.status, b"no", fault.headers)
                 return
+            if kind == "resolve" and hub.quota is not None:
+                granted, self.told = hub.quota.take()
+                if not granted:
+                    self.answer(429, b"not so fast")
+                    return
             if kind == "resolve" and hub.token and authorization != f"Bearer {hub.token}":
                 self.answer(401, b"who are you?")
                 return
@@ -203,7 +234,7 @@ def _handler(hub: TinyHub) -> type[BaseHTTPRequestHandler]:
             self, code: int, body: bytes, headers: Mapping[str, str] | None = None, fault: Fault | None = None
         ) -> None:
             self.send_response(code)
-            for name, value in (headers or {}).items():
+            for name, value in {**self.told, **(headers or {})}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

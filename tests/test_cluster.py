@@ -1,0 +1,386 @@
+"""Work on a Dask cluster: the same bytes as on one machine, whoever is lost, and what is said where that can not be."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sample_commands import call_copgen, small_model
+from test_driver import shout, work_items_of
+from tiny_archive import rome_rows, write_archive
+from tiny_hub import Quota, TinyHub
+from tiny_subsets import tree
+
+from copgen_cli import __version__
+from copgen_cli.cluster import ClusterExecutor, OwnRequestBudget, connection
+from copgen_cli.errors import BrokenInputError, CopgenError, UsageError
+from copgen_cli.settings import ClusterSettings
+from copgen_cli.stages import OncePerProcess, Result, StageRun, WorkerLostError
+
+pytest.importorskip("distributed")
+
+from distributed import Client, LocalCluster
+
+SILENT: list[str] = []
+WORDS = ("one", "two", "broken", "silent", "three", "four", "five")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Two workers that all of these tests share, as a group shares its cluster."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+        memory_limit=0,
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def address(cluster) -> str:
+    return str(cluster.scheduler_address)
+
+
+def executor_of(address: str, **settings) -> ClusterExecutor:
+    return ClusterExecutor(ClusterSettings(scheduler=address, **settings), note=SILENT.append)
+
+
+def shout_all(output: Path, words: tuple[str, ...], executor: ClusterExecutor | None = None, **options):
+    with StageRun("shout", output, settings={"loud": True}, **options) as run:
+        todo = run.pending(work_items_of(*words))
+        outcomes = list(run.run(todo, functools.partial(shout, place=run.place), executor=executor))
+        return outcomes, run.finish()
+
+
+# -- the executor ----------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_leaves_the_same_tree_and_nothing_else(tmp_path, address):
+    shout_all(tmp_path / "plain", WORDS)
+    with executor_of(address) as executor:
+        _, summary = shout_all(tmp_path / "cluster", WORDS, executor)
+
+    assert tree(tmp_path / "cluster") == tree(tmp_path / "plain")
+    assert (summary.done, len(summary.failed), len(summary.skipped)) == (5, 1, 1)
+
+
+def test_a_run_that_stopped_is_continued_with_or_without_a_cluster(tmp_path, address):
+    shout_all(tmp_path / "plain", WORDS)
+    with executor_of(address) as executor, StageRun("shout", tmp_path / "out", settings={"loud": True}) as run:
+        todo = run.pending(work_items_of(*WORDS))
+        next(run.run(todo, functools.partial(shout, place=run.place), executor=executor))
+
+    _, summary = shout_all(tmp_path / "out", WORDS)
+
+    assert summary.already >= 1
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+
+
+def test_nothing_to_do_needs_no_cluster(tmp_path):
+    shout_all(tmp_path, WORDS[:2])
+
+    with executor_of("tcp://127.0.0.1:1") as executor:
+        _, summary = shout_all(tmp_path, WORDS[:2], executor)
+
+    assert summary.already == 2
+
+
+def test_results_come_in_the_order_of_the_items_where_that_is_asked_for(address):
+    with executor_of(address) as executor:
+        assert list(executor.map(_wait_backwards, range(40), ordered=True)) == [str(number) for number in range(40)]
+
+
+def _wait_backwards(number: int) -> str:
+    time.sleep((40 - number) / 4000)
+    return str(number)
+
+
+def test_items_are_taken_only_as_workers_are_ready_for_them(address):
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(100_000):
+            taken.append(number)
+            yield number
+
+    with executor_of(address) as executor:
+        results = executor.map(str, items())
+        next(results)
+        results.close()
+
+    assert len(taken) < 2000
+
+
+def test_an_error_of_the_work_is_raised_here_with_its_hint(address):
+    with executor_of(address) as executor, pytest.raises(CopgenError, match="can not be shouted") as caught:
+        list(executor.map(_refuse, ["word"]))
+
+    assert caught.value.hint == "Say something else."
+
+
+def _refuse(word: str) -> str:
+    raise BrokenInputError(f"{word} can not be shouted", hint="Say something else.")
+
+
+def test_what_is_opened_once_per_process_is_opened_once_per_worker(address, tmp_path):
+    opened = OncePerProcess(_note_opening, str(tmp_path))
+    with executor_of(address) as executor:
+        list(executor.map(functools.partial(_use, opened=opened), range(200)))
+
+    assert 1 <= len(list(tmp_path.iterdir())) <= 2
+
+
+def _note_opening(folder: str) -> str:
+    Path(folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
+    return folder
+
+
+def _use(number: int, opened: OncePerProcess[str]) -> str:
+    return opened.get()
+
+
+# -- who is lost -----------------------------------------------------------------------------------------------------
+
+
+def test_work_of_a_killed_worker_is_given_to_another(tmp_path, cluster, address):
+    shout_all(tmp_path / "plain", WORDS)
+    (tmp_path / "victims").mkdir()
+    with executor_of(address) as executor, StageRun("shout", tmp_path / "out", settings={"loud": True}) as run:
+        work = functools.partial(_die_once, victims=tmp_path / "victims", place=run.place)
+        outcomes = list(run.run(run.pending(work_items_of(*WORDS)), work, executor=executor))
+        run.finish()
+
+    assert (tmp_path / "victims/two").is_file()
+    assert sorted(outcome.key for outcome in outcomes) == sorted(WORDS)
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+
+
+def _die_once(word: str, victims: Path, place) -> Result:
+    if word == "two" and not (victims / word).exists():
+        (victims / word).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return shout(word, place)
+
+
+def test_work_that_kills_every_worker_ends_the_run_in_words(tmp_path, address):
+    with executor_of(address, lost_workers=0) as executor, pytest.raises(WorkerLostError, match="again and again"):
+        list(executor.map(_die, ["word"]))
+
+
+def _die(word: str) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return word
+
+
+def test_a_run_that_is_given_up_leaves_no_task_running(address, tmp_path):
+    with executor_of(address) as executor:
+        results = executor.map(functools.partial(_mark_slowly, folder=tmp_path), range(50))
+        next(results)
+        results.close()
+        with Client(address, set_as_default=False) as client:
+            assert not any(client.processing().values())
+        before = len(list(tmp_path.iterdir()))
+        threading.Event().wait(0.3)
+
+    assert len(list(tmp_path.iterdir())) == before
+
+
+def _mark_slowly(number: int, folder: Path) -> int:
+    time.sleep(0.1)
+    (folder / str(number)).touch()
+    return number
+
+
+# -- one budget ------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_gives_out_as_many_turns_as_are_left_and_then_has_all_wait():
+    now = [0.0]
+    budget = OwnRequestBudget(clock=lambda: now[0])
+    budget.note_quota("https://hub:443", 2, 30.0)
+
+    assert [budget.take_turn("https://hub:443") for _ in range(3)] == [0, 0, 30]
+    assert budget.take_turn("https://other:443") == 0
+    now[0] = 30.0
+    assert budget.take_turn("https://hub:443") == 0
+
+
+def test_what_is_under_way_counts_against_what_the_server_says_is_left():
+    now = [0.0]
+    budget = OwnRequestBudget(clock=lambda: now[0])
+    budget.note_quota("https://hub:443", 5, 30.0)
+    for _ in range(4):
+        budget.take_turn("https://hub:443")
+    budget.note_quota("https://hub:443", 4, 29.0)  # an answer from before the other three arrived
+
+    assert [budget.take_turn("https://hub:443") for _ in range(2)] == [0, 29]
+
+
+def test_all_workers_wait_as_one(tmp_path, monkeypatch, capsys, address):
+    monkeypatch.chdir(tmp_path)
+    archive = write_archive(tmp_path / "archive", rome_rows(), parts=3)
+    with TinyHub(archive.root) as hub:
+        hub.quota = Quota(5, 0.4)
+        call = call_copgen(capsys, "download", "--endpoint", hub.endpoint, "--workers", 1, "--scheduler", address)
+
+        assert call.code == 0, call.err
+        assert hub.count("resolve") > 2 * hub.quota.requests
+        assert hub.quota.refused == 0
+
+
+# -- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_every_command_leaves_the_same_tree_bit_for_bit(tmp_path, monkeypatch, capsys, address):
+    monkeypatch.chdir(tmp_path)
+    archive = write_archive(tmp_path / "archive", rome_rows(), parts=2, size=1068 // 4)
+    small_model(tmp_path / "model")
+    Path("copgen.toml").write_text(COMMANDS_SETTINGS)
+    for name, where in (("here", ()), ("there", ("--scheduler", address))):
+        with TinyHub(archive.root) as hub:
+            for command in (
+                ("download", "--endpoint", hub.endpoint, "--data-dir", name),
+                ("prepare", "--data-dir", name),
+                ("encode", "--data-dir", name),
+                ("scene", "--data-dir", name, *SCENE, "--output", f"{name}/scene"),
+            ):
+                call = call_copgen(capsys, *command, *where)
+                assert call.code == 0, call.err
+                again = call_copgen(capsys, *command, *where)
+                assert "Nothing to do" in again.err, again.err
+
+    here, there = tree(Path("here")), tree(Path("there"))
+    for listing in (here, there):
+        listing.pop("scene/scene.json")  # the command line that made it
+    assert here == there
+
+
+COMMANDS_SETTINGS = """
+[prepare]
+center_crop = true
+train_ratio = 0.5
+workers = 1
+
+[encode]
+vae = "model/vae"
+batch_size = 2
+device = "cpu"
+
+[sample]
+model = "model"
+device = "cpu"
+steps = 1
+"""
+SCENE = ("--bbox", "12.5", "41.9", "12.52", "41.91", "--generate", "dem", "--block", "128")
+
+
+def test_a_cluster_of_this_machine_is_started_and_ended_by_a_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_archive(tmp_path / "archive", rome_rows())
+    assert call_copgen(capsys, "download", "--endpoint", f"file://{tmp_path}/archive").code == 0
+
+    call = call_copgen(capsys, "prepare", "--scheduler", "local:2", "--center-crop")
+
+    assert call.code == 0, call.err
+    assert "Cluster of 2 workers" in call.err
+
+
+# -- what bad input gets -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["tcp://nowhere", "local:0", "local:many", "missing.json", "http://host:80", ""])
+def test_what_names_no_scheduler_is_refused(named):
+    with executor_of(named) as executor, pytest.raises(UsageError, match="names no scheduler"):
+        list(executor.map(str, [1]))
+
+
+def test_an_address_where_nobody_answers(tmp_path):
+    with (
+        executor_of("tcp://127.0.0.1:9", wait=0.5) as executor,
+        pytest.raises(CopgenError, match=r"No scheduler answers at tcp://127.0.0.1:9"),
+    ):
+        shout_all(tmp_path / "out", WORDS, executor)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_file_is_read_and_one_that_is_none_refused(tmp_path, address):
+    good, bad = tmp_path / "scheduler.json", tmp_path / "other.json"
+    good.write_text(json.dumps({"type": "Scheduler", "address": address}))
+    bad.write_text("{}")
+
+    with executor_of(str(good)) as executor:
+        assert list(executor.map(str, [1])) == ["1"]
+    with executor_of(str(bad)) as executor, pytest.raises(UsageError, match="is no scheduler file"):
+        list(executor.map(str, [1]))
+
+
+def test_a_worker_without_a_gpu_where_one_is_asked_for(address):
+    settings = ClusterSettings(scheduler=address)
+    with (
+        ClusterExecutor(settings, note=SILENT.append, gpu=True) as executor,
+        pytest.raises(CopgenError, match="has a GPU"),
+    ):
+        list(executor.map(str, [1]))
+
+
+def test_a_folder_that_workers_do_not_see(tmp_path, address):
+    with executor_of(address) as executor:
+        monkey = tmp_path / "seen"
+        monkey.mkdir()
+        executor.require(monkey)
+        hidden = Path("/proc/self/task")  # of each process its own, and nobody writes there
+        with pytest.raises((CopgenError, OSError)):
+            executor.require(hidden)
+
+
+@pytest.mark.parametrize(("package", "said"), [("", "no copgen"), ('__version__ = "0.0.1"', "copgen 0.0.1")])
+def test_a_worker_with_another_copgen_or_none(tmp_path, package, said):
+    other = tmp_path / "other/copgen_cli"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text(package or "raise ImportError('not here')")
+    with LocalCluster(
+        n_workers=0, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL
+    ) as cluster:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-dashboard"]
+        environment = os.environ | {
+            "PYTHONPATH": str(other.parent),
+            "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
+        }
+        worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            with (
+                executor_of(str(cluster.scheduler_address)) as executor,
+                pytest.raises(CopgenError, match=f"has {said}, and this machine copgen {__version__}"),
+            ):
+                list(executor.map(str, [1]))
+        finally:
+            worker.terminate()
+            worker.wait()
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+
+    with (
+        pytest.raises(CopgenError, match="not installed") as caught,
+        connection.connect(ClusterSettings(scheduler="local:1"), gpu=False),
+    ):
+        pass
+
+    assert "copgen[cluster]" in caught.value.hint
