@@ -6,26 +6,24 @@ import functools
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_work import die, die_once, mark_slowly, note_opening, refuse, shout, use, wait_backwards
 from sample_commands import call_copgen, small_model
-from test_driver import shout, work_items_of
 from tiny_archive import rome_rows, write_archive
 from tiny_hub import Quota, TinyHub
 from tiny_subsets import tree
 
 from copgen_cli import __version__
 from copgen_cli.cluster import ClusterExecutor, OwnRequestBudget, connection
-from copgen_cli.errors import BrokenInputError, CopgenError, UsageError
+from copgen_cli.errors import CopgenError, UsageError
 from copgen_cli.settings import ClusterSettings
-from copgen_cli.stages import OncePerProcess, Result, StageRun, WorkerLostError
+from copgen_cli.stages import OncePerProcess, StageRun, WorkerLostError, WorkItem
 
 pytest.importorskip("distributed")
 
@@ -56,13 +54,17 @@ def address(cluster) -> str:
     return str(cluster.scheduler_address)
 
 
+def work_items_of(words: tuple[str, ...]) -> list[WorkItem[str]]:
+    return [WorkItem(word, word) for word in words]
+
+
 def executor_of(address: str, **settings) -> ClusterExecutor:
     return ClusterExecutor(ClusterSettings(scheduler=address, **settings), note=SILENT.append)
 
 
 def shout_all(output: Path, words: tuple[str, ...], executor: ClusterExecutor | None = None, **options):
     with StageRun("shout", output, settings={"loud": True}, **options) as run:
-        todo = run.pending(work_items_of(*words))
+        todo = run.pending(work_items_of(words))
         outcomes = list(run.run(todo, functools.partial(shout, place=run.place), executor=executor))
         return outcomes, run.finish()
 
@@ -82,7 +84,7 @@ def test_a_cluster_leaves_the_same_tree_and_nothing_else(tmp_path, address):
 def test_a_run_that_stopped_is_continued_with_or_without_a_cluster(tmp_path, address):
     shout_all(tmp_path / "plain", WORDS)
     with executor_of(address) as executor, StageRun("shout", tmp_path / "out", settings={"loud": True}) as run:
-        todo = run.pending(work_items_of(*WORDS))
+        todo = run.pending(work_items_of(WORDS))
         next(run.run(todo, functools.partial(shout, place=run.place), executor=executor))
 
     _, summary = shout_all(tmp_path / "out", WORDS)
@@ -102,12 +104,7 @@ def test_nothing_to_do_needs_no_cluster(tmp_path):
 
 def test_results_come_in_the_order_of_the_items_where_that_is_asked_for(address):
     with executor_of(address) as executor:
-        assert list(executor.map(_wait_backwards, range(40), ordered=True)) == [str(number) for number in range(40)]
-
-
-def _wait_backwards(number: int) -> str:
-    time.sleep((40 - number) / 4000)
-    return str(number)
+        assert list(executor.map(wait_backwards, range(40), ordered=True)) == [str(number) for number in range(40)]
 
 
 def test_items_are_taken_only_as_workers_are_ready_for_them(address):
@@ -128,30 +125,17 @@ def test_items_are_taken_only_as_workers_are_ready_for_them(address):
 
 def test_an_error_of_the_work_is_raised_here_with_its_hint(address):
     with executor_of(address) as executor, pytest.raises(CopgenError, match="can not be shouted") as caught:
-        list(executor.map(_refuse, ["word"]))
+        list(executor.map(refuse, ["word"]))
 
     assert caught.value.hint == "Say something else."
 
 
-def _refuse(word: str) -> str:
-    raise BrokenInputError(f"{word} can not be shouted", hint="Say something else.")
-
-
 def test_what_is_opened_once_per_process_is_opened_once_per_worker(address, tmp_path):
-    opened = OncePerProcess(_note_opening, str(tmp_path))
+    opened = OncePerProcess(note_opening, str(tmp_path))
     with executor_of(address) as executor:
-        list(executor.map(functools.partial(_use, opened=opened), range(200)))
+        list(executor.map(functools.partial(use, opened=opened), range(200)))
 
     assert 1 <= len(list(tmp_path.iterdir())) <= 2
-
-
-def _note_opening(folder: str) -> str:
-    Path(folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
-    return folder
-
-
-def _use(number: int, opened: OncePerProcess[str]) -> str:
-    return opened.get()
 
 
 # -- who is lost -----------------------------------------------------------------------------------------------------
@@ -161,8 +145,8 @@ def test_work_of_a_killed_worker_is_given_to_another(tmp_path, cluster, address)
     shout_all(tmp_path / "plain", WORDS)
     (tmp_path / "victims").mkdir()
     with executor_of(address) as executor, StageRun("shout", tmp_path / "out", settings={"loud": True}) as run:
-        work = functools.partial(_die_once, victims=tmp_path / "victims", place=run.place)
-        outcomes = list(run.run(run.pending(work_items_of(*WORDS)), work, executor=executor))
+        work = functools.partial(die_once, victims=tmp_path / "victims", place=run.place)
+        outcomes = list(run.run(run.pending(work_items_of(WORDS)), work, executor=executor))
         run.finish()
 
     assert (tmp_path / "victims/two").is_file()
@@ -170,26 +154,14 @@ def test_work_of_a_killed_worker_is_given_to_another(tmp_path, cluster, address)
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")
 
 
-def _die_once(word: str, victims: Path, place) -> Result:
-    if word == "two" and not (victims / word).exists():
-        (victims / word).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return shout(word, place)
-
-
 def test_work_that_kills_every_worker_ends_the_run_in_words(tmp_path, address):
     with executor_of(address, lost_workers=0) as executor, pytest.raises(WorkerLostError, match="again and again"):
-        list(executor.map(_die, ["word"]))
-
-
-def _die(word: str) -> str:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return word
+        list(executor.map(die, ["word"]))
 
 
 def test_a_run_that_is_given_up_leaves_no_task_running(address, tmp_path):
     with executor_of(address) as executor:
-        results = executor.map(functools.partial(_mark_slowly, folder=tmp_path), range(50))
+        results = executor.map(functools.partial(mark_slowly, folder=tmp_path), range(50))
         next(results)
         results.close()
         with Client(address, set_as_default=False) as client:
@@ -198,12 +170,6 @@ def test_a_run_that_is_given_up_leaves_no_task_running(address, tmp_path):
         threading.Event().wait(0.3)
 
     assert len(list(tmp_path.iterdir())) == before
-
-
-def _mark_slowly(number: int, folder: Path) -> int:
-    time.sleep(0.1)
-    (folder / str(number)).touch()
-    return number
 
 
 # -- one budget ------------------------------------------------------------------------------------------------------
