@@ -28,7 +28,7 @@ latents
 inputs
 outputs
 metrics autoencoding
-training sampling simulation
+training sampling simulation adapters
 places evaluation
 quickstart
 commands
