@@ -83,7 +83,7 @@ def _name(file: Path) -> str:
 
 
 def test_every_room_and_loose_module_has_a_floor():
-    loose = {file.stem for file in PACKAGE.glob("*.py")}
+    loose = {file.stem for file in PACKAGE.glob("*.py")} - {"_version"}  # which only an installed checkout has
 
     assert loose == LOOSE
     assert {*ROOMS, *(loose - {"__init__", "__main__"})} == set(FLOOR)
