@@ -30,7 +30,8 @@ def settings_page() -> str:
     parts = [
         "# Settings\n\nEach stands in `copgen.toml`, or in a variable: `train.steps` is `steps` below `[train]`, "
         f"and `{ENV_PREFIX}TRAIN__STEPS`. The command line goes before variables, these before the "
-        "file, the file before the preset, and that before the default. `copgen config show` prints all, and where each came from.\n"
+        "file, the file before the preset, and that before the default. "
+        "`copgen config show` prints all, and where each came from.\n"
     ]
     for section, entries in sections.items():
         parts.append(f"\n## {f'[{section}]' if section else 'At the top'}\n")
