@@ -9,10 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from copgen_cli import __version__
 from copgen_cli.errors import UnknownNameError
 from copgen_cli.modalities import as_modality
 
+LEAST_SCALE = 0.55
+"""Of a grid on the page: its pictures of 256 px have 140 at least."""
 MOST_SCORES = 4
 """Numbers per translation; the report has the rest."""
 
@@ -29,14 +33,18 @@ def section(number: int, title: str, line: str, *parts: str) -> str:
 
 def command(line: str) -> str:
     """A command line, which wraps between its words."""
-    return f"<pre><code><i>$</i> {escape(line)}</code></pre>"
+    words = " ".join(f"<b>{escape(word)}</b>" for word in line.split(" "))
+    return f"<pre><code><i>$</i> {words}</code></pre>"
 
 
 def figure(file: Path, given: Sequence[str], wanted: Sequence[str], n_samples: int) -> str:
-    """A page of a grid, and a sentence of what it shows. A click shows it alone, at full size."""
+    """A page of a grid, of which a wide one scrolls rather than shrink, and a sentence of what it shows."""
     says = what_it_shows(given, wanted, n_samples)
     data = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
-    return f'<figure><img alt="{escape(says)}" src="{data}"><figcaption>{escape(says)}</figcaption></figure>'
+    with Image.open(file) as picture:
+        least = round(picture.width * LEAST_SCALE)
+    image = f'<div class="wide"><img style="min-width: {least}px" alt="{escape(says)}" src="{data}"></div>'
+    return f"<figure>{image}<figcaption>{escape(says)}</figcaption></figure>"
 
 
 def what_it_shows(given: Sequence[str], wanted: Sequence[str], n_samples: int) -> str:
@@ -126,7 +134,8 @@ h2 { font-size: 1.2rem; margin: 0 0 .6rem; } h2 span { color: var(--mark); margi
 section { border-top: 1px solid var(--line); padding: 1.4rem 0; }
 pre { background: var(--box); border-radius: 6px; padding: .6rem .9rem; margin: 0 0 .6rem; white-space: pre-wrap;
   overflow-wrap: anywhere; font: .9rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
-pre code { font: inherit; } pre i { color: var(--pale); font-style: normal; user-select: none; }
+pre code { font: inherit; } pre b { font-weight: inherit; display: inline-block; }
+pre i { color: var(--pale); font-style: normal; user-select: none; }
 figure { margin: 1rem 0 0; } figcaption { color: var(--pale); max-width: 60rem; margin-top: .4rem; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: #fff; }
 a { color: var(--mark); }
@@ -137,7 +146,7 @@ th, td { text-align: left; font-weight: 400; padding: .35rem .8rem .35rem 0; bor
   vertical-align: top; } td { text-align: right; white-space: nowrap; padding-right: 0; }
 small { display: block; color: var(--pale); font-size: .8rem; }
 ul { padding-left: 1.2rem; } li { margin-bottom: .6rem; } li pre { margin-top: .3rem; }
-@media (max-width: 40rem) { figure { overflow-x: auto; } figure img { width: 46rem; max-width: none; } }
+.wide { overflow-x: auto; }
 footer { color: var(--pale); font-size: .85rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 """
 
