@@ -157,7 +157,8 @@ dt { color: #55554f; } dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { font-weight: 600; border-bottom: 2px solid #1d1d1b; vertical-align: bottom; }
-tbody th { font-weight: 500; text-align: left; white-space: normal; min-width: 12rem; } tbody tr { border-bottom: 1px solid #e4e3de; }
+tbody th { font-weight: 500; text-align: left; white-space: normal; min-width: 12rem; }
+tbody tr { border-bottom: 1px solid #e4e3de; }
 td small { display: block; color: #77766f; font-size: .78rem; }
 .pictures td { padding: .25rem .35rem; text-align: left; }
 .pictures thead th { text-align: left; padding: .3rem .35rem; white-space: normal; }
