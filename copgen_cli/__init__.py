@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CopGenPipeline", "__version__"]
 
-__version__ = "0.1.0"
+try:
+    from copgen_cli._version import __version__  # by the tag; written as the package is built or installed
+except ImportError:
+    __version__ = "0.2.0.dev0"  # a checkout that was never installed
 
 
 def __getattr__(name: str) -> Any:

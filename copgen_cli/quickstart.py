@@ -6,9 +6,7 @@ would otherwise take longer to load torch than to do their work.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import html
 import itertools
 import os
 import shlex
@@ -21,6 +19,7 @@ from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Split
 from copgen_cli.model import BUNDLED_NAME
 from copgen_cli.patches import SplitRule, split_of
+from copgen_cli.quickstart_page import figure, scores, section, tour_page, what_next
 from copgen_cli.settings import ENV_PREFIX, HUB_VARIABLES
 from copgen_cli.simulation import cells_of_region
 from copgen_cli.stages import foreign_file, foreign_files, write_atomically
@@ -211,39 +210,33 @@ def _without_variables_of_the_user() -> Iterator[None]:
 
 
 def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:
-    """One self-contained page: the commands, and the pictures that they made.
+    """One self-contained page: the commands, the pictures and numbers that they made, and where to go next.
 
     Returns:
         `folder/index.html`.
     """
-    parts = []
-    for number, step in enumerate(todo, start=1):
-        parts.append(f"<h2>{number}. {html.escape(step.title)}</h2><pre>$ {html.escape(step.line)}</pre>")
-        output = folder / step.arguments[step.arguments.index("--output") + 1] if "--output" in step.arguments else None
-        if step.arguments[0] == "sample" and output is not None:
-            parts += [_picture(file) for file in sorted(output.glob("*.png"))]
-        if step.arguments[0] == "evaluate":
-            parts.append(f'<p>The figures are in <a href="{REPORT}/report.html">the report</a>.</p>')
+    sections = [
+        section(number, step.title, step.line, *_made(folder, step)) for number, step in enumerate(todo, start=1)
+    ]
     page = folder / PAGE
-    write_atomically(page, _PAGE.format(body="\n".join(parts)).encode())
+    write_atomically(page, tour_page([*sections, what_next()]).encode())
     return page
 
 
-def _picture(file: Path) -> str:
-    data = base64.b64encode(file.read_bytes()).decode("ascii")
-    return f'<img alt="{html.escape(file.stem)}" src="data:image/png;base64,{data}">'
+def _made(folder: Path, step: Step) -> Iterator[str]:
+    """What the page shows below a step's command line."""
+    command, *_ = step.arguments
+    if command == "sample":
+        given, wanted, amount, output = (
+            _value(step, f"--{name}") for name in ("condition", "generate", "n-samples", "output")
+        )
+        for file in sorted((folder / output).glob("*.png")):
+            yield figure(file, given.split(",") if given else [], wanted.split(","), int(amount or 1))
+    if command == "evaluate":
+        yield scores(folder / REPORT / "report.json", f"{REPORT}/report.html")
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>copgen quickstart</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
-pre {{ background: #f3f3f0; padding: .6rem 1rem; overflow-x: auto; }}
-img {{ max-width: 100%; }}
-</style></head><body>
-<h1>From an archive to pictures</h1>
-<p>Everything here is synthetic: a simulated Earth, and pictures that a model drew of it. Each step is a command that
-works in this folder as it stands.</p>
-{body}
-</body></html>
-"""
+def _value(step: Step, option: str) -> str:
+    """What stands behind an option of a step; nothing where it has none."""
+    names = step.arguments
+    return names[names.index(option) + 1] if option in names else ""

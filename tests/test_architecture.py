@@ -28,8 +28,9 @@ latents
 inputs
 outputs
 metrics autoencoding
-training sampling simulation
+training sampling simulation adapters
 places evaluation
+quickstart_page
 quickstart
 commands
 app
@@ -38,7 +39,19 @@ app
 FLOOR = {room: floor for floor, line in enumerate(ORDER) for room in line.split()}
 MOST_FILES = 12
 """Of a room, beside its `__init__`."""
-LOOSE = {"__init__", "__main__", "app", "console", "options", "quickstart", "launching", "layout", "records", "errors"}
+LOOSE = {
+    "__init__",
+    "__main__",
+    "app",
+    "console",
+    "options",
+    "quickstart",
+    "quickstart_page",
+    "launching",
+    "layout",
+    "records",
+    "errors",
+}
 """Modules at the top of the package."""
 MEDIAN_LINES, MOST_LINES = 12, 60
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
@@ -83,7 +96,7 @@ def _name(file: Path) -> str:
 
 
 def test_every_room_and_loose_module_has_a_floor():
-    loose = {file.stem for file in PACKAGE.glob("*.py")}
+    loose = {file.stem for file in PACKAGE.glob("*.py")} - {"_version"}  # which only an installed checkout has
 
     assert loose == LOOSE
     assert {*ROOMS, *(loose - {"__init__", "__main__"})} == set(FLOOR)

@@ -14,7 +14,7 @@ from copgen_cli.evaluation.scores import Copy
 
 PLACES = 3
 SAMPLES = 2
-SIDE = 128
+SIDE = 192
 """Pixels of a picture in the report."""
 
 

@@ -49,7 +49,7 @@ def _table(table: Table) -> str:
         for key, column in zip(table.keys, table.columns, strict=True)
     )
     rows = "".join(
-        f"<tr><th>{escape(name.replace('->', '→'))}</th>{''.join(map(_cell, estimates))}</tr>"
+        f"<tr><th>{escape(name.replace('->', '→')).replace('+', '+<wbr>')}</th>{''.join(map(_cell, estimates))}</tr>"
         for name, estimates in table.rows
     )
     return (
@@ -79,6 +79,7 @@ def _pictures(target: str, examples: ExamplePictures) -> str:
     )
     return (
         f"<h2>{escape(_name_of_target(target))}</h2>"
+        "<p>Each row is a place. A column shows what was drawn from the condition that heads it, or the truth.</p>"
         f'<div class="wide"><table class="pictures"><thead><tr><th></th>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
@@ -156,13 +157,19 @@ dt { color: #55554f; } dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { font-weight: 600; border-bottom: 2px solid #1d1d1b; vertical-align: bottom; }
-tbody th { font-weight: 500; text-align: left; } tbody tr { border-bottom: 1px solid #e4e3de; }
+tbody th { font-weight: 500; text-align: left; white-space: normal; min-width: 12rem; }
+tbody tr { border-bottom: 1px solid #e4e3de; }
 td small { display: block; color: #77766f; font-size: .78rem; }
 .pictures td { padding: .25rem .35rem; text-align: left; }
 .pictures thead th { text-align: left; padding: .3rem .35rem; white-space: normal; }
 .pictures tbody th { font-size: .8rem; color: #55554f; vertical-align: middle; } .pictures tbody tr { border: 0; }
-img { width: 102px; height: auto; margin-right: 3px; } .figures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
+img { width: clamp(120px, 12vw, 180px); height: auto; margin-right: 4px; border-radius: 3px; }
+.figures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; color: #55554f; }
+.wide tbody th { position: sticky; left: 0; background: #fff; }
+@media (max-width: 40rem) { body { margin: 1.5rem auto; } h1 { font-size: 1.35rem; overflow-wrap: anywhere; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } .pictures tbody th { white-space: normal; }
+  tbody th { min-width: 7.5rem; } th, td { padding: .3rem .5rem; } }
 footer { margin-top: 3rem; color: #77766f; font-size: .85rem; }
 """
 

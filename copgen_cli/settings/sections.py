@@ -253,11 +253,13 @@ class AutoencoderSettings(Section):
     kl_weight: NonNegativeFloat = 1e-4
     """Weight of the divergence of a latent from a standard normal."""
     seed: NonNegativeInt = 0
+    """Of first weights, and of the order of patches."""
     save_every: PositiveInt = 250
     """Updates between checkpoints."""
     max_time: Duration | None = None
     """Save and stop after so long."""
     device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic; auto is bfloat16 where the device multiplies it natively."""
 
@@ -295,6 +297,7 @@ class TrainSettings(SharedSettings):
     preset: Preset = Preset.SMALL
     """Which set of values lies between these defaults and what you give."""
     model: NetworkSettings = NetworkSettings()
+    """Size and shape of the network, where no preset says it."""
     init_from: str | None = None
     """Start from these weights: anything that holds a transformer, also one of fewer modalities."""
     modalities: tuple[Modality, ...] | None = None
@@ -424,11 +427,15 @@ class SampleSettings(SharedSettings):
     guidance_scale: NonNegativeFloat = 0.0
     """0 is off."""
     seed: NonNegativeInt = 0
+    """Of the noise that samples start from."""
     save_as: Literal["grid", "pngs", "geotiff"] = "grid"
+    """What pictures are written as: pages of a grid, PNGs, or GeoTIFFs."""
     batch_size: PositiveInt | None = None
     """Samples at a time; None chooses by the memory of the device."""
     device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the network and the autoencoder; `auto` is what the device does best."""
     limit: PositiveInt | None = None
     """Records to use of the input; all where None."""
     gpus: PositiveInt | None = None

@@ -1,0 +1,27 @@
+# copgen with CUDA:  docker build -t copgen:cuda .
+# for CPUs:          docker build -t copgen --build-arg TORCH_INDEX=<PyTorch's index of wheels for CPUs> .
+# then:              docker run --rm -v "$PWD":/work copgen quickstart
+#                    docker run --rm --gpus all -v "$PWD":/work copgen:cuda train --region rome
+#
+# The CUDA libraries come with the wheels of torch, so that both images begin alike; the host needs NVIDIA's driver and
+# container toolkit. This file has been parsed and linted; no image has been built of it yet.
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
+WORKDIR /source
+COPY . .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:${PYTHON}-slim
+ARG TORCH_INDEX=
+COPY --from=build /wheels /wheels
+COPY constraints.txt /tmp/constraints.txt
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==$(sed -n 's/^torch==//p' /tmp/constraints.txt)" \
+ && pip install --no-cache-dir -c /tmp/constraints.txt "$(echo /wheels/copgen-*.whl)[scene,evaluate,plot]" \
+ && rm -rf /wheels
+RUN useradd --create-home --uid 1000 copgen
+USER copgen
+WORKDIR /work
+ENTRYPOINT ["copgen"]
+CMD ["--help"]

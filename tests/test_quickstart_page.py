@@ -1,0 +1,88 @@
+"""The page that quickstart leaves: what each picture shows, the report's numbers, and lines that work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from html import unescape
+
+import pytest
+import typer
+from tiny_subsets import patch_pixels, picture_bytes
+
+from copgen_cli.app import app
+from copgen_cli.quickstart import steps, write_page
+from copgen_cli.quickstart_page import NEXT
+
+SCORES = [
+    {"condition": "s2_l1c", "target": "s2_l2a", "metric": "psnr", "title": "PSNR", "unit": "dB", "better": "higher",
+     "value": 27.1234, "low": 25.5, "high": 28.25, "n": 8},
+    {"condition": "s2_l2a", "target": "dem", "metric": "psnr", "title": "PSNR", "unit": "dB", "better": "higher",
+     "value": None, "low": None, "high": None, "n": 0},
+]  # fmt: skip
+
+
+@pytest.fixture
+def tour(tmp_path):
+    """A folder with a picture of each question, and a report."""
+    for name in ("nothing", "s1_rtc", "dem-s1_rtc", "s2_l1c"):
+        file = tmp_path / "pictures" / name / "grid_0001.png"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(picture_bytes(patch_pixels(name, grey=False)))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.json").write_text(json.dumps({"scores": SCORES}))
+    return tmp_path
+
+
+def page_of(tour):
+    return write_page(tour, steps(6, 60, 0)).read_text(encoding="utf-8")
+
+
+def test_each_picture_has_a_sentence_of_what_it_shows(tour):
+    captions = [unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", page_of(tour))]
+
+    assert len(captions) == 4
+    assert "does not exist" in captions[0]
+    assert "Sentinel-1 RTC, which was given" in captions[1]
+    assert "2 answers of the model and the truth" in captions[1]
+    assert "Elevation (hillshade) and Sentinel-1 RTC" in captions[2]
+
+
+def test_the_page_has_the_numbers_of_the_report_that_are_known(tour):
+    page = page_of(tour)
+
+    assert "Sentinel-2 L2A from Sentinel-2 L1C" in page
+    assert "27.1" in page
+    assert "25.5 to 28.2" in page
+    assert "None" not in re.sub(r"data:[^\"]*", "", page)
+    assert 'href="report/report.html"' in page
+
+
+@pytest.mark.parametrize("content", [None, "no json", '{"scores": [3]}', "[]"])
+def test_a_report_that_can_not_be_read_leaves_a_page_without_numbers(tour, content):
+    file = tour / "report/report.json"
+    file.unlink() if content is None else file.write_text(content)
+
+    assert 'href="report/report.html"' in page_of(tour)
+
+
+def test_the_page_needs_nothing_from_elsewhere(tour):
+    page = page_of(tour)
+
+    assert "<script" not in page
+    assert [address for address in re.findall(r'(?:src|href)="([^"]*)"', page) if not address.startswith("data:")] == [
+        "report/report.html"
+    ]
+
+
+@pytest.mark.parametrize("line", [line for _, line in NEXT])
+def test_what_comes_next_are_command_lines_with_options_that_there_are(line):
+    command = typer.main.get_command(app)
+    for part in (words := shlex.split(line))[1:]:
+        if part.startswith("-"):
+            break
+        command = command.commands[part]
+
+    known = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
