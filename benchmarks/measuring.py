@@ -154,6 +154,16 @@ def keep_rows(file: Path | None) -> None:
     _kept.file = file
 
 
+def keep_row(
+    label: str, values: Mapping[str, float], shown: Mapping[str, str], times_as_fast: Sequence[float] = ()
+) -> None:
+    """Write a row that was printed otherwise to the file of `keep_rows`, if there is one."""
+    if _kept.file is not None:
+        told = {"values": dict(values), "shown": dict(shown), "times_as_fast": list(times_as_fast)}
+        _kept.rows.append({"table": _kept.table, "row": label} | told)
+        _kept.file.write_text(json.dumps(_kept.rows, indent=1))
+
+
 def print_title(text: str) -> None:
     """The title of the rows that follow."""
     _kept.table = text
@@ -182,11 +192,7 @@ def print_row(
     times = [ours / other if fast == "high" else other / ours for other in others] if fast else []
     told = "   " + " / ".join(f"{ratio:.2f}" for ratio in times) if times else ""
     print(f"{label:{LABEL}}{cells}{told}", flush=True)
-    if _kept.file is not None:
-        shown = {name: format(value, form) + unit for name, value in values.items()}
-        row = {"table": _kept.table, "row": label, "values": dict(values), "shown": shown, "times_as_fast": times}
-        _kept.rows.append(row)
-        _kept.file.write_text(json.dumps(_kept.rows, indent=1))
+    keep_row(label, values, {name: format(value, form) + unit for name, value in values.items()}, times)
 
 
 def _width(name: str) -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Clock, clock_of, machine
+from measuring import Clock, clock_of, keep_row, keep_rows, machine, print_title
 from published import attend_in_float32
 from torch import Tensor
 
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="of ours")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--sweep", action="store_true", help="ours with every solver and several numbers of steps")
     options = parser.parse_args()
 
@@ -199,7 +200,10 @@ def main() -> None:
         manners += [ours(f"ours, {request.solver} {request.steps}", model, request)]
 
     print(machine(device, options.threads, options.clock))
-    print(f"{options.model} in {model.net.dtype}; {options.condition} -> {options.generate}; {len(tasks)} records\n")
+    keep_rows(options.json)
+    print_title(
+        f"{options.model} in {model.net.dtype}; {options.condition} to {options.generate}; {len(tasks)} records"
+    )
     for manner in manners:  # the first call of each warms up
         manner.draw(tasks[:1], clock, device)
         manner.seconds = 0.0
@@ -219,8 +223,14 @@ def report(
     print(f"{'manner':24}{'s/sample':>10}{'times':>8}{heads}")
     for manner in manners:
         seconds = manner.seconds / len(truth)
-        cells = "".join(f"{_shown(p):>26}{_shown(d):>28}" for p, d in quality(manner, truth, features).values())
-        print(f"{manner.name:24}{seconds:>10.3f}{manners[0].seconds / manner.seconds:>8.2f}{cells}", flush=True)
+        told = quality(manner, truth, features)
+        cells = "".join(f"{_shown(p):>26}{_shown(d):>28}" for p, d in told.values())
+        times = manners[0].seconds / manner.seconds
+        print(f"{manner.name:24}{seconds:>10.3f}{times:>8.2f}{cells}", flush=True)
+        shown = {"s/sample": f"{seconds:.3f}", "times": f"{times:.2f}"}
+        shown |= {f"PSNR {m}": _shown(p) for m, (p, _) in told.items()}
+        shown |= {f"AE-FD {m}": _shown(d) for m, (_, d) in told.items()}
+        keep_row(manner.name, {"s/sample": seconds, "times": times}, shown)
 
 
 def _shown(estimate: Estimate) -> str:

@@ -9,7 +9,8 @@ drawn in the step, queries, keys and values cast to float32, every block checkpo
 tensor. Ours is `training_step` on what `load_batches` reads. Manners take turns, a step each, so that whatever else the
 machine does hits all of them; figures are medians over the turns. The rates of the loaders alone, and the share of the
 average in a step, stand below, and so does the time that a step of ours waits for data: runs of steps from the store
-take turns with runs of steps on one batch that is there already. `--clock cpu` counts the time that this process computes, without its loaders.
+take turns with runs of steps on one batch that is there already. `--clock cpu` counts the time that this process
+computes, without its loaders.
 """
 
 from __future__ import annotations
