@@ -38,7 +38,7 @@ from copgen_cli.metrics.distributions import frechet_distance
 from copgen_cli.metrics.features import AutoencoderFeatures
 from copgen_cli.metrics.pairwise import psnr
 from copgen_cli.modalities import Modality
-from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.model.devices import choose_device, choose_sampling_dtypes
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling.batches import choose_batch_size
@@ -182,7 +182,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     clock = clock_of(options.clock, device)
-    model = load_model(options.model, device=device, dtype=choose_dtype(options.dtype, device))
+    dtype, of_autoencoder = choose_sampling_dtypes(options.dtype, device)
+    model = load_model(options.model, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     roles = choose_roles(options.condition, options.generate, ())
     check_known(roles, model.modalities, options.model)
     request = SampleRequest(roles, steps=options.steps, solver=Solver(options.solver), seed=options.seed)

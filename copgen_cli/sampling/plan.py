@@ -26,7 +26,7 @@ from copgen_cli.inputs import (
 )
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality, Split, family_with
-from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_dtype, load_preview_decoder
+from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_sampling_dtypes, load_preview_decoder
 from copgen_cli.outputs import GeoreferencingTable, Recipe, read_georeferencing_table
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
@@ -67,7 +67,8 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
         data = choice.folder
         notes = [choice.note, *notes] if choice.note else notes
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
-    loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
+    dtype, of_autoencoder = choose_sampling_dtypes(asked.dtype, device)
+    loaded = load_model(model.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     check_known(request.roles, loaded.modalities, model.source)
     frame = _frame_of(loaded, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()
@@ -132,6 +133,7 @@ def make_job(
     guided = request.guidance_scale != 0 and bool(request.conditions)
     chosen = batch_size or choose_batch_size(model.net, model.autoencoders, guided=guided, device=device)
     decoder = _preview_decoder(options.preview, model) if options.preview else None
+    decodes = model.autoencoders.dtype
     recipe = Recipe(
         model=model.source,
         model_sha256=model.sha256,
@@ -140,7 +142,8 @@ def make_job(
         resolution=frame.resolution,
         ignored=options.ignored,
         decoder=options.preview or "autoencoder",
-        dtype=str(model.net.dtype).removeprefix("torch."),
+        dtype=_name_of(model.net.dtype),
+        autoencoder_dtype=_name_of(decodes) if decodes != model.net.dtype else None,
         device=device.type,
         compiled=options.compiled,
         threads=torch.get_num_threads() if device.type == "cpu" else 1,
@@ -152,6 +155,10 @@ def make_job(
     return Job(
         generator, source, names, recipe, frame, save_as, chosen, options.spread, places or GeoreferencingTable()
     )
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def default_output(settings: Settings, options: RequestOptions, request: SampleRequest) -> Path:

@@ -415,6 +415,8 @@ class SampleSettings(SharedSettings):
     """Samples at a time; None chooses by the memory of the device."""
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic; auto is bfloat16 on CUDA and, for the transformer alone, on a CPU that multiplies it
+    natively; else float32."""
     limit: PositiveInt | None = None
     """Records to use of the input; all where None."""
     gpus: PositiveInt | None = None

@@ -245,11 +245,12 @@ def _scene(
 
 
 def _load_model(settings: Settings) -> LoadedModel:
-    from copgen_cli.model import choose_device, choose_dtype
+    from copgen_cli.model import choose_device, choose_sampling_dtypes
     from copgen_cli.sampling import choose_model, load_model
 
     choice = choose_model(settings.sample.model, settings.runs_dir, settings.region)
     if choice.reason:
         console.note(f"Model: {choice.source} ({choice.reason}).")
     device = choose_device(settings.sample.device)
-    return load_model(choice.source, device=device, dtype=choose_dtype(settings.sample.dtype, device))
+    dtype, of_autoencoder = choose_sampling_dtypes(settings.sample.dtype, device)
+    return load_model(choice.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
