@@ -133,7 +133,6 @@ def make_job(
     guided = request.guidance_scale != 0 and bool(request.conditions)
     chosen = batch_size or choose_batch_size(model.net, model.autoencoders, guided=guided, device=device)
     decoder = _preview_decoder(options.preview, model) if options.preview else None
-    decodes = model.autoencoders.dtype
     recipe = Recipe(
         model=model.source,
         model_sha256=model.sha256,
@@ -142,8 +141,7 @@ def make_job(
         resolution=frame.resolution,
         ignored=options.ignored,
         decoder=options.preview or "autoencoder",
-        dtype=_name_of(model.net.dtype),
-        autoencoder_dtype=_name_of(decodes) if decodes != model.net.dtype else None,
+        **_arithmetic_of(model),
         device=device.type,
         compiled=options.compiled,
         threads=torch.get_num_threads() if device.type == "cpu" else 1,
@@ -157,8 +155,10 @@ def make_job(
     )
 
 
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _arithmetic_of(model: LoadedModel) -> dict[str, str]:
+    """`dtype` of a recipe, and that of the autoencoder where it is another one."""
+    of_net, of_autoencoder = (str(part.dtype).removeprefix("torch.") for part in (model.net, model.autoencoders))
+    return {"dtype": of_net} | ({"autoencoder_dtype": of_autoencoder} if of_autoencoder != of_net else {})
 
 
 def default_output(settings: Settings, options: RequestOptions, request: SampleRequest) -> Path:
