@@ -5,6 +5,7 @@ Torch is imported where it is needed, so that a benchmark without it tells of me
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -103,11 +105,12 @@ def peak_memory(run: Run, device: torch.device, again: Sequence[str]) -> float:
 # -- work --------------------------------------------------------------------------------------------------------------
 
 
-def matrix_product_rate(device: torch.device, side: int = 8192) -> float:
+def matrix_product_rate(device: torch.device) -> float:
     """FLOP/s of a large bfloat16 matrix product on this device: what utilisation is measured against."""
     import torch
 
-    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16).unbind()
+    side = 8192 if device.type == "cuda" else 128  # a CPU is for rehearsals
+    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16).unbind()  # zeros would be faster
     clock = clock_of("wall", device)
     return 2 * side**3 / take_turns({"product": lambda: left @ right}, 30, clock, warm_up=True)["product"]
 
@@ -119,9 +122,8 @@ def training_operations(net: CopGenTransformer) -> float:
 
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         bare = type(net).from_config(net.config)
-        side = net.config.sample_size
-        latents = torch.empty(bare.num_modalities, 1, bare.in_channels, side, side)
-        bare(list(latents), list(torch.empty(bare.num_modalities, 1)))
+        latents = [torch.empty(1, *shape) for shape in bare.latent_shapes]
+        bare(latents, list(torch.empty(bare.num_modalities, 1)))
     return 3 * counter.get_total_flops()
 
 
@@ -135,6 +137,37 @@ def machine(device: torch.device, threads: int, clock: str) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"{where}, {threads} threads, torch {torch.__version__}, {clock} clock, load average {load}"
+
+
+@dataclass
+class _Kept:
+    file: Path | None = None
+    table: str = ""
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+
+_kept = _Kept()
+
+
+def keep_rows(file: Path | None) -> None:
+    """From here on, write every row that is printed to `file` as well, as JSON, as soon as it is known."""
+    _kept.file = file
+
+
+def keep_row(
+    label: str, values: Mapping[str, float], shown: Mapping[str, str], times_as_fast: Sequence[float] = ()
+) -> None:
+    """Write a row that was printed otherwise to the file of `keep_rows`, if there is one."""
+    if _kept.file is not None:
+        told = {"values": dict(values), "shown": dict(shown), "times_as_fast": list(times_as_fast)}
+        _kept.rows.append({"table": _kept.table, "row": label} | told)
+        _kept.file.write_text(json.dumps(_kept.rows, indent=1))
+
+
+def print_title(text: str) -> None:
+    """The title of the rows that follow."""
+    _kept.table = text
+    print(f"\n{text}")
 
 
 def print_heads(names: Sequence[str]) -> None:
@@ -159,6 +192,7 @@ def print_row(
     times = [ours / other if fast == "high" else other / ours for other in others] if fast else []
     told = "   " + " / ".join(f"{ratio:.2f}" for ratio in times) if times else ""
     print(f"{label:{LABEL}}{cells}{told}", flush=True)
+    keep_row(label, values, {name: format(value, form) + unit for name, value in values.items()}, times)
 
 
 def _width(name: str) -> int:

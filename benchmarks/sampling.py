@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Clock, clock_of, machine
+from measuring import Clock, clock_of, keep_row, keep_rows, machine, print_title
 from published import attend_in_float32
 from torch import Tensor
 
@@ -38,7 +38,7 @@ from copgen_cli.metrics.distributions import frechet_distance
 from copgen_cli.metrics.features import AutoencoderFeatures
 from copgen_cli.metrics.pairwise import psnr
 from copgen_cli.modalities import Modality
-from copgen_cli.model.devices import choose_device, choose_dtype
+from copgen_cli.model.devices import choose_device, choose_sampling_dtypes
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling.batches import choose_batch_size
@@ -175,13 +175,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="of ours")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--sweep", action="store_true", help="ours with every solver and several numbers of steps")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     clock = clock_of(options.clock, device)
-    model = load_model(options.model, device=device, dtype=choose_dtype(options.dtype, device))
+    dtype, of_autoencoder = choose_sampling_dtypes(options.dtype, device)
+    model = load_model(options.model, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     roles = choose_roles(options.condition, options.generate, ())
     check_known(roles, model.modalities, options.model)
     request = SampleRequest(roles, steps=options.steps, solver=Solver(options.solver), seed=options.seed)
@@ -199,7 +201,10 @@ def main() -> None:
         manners += [ours(f"ours, {request.solver} {request.steps}", model, request)]
 
     print(machine(device, options.threads, options.clock))
-    print(f"{options.model} in {model.net.dtype}; {options.condition} -> {options.generate}; {len(tasks)} records\n")
+    keep_rows(options.json)
+    print_title(
+        f"{options.model} in {model.net.dtype}; {options.condition} to {options.generate}; {len(tasks)} records"
+    )
     for manner in manners:  # the first call of each warms up
         manner.draw(tasks[:1], clock, device)
         manner.seconds = 0.0
@@ -219,8 +224,14 @@ def report(
     print(f"{'manner':24}{'s/sample':>10}{'times':>8}{heads}")
     for manner in manners:
         seconds = manner.seconds / len(truth)
-        cells = "".join(f"{_shown(p):>26}{_shown(d):>28}" for p, d in quality(manner, truth, features).values())
-        print(f"{manner.name:24}{seconds:>10.3f}{manners[0].seconds / manner.seconds:>8.2f}{cells}", flush=True)
+        told = quality(manner, truth, features)
+        cells = "".join(f"{_shown(p):>26}{_shown(d):>28}" for p, d in told.values())
+        times = manners[0].seconds / manner.seconds
+        print(f"{manner.name:24}{seconds:>10.3f}{times:>8.2f}{cells}", flush=True)
+        shown = {"s/sample": f"{seconds:.3f}", "times": f"{times:.2f}"}
+        shown |= {f"PSNR {m}": _shown(p) for m, (p, _) in told.items()}
+        shown |= {f"AE-FD {m}": _shown(d) for m, (_, d) in told.items()}
+        keep_row(manner.name, {"s/sample": seconds, "times": times}, shown)
 
 
 def _shown(estimate: Estimate) -> str:

@@ -8,7 +8,9 @@ The published manner: a database of pickled dicts of float32 read record by reco
 drawn in the step, queries, keys and values cast to float32, every block checkpointed, the average updated tensor by
 tensor. Ours is `training_step` on what `load_batches` reads. Manners take turns, a step each, so that whatever else the
 machine does hits all of them; figures are medians over the turns. The rates of the loaders alone, and the share of the
-average in a step, stand below. `--clock cpu` counts the time that this process computes, without its loaders.
+average in a step, stand below, and so does the time that a step of ours waits for data: runs of steps from the store
+take turns with runs of steps on one batch that is there already. `--clock cpu` counts the time that this process
+computes, without its loaders.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ import torch
 from measuring import (
     Clock,
     clock_of,
+    keep_rows,
     machine,
     matrix_product_rate,
     peak_bytes,
     peak_memory,
     print_heads,
     print_row,
+    print_title,
     take_turns,
     training_operations,
 )
@@ -92,12 +96,13 @@ class Bench:
             net.compile()
         return net
 
-    def steps(self, manner: Manner) -> Callable[[], None]:
-        """A function that takes one step of training."""
+    def steps(self, manner: Manner, batches: Iterator | None = None) -> Callable[[], None]:
+        """A function that takes one step of training, on what the manner's loader reads or on these batches."""
         settings = self.settings.model_copy(update={"mixed_precision": manner.precision})
+        batches = self.batches(manner) if batches is None else batches
         if manner.published:
-            return published_steps(self.network(manner), self.batches(manner), settings, self.device)
-        state, batches = TrainState.begin(self.network(manner), settings), self.batches(manner)
+            return published_steps(self.network(manner), batches, settings, self.device)
+        state = TrainState.begin(self.network(manner), settings)
         micro_batches = -(-settings.batch_size // (settings.micro_batch or settings.batch_size))
         return lambda: training_step(state, itertools.islice(batches, micro_batches), settings) and None
 
@@ -169,6 +174,21 @@ def loader_rate(bench: Bench, manner: Manner) -> float:
     return LOADED * (bench.settings.micro_batch or bench.settings.batch_size) / (time.perf_counter() - start)
 
 
+def report_data_wait(bench: Bench, manner: Manner, repeats: int, clock: Clock) -> None:
+    """Runs of steps that nothing but data can hold up, so that what is read ahead is used up as fast as in training."""
+    held = bench.steps(manner, itertools.repeat(next(bench.batches(manner))))
+    sources = {"batch held": held, "from the store": bench.steps(manner)}
+
+    def run_of(step: Callable[[], None]) -> Callable[[], None]:
+        return lambda: [step() for _ in range(repeats)] and None
+
+    seconds = take_turns({name: run_of(step) for name, step in sources.items()}, 3, clock, warm_up=True)
+    each = {name: value / repeats for name, value in seconds.items()}
+    print_row(f"step of {manner.name}", each, ".4f", unit=" s")
+    waited = 1 - each["batch held"] / each["from the store"]
+    print_row("  share of it that waits for data", {"share": waited}, ".2%")
+
+
 def average_seconds(bench: Bench, manner: Manner, repeats: int, clock: Clock) -> float:
     average = AveragedWeights(bench.network(manner))
     return take_turns({"average": lambda: average.update(0.9999)}, repeats, clock, warm_up=True)["average"]
@@ -181,8 +201,9 @@ def take_two_steps(bench: Bench, manner: Manner) -> None:
     step()
 
 
-def report(bench: Bench, manners: list[Manner], repeats: int, clock: Clock) -> None:
+def report(bench: Bench, manners: list[Manner], repeats: int, clock: Clock, *, utilisation: bool) -> None:
     """Print the table: a row per figure and a column per manner, ours last."""
+    report_data_wait(bench, manners[-1], max(repeats, 2), clock)
     print_heads([manner.name for manner in manners])
     seconds = take_turns({m.name: bench.steps(m) for m in manners}, repeats, clock, warm_up=True)
     size = bench.settings.batch_size
@@ -196,12 +217,12 @@ def report(bench: Bench, manners: list[Manner], repeats: int, clock: Clock) -> N
     print_row("peak memory, MiB", memory, ".0f")
     ours = manners[-1]
     share = average_seconds(bench, ours, 10 * repeats, clock) / seconds[ours.name]
-    print(f"the average takes {share:.2%} of our step")
-    if bench.device.type == "cuda":
+    print_row("the average's share of our step", {"share": share}, ".2%")
+    if utilisation:
         rate = matrix_product_rate(bench.device)
         work = size * training_operations(bench.network(ours))
-        used = ", ".join(f"{name} {work / value / rate:.1%}" for name, value in seconds.items())
-        print(f"utilisation, of {rate / 1e12:.0f} TFLOP/s of a matrix product: {used}")
+        print_row("utilisation", {name: work / value / rate for name, value in seconds.items()}, ".1%")
+        print_row("  of a bfloat16 matrix product's", {"TFLOP/s": rate / 1e12}, ".3g")
 
 
 def read_options() -> argparse.Namespace:
@@ -214,6 +235,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=4096 if cuda else 512, help="in the stores")
     parser.add_argument("--workers", type=int, default=4 if cuda else 0, help="of our loader")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda, help="compile ours")
+    parser.add_argument("--utilisation", action=argparse.BooleanOptionalAction, default=cuda)
+    parser.add_argument("--fp16", action="store_true", help="ours in float16 as well")
+    parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="what counts for training")
     parser.add_argument("--stores", type=Path, help=argparse.SUPPRESS)
@@ -232,6 +256,7 @@ def main() -> None:
         Manner("published, float32", published=True, precision="no"),
         Manner("published, autocast", published=True, precision="bf16"),
         Manner("ours, float32", published=False, precision="no", compiled=options.compile),
+        *([Manner("ours, fp16", published=False, precision="fp16")] if options.fp16 else []),
         Manner("ours, bf16", published=False, precision="bf16", compiled=options.compile),
     ]
     if options.memory_of:
@@ -239,12 +264,14 @@ def main() -> None:
         take_two_steps(Bench(device, settings, options.stores, 0), manner)
         print(peak_bytes() / 2**20)
         return
+    keep_rows(options.json)
     print(machine(device, options.threads, options.clock))
-    print(f"preset {options.preset}, {batch} samples per step, {options.repeats} turns")
+    print_title(f"preset {options.preset}, {batch} samples per step, {options.repeats} turns")
     with tempfile.TemporaryDirectory() as folder:
         write_stores(Path(folder), max(options.records, 2 * batch))
         bench = Bench(device, settings, Path(folder), options.workers)
-        report(bench, manners, options.repeats, clock_of(options.clock, device))
+        clock = clock_of(options.clock, device)
+        report(bench, manners, options.repeats, clock, utilisation=options.utilisation)
 
 
 if __name__ == "__main__":

@@ -49,11 +49,11 @@ def main() -> None:
         n_workers=0,
     )
     if asked.show:
-        print(cluster.job_script())
+        sys.stdout.write(cluster.job_script())
         return
     cluster.scale(jobs=asked.jobs)
     asked.scheduler_file.write_text(json.dumps({"type": "Scheduler", "address": cluster.scheduler_address}))
-    print(f"Scheduler at {cluster.scheduler_address}, dashboard at {cluster.dashboard_link}; Ctrl-C ends all jobs.")
+    sys.stdout.write(f"Scheduler at {cluster.scheduler_address}, dashboard at {cluster.dashboard_link}; Ctrl-C ends all jobs.\n")
     try:
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     finally:

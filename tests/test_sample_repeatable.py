@@ -223,6 +223,21 @@ def test_like_repeats_a_picture_bit_for_bit(sample, capsys, batch_size):
         assert Path(told["file"]).read_bytes() == (Path("o") / picture).read_bytes()
 
 
+def test_like_repeats_what_auto_drew_on_a_cpu_with_bfloat16_also_on_one_without(sample, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    sample("--save-as", "pngs", "--output", "o")
+    sample("--save-as", "pngs", "--dtype", "bfloat16", "--output", "both")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+
+    call = call_copgen(capsys, "sample", "--like", "o/dem/a_v1.png", "--json")
+
+    with Image.open("o/dem/a_v1.png") as picture:
+        told = json.loads(picture.info["copgen"])
+    assert (told["dtype"], told["autoencoder_dtype"]) == ("bfloat16", "float32")
+    assert json.loads(call.out)["identical"] is True
+    assert (pixels_of(Path("o/dem/a_v1.png")) != pixels_of(Path("both/dem/a_v1.png"))).any()
+
+
 def test_like_repeats_a_page_from_a_store_with_its_truth(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny_store(tmp_path / "store", test=3, side=8, autoencoder=AutoencoderFacts("somewhere", None, 0.7))

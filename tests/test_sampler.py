@@ -264,6 +264,19 @@ def test_the_order_in_which_modalities_are_asked_for_changes_nothing():
     assert_close(drawn_otherwise, drawn, rtol=0, atol=0)
 
 
+def test_start_noise_is_given_in_order_or_by_position():
+    net, start = network(), latents("x")[:2]
+
+    def draw(noise):
+        return sample_latents(net, [2, 0], noise=noise, steps=2, generator=torch.Generator().manual_seed(0))
+
+    in_order, by_position = draw(start), draw({0: start[1], 2: start[0]})
+
+    assert all(torch.equal(in_order[i], by_position[i]) for i in (0, 2))
+    with pytest.raises(ValueError, match=r"start noise of \[0, 1\] for the modalities \[2, 0\]"):
+        draw({0: start[1], 1: start[0]})
+
+
 def test_a_generator_repeats_itself_bit_by_bit_and_the_next_draw_differs():
     net = network()
 

@@ -179,7 +179,11 @@ class ClusterExecutor:
         if new:
             client = self._connection.client if self._connection else None
             assert client is not None
-            check_versions(client, new)
+            answered = check_versions(client, new)
+            found = {
+                address: threads for address, threads in found.items() if address not in new or address in answered
+            }
+            new = [address for address in new if address in answered]
             for folder in self._folders:
                 check_folder(client, new, folder)
         self._threads = found
@@ -231,7 +235,7 @@ class _Flow:
             while (busy := _busy(self.client, keys)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             if busy:
-                self.client.restart_workers(busy, timeout=SECONDS_TO_LEAVE, raise_for_error=False)
+                self.client.restart_workers(busy, timeout=self.settings.wait, raise_for_error=False)
         self.out.clear()
 
     def _send(self, task: _Task) -> None:

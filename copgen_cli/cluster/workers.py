@@ -51,16 +51,17 @@ def threads_of(client: Client, *, gpu: bool) -> dict[str, int]:
     }
 
 
-def check_versions(client: Client, workers: Iterable[str]) -> None:
+def check_versions(client: Client, workers: Iterable[str]) -> set[str]:
     """Refuse workers whose Python, copgen or torch is not ours: what they make, or whether, would be left to chance.
+
+    Returns:
+        Those that answered; others are on their way out.
 
     Raises:
         ClusterError: a worker is of another version.
     """
     ours = {"Python": f"{sys.version_info[0]}.{sys.version_info[1]}", "copgen": __version__, "torch": version("torch")}
     asked = list(workers)
-    if not asked:
-        return
     told_versions: Any = client.get_versions()
     pythons = {
         address: ".".join(dict(told["host"])["python"].split(".")[:2])
@@ -68,7 +69,10 @@ def check_versions(client: Client, workers: Iterable[str]) -> None:
         if address in asked
     }
     _must_agree({address: {"Python": python} for address, python in pythons.items()}, ours)
-    _must_agree(client.run(_installed_packages(), workers=asked, on_error="return"), ours)
+    told = client.run(_installed_packages(), workers=list(pythons), on_error="return")
+    answered = {address: versions for address, versions in told.items() if not isinstance(versions, OSError)}
+    _must_agree(answered, ours)
+    return set(answered)
 
 
 def _installed_packages() -> Callable[[], dict[str, str]]:

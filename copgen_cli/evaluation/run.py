@@ -42,7 +42,7 @@ from copgen_cli.metrics import (
     require_ssim,
 )
 from copgen_cli.modalities import Modality, Split
-from copgen_cli.model import BUNDLED_NAME, bundled_folder, choose_device, choose_dtype
+from copgen_cli.model import BUNDLED_NAME, bundled_folder, choose_device, choose_sampling_dtypes
 from copgen_cli.records import Ignored
 from copgen_cli.sampling import LoadedModel, ModelChoice, choose_batch_size, choose_model, load_model
 from copgen_cli.settings import Settings
@@ -234,7 +234,8 @@ def _load(settings: Settings) -> tuple[ModelChoice, LoadedModel]:
     sample = settings.sample
     choice = choose_model(sample.model, settings.runs_dir, settings.region, settings.family)
     device = choose_device(sample.device)
-    model = load_model(choice.source, device=device, dtype=choose_dtype(sample.dtype, device))
+    dtype, of_autoencoder = choose_sampling_dtypes(sample.dtype, device)
+    model = load_model(choice.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     if set(settings.chosen_family.modalities).isdisjoint(model.modalities):
         raise UsageError(
             f"{choice.source} knows {', '.join(model.modalities)}, none of the family {settings.family}.",

@@ -18,6 +18,7 @@ from .checkpoint import load_transformer as load_transformer, modalities_of as m
 from .devices import (
     choose_device as choose_device,
     choose_dtype as choose_dtype,
+    choose_sampling_dtypes as choose_sampling_dtypes,
     choose_training_dtype as choose_training_dtype,
     wants_gpu as wants_gpu,
     warn_of_imitation as warn_of_imitation,

@@ -36,6 +36,11 @@ class Autoencoders:
     def device(self) -> torch.device:
         return self.distinct[0].device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of all of them."""
+        return self.distinct[0].dtype
+
     def fingerprint(self, modalities: Iterable[Modality]) -> str:
         """SHA-256 of all weights; of a model of pictures, that of its one autoencoder."""
         alone = self.of_all

@@ -37,12 +37,24 @@ def wants_gpu(name: str) -> bool:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of that name for using a model; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    """The arithmetic of that name for an autoencoder in use; "auto" is bfloat16 on CUDA and float32 elsewhere."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "bfloat16":
         warn_of_imitation(device)
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def choose_sampling_dtypes(name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """The arithmetic of that name for the transformer and for the autoencoder that samples are drawn with.
+
+    "auto" is bfloat16 on CUDA; on a CPU it is bfloat16 for the transformer alone, where the CPU multiplies it natively.
+    A name counts for both.
+    """
+    if name == "auto" and device.type == "cpu":
+        return (torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32), torch.float32
+    chosen = choose_dtype(name, device)
+    return chosen, chosen
 
 
 def choose_training_dtype(name: str, device: torch.device) -> torch.dtype:

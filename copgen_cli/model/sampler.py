@@ -95,7 +95,7 @@ def sample_latents(
     net: CopGenTransformer,
     generate: Sequence[int],
     condition: Mapping[int, Tensor] | None = None,
-    noise: Tensor | Sequence[Tensor] | None = None,
+    noise: Tensor | Sequence[Tensor] | Mapping[int, Tensor] | None = None,
     steps: int = 50,
     solver: Solver | str | SchedulerMixin = Solver.REFERENCE,
     guidance_scale: float = 0.0,
@@ -116,7 +116,7 @@ def sample_latents(
         net: a `CopGenTransformer`, compiled or not, or a module of the same call and `config`.
         generate: positions of the modalities to draw.
         condition: position to (B, C, H, W) scaled latents, never written to.
-        noise: (G, B, C, H, W) standard normal start, `noise[k]` of `generate[k]`; drawn where None.
+        noise: (G, B, C, H, W) standard normal start, `noise[k]` of `generate[k]`, or by position; drawn where None.
         steps: network calls.
         solver: how the reverse process is integrated: a name, or a scheduler of diffusers, which is left as it is.
         guidance_scale: s in (1 + s) eps(x | condition) - s eps(x); 0 is off. Both terms come from one call of 2 B.
@@ -137,6 +137,7 @@ def sample_latents(
     integrate = find_solver(solver).integrate
     condition = dict(condition or {})
     _check_roles(generate, condition, net.config.num_modalities)
+    noise = _in_order(noise, generate)
     batch, shapes = _batch_shapes(net, generate, condition, noise, noise_source, batch_size)
     if noise_source is None:
         noise_source = _from_generator(generator, batch, net.config.num_modalities)
@@ -289,6 +290,16 @@ def _check_roles(generate: Sequence[int], condition: Mapping[int, Tensor], num_m
             f"generate {list(generate)} given {list(condition)}: needs at least one to generate, none twice, "
             f"and all within 0 to {num_modalities - 1}"
         )
+
+
+def _in_order(
+    noise: Tensor | Sequence[Tensor] | Mapping[int, Tensor] | None, generate: Sequence[int]
+) -> Tensor | Sequence[Tensor] | None:
+    if not isinstance(noise, Mapping):
+        return noise
+    if set(noise) != set(generate):
+        raise ValueError(f"start noise of {list(noise)} for the modalities {list(generate)} to generate")
+    return [noise[i] for i in generate]
 
 
 def _batch_shapes(

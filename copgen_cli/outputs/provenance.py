@@ -50,6 +50,8 @@ class Recipe:
     decoder: str = "autoencoder"
     """What made pixels of latents: the model's autoencoder, or the id of a preview decoder."""
     dtype: str = "float32"
+    autoencoder_dtype: str | None = None
+    """Of the autoencoder, where it is not `dtype`."""
     device: str = "cpu"
     """Kind of device; another one rounds otherwise."""
     compiled: bool = False
@@ -58,6 +60,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         request = self.request
+        of_autoencoder = {"autoencoder_dtype": self.autoencoder_dtype} if self.autoencoder_dtype else {}
         return {
             "model": {"id": self.model, "sha256": self.model_sha256},
             "generate": [str(m) for m in request.generated],
@@ -72,6 +75,7 @@ class Recipe:
             "ignored": str(self.ignored),
             "decoder": self.decoder,
             "dtype": self.dtype,
+            **of_autoencoder,
             "device": self.device,
             "compiled": self.compiled,
             "threads": self.threads,
@@ -102,6 +106,7 @@ class Recipe:
             ignored=Ignored(values["ignored"]),
             decoder=str(values["decoder"]),
             dtype=str(values["dtype"]),
+            autoencoder_dtype=str(values["autoencoder_dtype"]) if "autoencoder_dtype" in values else None,
             device=str(values["device"]),
             compiled=bool(values["compiled"]),
             threads=threads,

@@ -25,7 +25,7 @@ import torch
 
 from copgen_cli import __version__
 from copgen_cli.errors import MismatchError
-from copgen_cli.model import choose_device, choose_dtype
+from copgen_cli.model import choose_device
 from copgen_cli.outputs import synthetic_text
 from copgen_cli.places.area import Area
 from copgen_cli.places.canvas import Block, Canvas
@@ -134,6 +134,10 @@ class ScenePlan:
         """All that determines the rasters, as JSON."""
         request, generator = self.request, self.generator
         sample, grid, canvas = request.sample, request.grid, self.canvas
+        other = generator.model.autoencoders.dtype
+        of_autoencoder = (
+            {} if other == generator.model.net.dtype else {"autoencoder_dtype": str(other).removeprefix("torch.")}
+        )
         return {
             "format": FORMAT,
             "synthetic": True,
@@ -171,6 +175,7 @@ class ScenePlan:
                 "block": canvas.block * canvas.reduction,
             },
             "dtype": str(generator.model.net.dtype).removeprefix("torch."),
+            **of_autoencoder,
             "device": generator.model.autoencoder.device.type,
             "threads": torch.get_num_threads(),
         }
@@ -184,14 +189,20 @@ class ScenePlan:
         return {**facts, "model": model, "spread": self.request.spread}
 
 
-def open_scene(settings: Settings, options: SceneOptions, source: str, dtype: str, command: Sequence[str]) -> ScenePlan:
+def open_scene(
+    settings: Settings,
+    options: SceneOptions,
+    source: str,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    command: Sequence[str],
+) -> ScenePlan:
     """Check what is asked for, load the model, and put it to the request.
 
     Args:
         settings: of the model's use and the windows.
         options: what is asked for.
         source: the model.
-        dtype: its arithmetic, by name.
+        dtypes: arithmetic of its network and of its autoencoder.
         command: the words after `copgen`.
 
     Raises:
@@ -199,7 +210,8 @@ def open_scene(settings: Settings, options: SceneOptions, source: str, dtype: st
     """
     request = check_scene(settings, options)
     device = choose_device(settings.sample.device)
-    model = load_model(source, device=device, dtype=choose_dtype(dtype, device))
+    dtype, of_autoencoder = dtypes
+    model = load_model(source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     return plan_scene(settings, options, request, model, command)
 
 
@@ -225,10 +237,10 @@ def plan_scene(
         model.net, model.autoencoders, guided=guided, device=model.autoencoder.device
     )
     generator = SceneGenerator(model, request.sample, canvas, request.layers, request.gaps, size)
-    dtype = str(model.net.dtype).removeprefix("torch.")
+    dtypes = model.net.dtype, model.autoencoders.dtype
     without_token = settings.download.model_copy(update={"token": None})
     travelling = settings.model_copy(update={"download": without_token})
-    recipe = OncePerProcess(open_scene, travelling, options, model.source, dtype, tuple(command))
+    recipe = OncePerProcess(open_scene, travelling, options, model.source, dtypes, tuple(command))
     return ScenePlan(request, generator, shlex.join(["copgen", *command]), recipe, notes)
 
 

@@ -104,8 +104,10 @@ def _settings_of(net: CopGenTransformer) -> list[tuple[str, Any]]:
     return sorted((key, value) for key, value in settings.items() if value is not None or key not in _YOUNGER)
 
 
-def load_model(source: str, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    """The network in `dtype` on `device`, its autoencoder, and the modalities it knows.
+def load_model(
+    source: str, *, device: torch.device, dtype: torch.dtype, autoencoder_dtype: torch.dtype | None = None
+) -> LoadedModel:
+    """The network in `dtype` on `device`, its autoencoder (in the same where None), and the modalities it knows.
 
     Raises:
         CopgenError: there is no such model.
@@ -114,7 +116,7 @@ def load_model(source: str, *, device: torch.device, dtype: torch.dtype) -> Load
     parts = find_parts(source)
     net = parts.load_transformer()
     modalities = modalities_of(net)
-    autoencoders = parts.load_autoencoders(modalities, device=device, dtype=dtype)
+    autoencoders = parts.load_autoencoders(modalities, device=device, dtype=autoencoder_dtype or dtype)
     digest = hashlib.sha256(autoencoders.fingerprint(modalities).encode())
     digest.update(json.dumps(_settings_of(net), default=list).encode())
     for name, tensor in sorted(net.state_dict().items()):

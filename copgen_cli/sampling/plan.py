@@ -26,7 +26,7 @@ from copgen_cli.inputs import (
 )
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality, Split, family_with
-from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_dtype, load_preview_decoder
+from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_sampling_dtypes, load_preview_decoder
 from copgen_cli.outputs import GeoreferencingTable, Recipe, read_georeferencing_table
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
@@ -67,7 +67,8 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
         data = choice.folder
         notes = [choice.note, *notes] if choice.note else notes
     notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
-    loaded = load_model(model.source, device=device, dtype=choose_dtype(asked.dtype, device))
+    dtype, of_autoencoder = choose_sampling_dtypes(asked.dtype, device)
+    loaded = load_model(model.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     check_known(request.roles, loaded.modalities, model.source)
     frame = _frame_of(loaded, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()
@@ -140,7 +141,7 @@ def make_job(
         resolution=frame.resolution,
         ignored=options.ignored,
         decoder=options.preview or "autoencoder",
-        dtype=str(model.net.dtype).removeprefix("torch."),
+        **_arithmetic_of(model),
         device=device.type,
         compiled=options.compiled,
         threads=torch.get_num_threads() if device.type == "cpu" else 1,
@@ -152,6 +153,12 @@ def make_job(
     return Job(
         generator, source, names, recipe, frame, save_as, chosen, options.spread, places or GeoreferencingTable()
     )
+
+
+def _arithmetic_of(model: LoadedModel) -> dict[str, str]:
+    """`dtype` of a recipe, and that of the autoencoder where it is another one."""
+    of_net, of_autoencoder = (str(part.dtype).removeprefix("torch.") for part in (model.net, model.autoencoders))
+    return {"dtype": of_net} | ({"autoencoder_dtype": of_autoencoder} if of_autoencoder != of_net else {})
 
 
 def default_output(settings: Settings, options: RequestOptions, request: SampleRequest) -> Path:

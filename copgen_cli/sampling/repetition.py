@@ -14,7 +14,7 @@ from PIL import Image
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.inputs import Frame, Picture, Record, Source, parse_inputs
 from copgen_cli.modalities import Modality, as_modality
-from copgen_cli.model import choose_device, choose_dtype
+from copgen_cli.model import choose_device, choose_sampling_dtypes
 from copgen_cli.outputs import (
     Drawing,
     GeneratedRecord,
@@ -99,7 +99,9 @@ def _is_ours(file: Path) -> bool:
 def _job_of(provenance: Provenance, *, model: str | None, inputs: Sequence[str], data: Path | None, device: str) -> Job:
     recipe = provenance.recipe
     chosen = choose_device(device)
-    loaded = load_model(model or recipe.model, device=chosen, dtype=choose_dtype(recipe.dtype, chosen))
+    dtype, _ = choose_sampling_dtypes(recipe.dtype, chosen)
+    of_autoencoder, _ = choose_sampling_dtypes(recipe.autoencoder_dtype or recipe.dtype, chosen)
+    loaded = load_model(model or recipe.model, device=chosen, dtype=dtype, autoencoder_dtype=of_autoencoder)
     if loaded.sha256 != recipe.model_sha256:
         raise MismatchError(
             f"The model {model or recipe.model} is not the one that made the picture: its weights differ.",

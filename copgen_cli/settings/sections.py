@@ -435,7 +435,8 @@ class SampleSettings(SharedSettings):
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the network and the autoencoder; `auto` is what the device does best."""
+    """Arithmetic; auto is bfloat16 on CUDA and, for the transformer alone, on a CPU that multiplies it
+    natively; else float32."""
     limit: PositiveInt | None = None
     """Records to use of the input; all where None."""
     gpus: PositiveInt | None = None

@@ -254,7 +254,7 @@ def _scene(
 def _load_model(settings: Settings) -> LoadedModel:
     import torch
 
-    from copgen_cli.model import choose_device, choose_dtype, wants_gpu
+    from copgen_cli.model import choose_device, choose_sampling_dtypes, wants_gpu
     from copgen_cli.sampling import choose_model, load_model
 
     choice = choose_model(settings.sample.model, settings.runs_dir, settings.region)
@@ -262,5 +262,6 @@ def _load_model(settings: Settings) -> LoadedModel:
         console.note(f"Model: {choice.source} ({choice.reason}).")
     elsewhere = settings.cluster.scheduler is not None and wants_gpu(settings.sample.device)
     device = torch.device("cuda") if elsewhere else choose_device(settings.sample.device)
-    dtype = choose_dtype(settings.sample.dtype, device)
-    return load_model(choice.source, device=torch.device("cpu") if elsewhere else device, dtype=dtype)
+    dtype, of_autoencoder = choose_sampling_dtypes(settings.sample.dtype, device)
+    here = torch.device("cpu") if elsewhere else device
+    return load_model(choice.source, device=here, dtype=dtype, autoencoder_dtype=of_autoencoder)
