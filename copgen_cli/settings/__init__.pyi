@@ -12,6 +12,7 @@ from .regions import configured as configured, known_regions as known_regions
 from .sections import (
     PUBLIC_ENDPOINT as PUBLIC_ENDPOINT,
     AutoencoderSettings as AutoencoderSettings,
+    DataSettings as DataSettings,
     EncodeSettings as EncodeSettings,
     PrepareSettings as PrepareSettings,
     RegionSettings as RegionSettings,

@@ -29,6 +29,7 @@ from copgen_cli.settings.presets import Preset, preset_values
 from copgen_cli.settings.regions import BUILT_IN_REGIONS
 from copgen_cli.settings.sections import (
     AutoencoderSettings,
+    DataSettings,
     DownloadSettings,
     EncodeSettings,
     EvaluateSettings,
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     prepare: PrepareSettings = PrepareSettings()
     encode: EncodeSettings = EncodeSettings()
     pack: PackSettings = PackSettings()
+    data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
     scene: SceneSettings = SceneSettings()

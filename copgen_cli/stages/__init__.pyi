@@ -18,7 +18,7 @@ from .claims import (
     foreign_files as foreign_files,
 )
 from .driver import StageRun as StageRun, settings_of as settings_of
-from .executors import Threads as Threads, local_executor as local_executor
+from .executors import Executor as Executor, Threads as Threads, local_executor as local_executor
 from .launch_variables import (
     SHARED_FOLDER as SHARED_FOLDER,
     expect_others as expect_others,
