@@ -278,9 +278,7 @@ def pack(
         if dry_run:
             left_out = sum(len(plan.incomplete) for plan in plans)
             return Forecast(todo, total - todo, left_out, sum(plan.bytes for job in jobs for plan in job.stores))
-        for job in jobs:
-            if job.sharded:  # what it tells of is about to change, and it comes last again
-                (split_store(output, job.plan.split) / INDEX_FILE).unlink(missing_ok=True)
+        withdraw_indices(run, splits, jobs)
         for _ in draw(packing.build(run, jobs), total=total, done=total - todo, label="Packing", unit="records"):
             pass
         for plan in plans:
@@ -291,19 +289,20 @@ def pack(
 
 def find_work(run: StageRun, splits: Sequence[Dealt], packing: Packing, *, overwrite: bool) -> list[Dealt]:
     """The splits with files that are to be made, with these alone."""
-    indices = [split.plan for split in splits if split.sharded]
     stores = [plan for split in splits for plan in split.stores]
-    unrecorded = {unit.key for unit in run.pending([plan.unit for plan in (*stores, *indices)])}
-    jobs = []
-    for split in splits:
-        todo = tuple(
-            plan
-            for plan in split.stores
-            if (plan.unit.key in unrecorded and (overwrite or not is_in_place(run, plan)))
-            or can_be_mended(run, plan, packing)
-        )
-        jobs += [replace(split, stores=todo)] if todo else []
-    return jobs
+    mended = {plan.unit.key for plan in stores if can_be_mended(run, plan, packing)}
+    units = run.pending([plan.unit for plan in stores], is_done=lambda unit, _: unit.key not in mended)
+    todo = {unit.key for unit in units if overwrite or unit.key in mended or not is_in_place(run, unit.item)}
+    wanted = [replace(split, stores=tuple(p for p in split.stores if p.unit.key in todo)) for split in splits]
+    return [split for split in wanted if split.stores]
+
+
+def withdraw_indices(run: StageRun, splits: Sequence[Dealt], jobs: Sequence[Dealt]) -> None:
+    """Remove the indices of shards that are about to change; each comes last again."""
+    for job in jobs:
+        if job.sharded:
+            (split_store(run.output, job.plan.split) / INDEX_FILE).unlink(missing_ok=True)
+    run.pending([split.plan.unit for split in splits if split.sharded])
 
 
 def foreign_databases(output: Path) -> Iterator[Path]:

@@ -121,7 +121,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
                 f"The store in {self.folder} has no {', '.join(lacking)}; it has {', '.join(self.modalities)}.",
                 hint="Download, prepare, encode and pack with that source, or use a model of other modalities.",
             )
-        chosen = object.__new__(LatentStore)
+        chosen = object.__new__(type(self))
         chosen.__dict__ |= self.__dict__
         chosen.modalities = tuple(Modality(modality) for modality in wanted)
         rows = [self.metadata.modalities.index(modality) for modality in chosen.modalities]

@@ -1,7 +1,7 @@
 """Reading the shards of a packed store as one, in the global order of their records.
 
 Shards are opened when a record of theirs is first read, at most `MOST_OPEN` in a process at a time, and with a cache
-from copies on a disk of this machine. What is read does not depend on any of that: the same index gives the same bytes
+from copies on a disk of this machine, as far as it has room. What is read does not depend on any of that: the same index gives the same bytes
 as from a single file.
 """
 
@@ -111,7 +111,7 @@ class OpenShards:
             return known[0]
         while len(self._environments) >= self.most:
             self._close_oldest()
-        opened = self._open_copy(number) if self._cache is not None else (self._open_there(number), None)
+        opened = self._open_copy(number) or (self._open_there(number), None)
         self._environments[number] = opened
         return opened[0]
 
@@ -148,10 +148,17 @@ class OpenShards:
             raise unusable_shard(file, f"is damaged: it has {there:,} bytes, not {shard.file.bytes:,}")
         return self._open_folder(number, file.parent)
 
-    def _open_copy(self, number: int) -> tuple[lmdb.Environment, HeldCopy]:
-        assert self._cache is not None
+    def _open_copy(self, number: int) -> tuple[lmdb.Environment, HeldCopy] | None:
+        """A shard's copy in the cache; None where there is none to be had, but the shard can be read where it is.
+
+        That is better than to close others for it: an epoch visits shards in no order, and would copy without end.
+        """
+        if self._cache is None:
+            return None
         file = self._index.shards[number].file
         held = self._cache.hold(self._folder / file.path, file.bytes, file.sha256)
+        if held is None and isinstance(self._folder, Path):
+            return None
         while held is None and self._environments:
             self._close_oldest()
             held = self._cache.hold(self._folder / file.path, file.bytes, file.sha256)
