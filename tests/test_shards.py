@@ -214,8 +214,8 @@ def test_patches_straight_through_the_autoencoder_give_the_records_of_a_single_f
     assert all(torch.equal(store[i][1], whole[i][1]) for i in range(len(whole)))
 
 
-# of 3 shards of 2 units each: amid the first and the last; one complete, not in place, and in place, not noted; before the
-# names, the index, the list of units and the manifest
+# of 3 shards of 2 units each: amid the first and the last; one complete, not in place, and in place, not noted;
+# before the names, the index, the list of units and the manifest go to their places
 KILLS = [
     *((Moment.UNIT, n) for n in (2, 6)),
     *((Moment.STORE, n) for n in (1, 3)),

@@ -38,7 +38,8 @@ def tiny_store(
         metadata = StoreMetadata(tuple(modalities), shape, "float32", count, autoencoder, source=f"{split} {seed}")
         place = folder / split
         place.mkdir(parents=True)
-        with lmdb.open(str(place), map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
+        size = (count + 1) * (4 * shape[0] * 8 * side * side + 8192) + (1 << 26)
+        with lmdb.open(str(place), map_size=size) as environment, environment.begin(write=True) as transaction:
             for name in names:
                 transaction.put(name, _sample(rng, shape).tobytes())
             transaction.put(NAMES_KEY, b"".join(names))

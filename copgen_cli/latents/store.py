@@ -14,7 +14,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -164,11 +164,13 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         )
         moments = np.empty((len(indices), *shape), self.metadata.dtype)  # NumPy asks for huge pages, torch does not
         keys = self.names.block
-        for file, places in self._by_file(indices):
-            with self._reading(file) as transaction:
-                for place in places:
-                    index = indices[place]
-                    record = self._as_array(transaction.get(bytes(keys[index])), index, file)
+        files = self._files_of(indices)
+        for places in self._rounds(files):
+            with ExitStack() as stack:
+                opened = {file: stack.enter_context(self._reading(file)) for file in {files[i] for i in places}}
+                for place in places:  # in their order: what is new in memory is filled while it is near
+                    index, file = indices[place], files[place]
+                    record = self._as_array(opened[file].get(bytes(keys[index])), index, file)
                     if self._rows is None:
                         moments[place] = record
                     elif whole is None:
@@ -190,9 +192,13 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
 
     # -- inside: what a store of several files does otherwise ----------------------------------------------------------
 
-    def _by_file(self, indices: Sequence[int]) -> Iterable[tuple[int, Iterable[int]]]:
-        """Which file the records of a batch are in: the file's number, and places in the batch."""
-        yield 0, range(len(indices))
+    def _files_of(self, indices: Sequence[int]) -> Sequence[int]:
+        """The number of the file that each record of a batch is in."""
+        return (0,) * len(indices)
+
+    def _rounds(self, files: Sequence[int]) -> Iterable[Sequence[int]]:
+        """The places of a batch, by what is read while the files that it takes are open together."""
+        yield range(len(files))
 
     def _folder_of(self, file: int) -> Path:
         """The folder that holds it."""

@@ -1,8 +1,8 @@
 """Reading the shards of a packed store as one, in the global order of their records.
 
 Shards are opened when a record of theirs is first read, at most `MOST_OPEN` in a process at a time, and with a cache
-from copies on a disk of this machine, as far as it has room. What is read does not depend on any of that: the same index gives the same bytes
-as from a single file.
+from copies on a disk of this machine, as far as it has room. What is read does not depend on any of that: the same
+index gives the same bytes as a single file.
 """
 
 from __future__ import annotations
@@ -69,12 +69,18 @@ class ShardedStore(LatentStore):
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _by_file(self, indices: Sequence[int]) -> Iterable[tuple[int, Iterable[int]]]:
-        files = np.searchsorted(self._ends, np.asarray(indices, np.int64), side="right")
-        order = np.argsort(files, kind="stable")
-        cuts = np.flatnonzero(np.diff(files[order])) + 1
-        for places in np.split(order, cuts) if len(order) else ():
-            yield int(files[places[0]]), places.tolist()
+    def _files_of(self, indices: Sequence[int]) -> Sequence[int]:
+        files: list[int] = np.searchsorted(self._ends, np.asarray(indices, np.int64), side="right").tolist()
+        return files
+
+    def _rounds(self, files: Sequence[int]) -> Iterable[Sequence[int]]:
+        different = sorted(set(files))
+        if len(different) <= self._open.together:
+            yield range(len(files))
+            return
+        for start in range(0, len(different), self._open.together):
+            own = set(different[start : start + self._open.together])
+            yield [place for place, file in enumerate(files) if file in own]
 
     def _folder_of(self, file: int) -> Path:
         return (self.folder / self.index.shards[file].file.path).parent
@@ -95,6 +101,12 @@ class OpenShards:
 
     def __len__(self) -> int:
         return len(self._environments) if self._process == os.getpid() else 0
+
+    @property
+    def together(self) -> int:
+        """How many may be read at once: those used last stay open, but where copies have to give way to one another."""
+        gives_way = self._cache is not None and self._cache.limit is not None and not isinstance(self._folder, Path)
+        return 1 if gives_way else self.most
 
     def environment(self, number: int) -> lmdb.Environment:
         """A shard, opened if it is not.
