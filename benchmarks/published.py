@@ -53,7 +53,7 @@ class PickledRecords(Dataset):
     """Unpickles one record at a time, for a loader that collates: ([(C, H, W) float32 per modality], name).
 
     Unpickling executes what it is given, so this is only ever given what `write_records` wrote in the same run; the
-    package itself reads such databases without it (`copgen_cli.latents.published_store`).
+    package itself reads such databases without it (`copgen_cli.latents.published.published_store`).
     """
 
     def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:

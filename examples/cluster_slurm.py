@@ -53,7 +53,8 @@ def main() -> None:
         return
     cluster.scale(jobs=asked.jobs)
     asked.scheduler_file.write_text(json.dumps({"type": "Scheduler", "address": cluster.scheduler_address}))
-    sys.stdout.write(f"Scheduler at {cluster.scheduler_address}, dashboard at {cluster.dashboard_link}; Ctrl-C ends all jobs.\n")
+    where = f"Scheduler at {cluster.scheduler_address}, dashboard at {cluster.dashboard_link}"
+    sys.stdout.write(f"{where}; Ctrl-C ends all jobs.\n")
     try:
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     finally:

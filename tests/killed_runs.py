@@ -20,6 +20,10 @@ class Moment(StrEnum):
     """A file goes to its place."""
     UNIT = "unit"
     """A unit goes into a store under construction."""
+    STORE = "store"
+    """A shard that is complete goes to its place."""
+    NOTE = "note"
+    """A shard that is in its place is noted."""
 
 
 def killed_at(moment: Moment, number: int, *arguments: object) -> int:
@@ -41,6 +45,11 @@ def _die(moment: Moment, number: int, arguments: Sequence[str]) -> None:
         mine.__dict__.update(os.__dict__)
         mine.replace = _fatal(os.replace, number)
         atomic.os = mine
+    elif moment in (Moment.STORE, Moment.NOTE):
+        from copgen_cli.latents import packing
+
+        name = "put_store" if moment is Moment.STORE else "record_shard"
+        setattr(packing, name, _fatal(getattr(packing, name), number))
     else:
         from copgen_cli.latents.store_builder import StoreBuilder
 

@@ -21,8 +21,8 @@ from tiny_subsets import moments_of, tree, write_moments, write_patches
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE, BrokenInputError
 from copgen_cli.latents import packing
 from copgen_cli.latents.moments import NpyMoments, parse_npy
-from copgen_cli.latents.packing import as_stored
 from copgen_cli.latents.store import LatentStore
+from copgen_cli.latents.store_builder import as_stored
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.stages.driver import StageRun

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from copgen_cli.errors import BrokenInputError, BusyError, DiskFullError, MismatchError, MissingInputError
 from copgen_cli.latents.autoencoder_record import AutoencoderFacts
-from copgen_cli.latents.published_store import PublishedStore, parse_value
+from copgen_cli.latents.published.published_store import PublishedStore, parse_value
 from copgen_cli.latents.store import LatentStore, MomentsBatch, keep_batch
 from copgen_cli.latents.store_builder import PAGE, StoreBuilder, store_bytes
 from copgen_cli.latents.store_format import METADATA_KEY, NAMES_KEY, StoreMetadata

@@ -16,7 +16,16 @@ from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError
 from copgen_cli.inputs.conditions import Files, match_names, view_file
 from copgen_cli.inputs.pictures import Frame
 from copgen_cli.inputs.views import InputFile, Record, Source, View
-from copgen_cli.latents import DATA_FILE, LatentStore, facts_of_tree, read_moments
+from copgen_cli.latents import (
+    DATA_FILE,
+    INDEX_FILE,
+    LatentStore,
+    StoreCache,
+    facts_of_tree,
+    index_of,
+    open_store,
+    read_moments,
+)
 from copgen_cli.layout import Workspace, patches_beside, split_index
 from copgen_cli.modalities import PUBLISHED, Modality, Split
 from copgen_cli.model import Autoencoders
@@ -84,6 +93,8 @@ def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
         UsageError: the named folder is not there, or holds none of them.
     """
     if data is not None:
+        if data.name == INDEX_FILE and data.is_file():
+            data = data.parent
         if not data.is_dir():
             raise UsageError(f"There is no folder {data}.", hint="Check the path after --data.")
         found = _split_of(data) or (DataChoice(data) if _kind_of(data) else None)
@@ -109,8 +120,12 @@ def open_data(
     truths: Sequence[Modality],
     frame: Frame,
     autoencoders: Autoencoders,
+    cache: StoreCache | None = None,
 ) -> Source:
     """The records of one split's folder, whichever kind it is; `truths` are read as well where the data has them.
+
+    Args:
+        cache: of shards.
 
     Raises:
         MismatchError: another autoencoder encoded it.
@@ -125,7 +140,7 @@ def open_data(
             hint="Leave it out, or give the pictures with --data or --input.",
         )
     if kind == "lmdb":
-        store = LatentStore(folder)
+        store = open_store(folder, cache)
         there = store.metadata.modalities
         _require(folder, conditions, there)
         for modality in conditions:
@@ -181,8 +196,8 @@ def _split_of(folder: Path) -> DataChoice | None:
 
 def _kind_of(folder: Path) -> str | None:
     """lmdb, npy or patches, by the first record found; None where there is none."""
-    if (folder / DATA_FILE).is_file():
-        return "lmdb" if len(LatentStore(folder)) else None
+    if (folder / DATA_FILE).is_file() or index_of(folder) is not None:
+        return "lmdb" if len(open_store(folder)) else None
     for modality in Modality:
         inner = folder / modality.spec.folder
         if inner.is_dir():

@@ -1,8 +1,9 @@
 """From patches to latents: `Patch` -> `Moments` -> the packed store -> batches for training.
 
 `encoding` is the stage that runs patches through the frozen autoencoder, `packing` the one that fills a store; `store`
-reads one as a torch Dataset; `store_format` says what is in it, byte for byte. `published_store` imports databases of
-the published workflow without unpickling them, `published` those of COP-GEN (2026).
+reads one as a torch Dataset; `store_format` says what is in it, byte for byte. `sharded` deals one to many files and
+reads them as one, `store_cache` copies these to a disk of this machine. `published` imports databases of the published
+workflow, and of COP-GEN (2026), without unpickling them.
 """
 
 import lazy_loader

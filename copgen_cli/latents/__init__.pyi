@@ -17,8 +17,12 @@ from .packing import (
     pack as pack,
 )
 from .published.merged_store import MergedStore as MergedStore, is_merged as is_merged
+from .published.published_store import PublishedStore as PublishedStore
 from .published.scalars import PlaceCache as PlaceCache, TimeCache as TimeCache
-from .published_store import PublishedStore as PublishedStore
+from .sharded.dealing import Sharding as Sharding
+from .sharded.index import INDEX_FILE as INDEX_FILE, index_of as index_of
+from .sharded.store import open_store as open_store
 from .store import LatentStore as LatentStore
+from .store_cache import StoreCache as StoreCache, cache_of as cache_of
 from .store_format import DATA_FILE as DATA_FILE
 from .store_parts import PatchPacking as PatchPacking, open_patches as open_patches

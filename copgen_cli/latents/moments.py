@@ -31,12 +31,7 @@ class NpyMoments:
         self.modalities = self.tree.modalities
         self.shapes = self._find_shapes()
         """(2 C, H, W) of the files of each modality."""
-        self._headers = [_header(shape) for shape in self.shapes]
-        self._folders = {
-            (split, m): f"{patch_file(folder, split, m, 'x', '.npy').parent}{os.sep}"
-            for split in Split
-            for m in self.modalities
-        }
+        self._reader = NpyReader(folder, self.modalities, self.shapes)
 
     def names(self, split: Split) -> list[str]:
         return self.tree.complete(split)
@@ -46,6 +41,50 @@ class NpyMoments:
 
     def fingerprint(self, split: Split) -> str:
         return fingerprint(self.names(split), self.tree.folder, "encode")
+
+    def reader(self) -> NpyReader:
+        return self._reader
+
+    def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
+        self._reader.read_into(out, split, name)
+
+    def _find_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each modality that of the first file that can be read; thumbnails have one shape for all."""
+        if all(modality.spec.is_picture for modality in self.modalities):
+            return (self._find_shape(self.modalities),) * len(self.modalities)
+        return tuple(self._find_shape((modality,)) for modality in self.modalities)
+
+    def _find_shape(self, modalities: Sequence[Modality]) -> tuple[int, int, int]:
+        problem: BrokenInputError | None = None
+        for split in Split:
+            for name in self.tree.all(split):
+                for modality in self.tree.has(split, name):
+                    if modality in modalities:
+                        file = self.tree.file(split, modality, name)
+                        break
+                else:
+                    continue
+                try:
+                    shape = parse_npy(file.read_bytes(), file).shape
+                except BrokenInputError as error:
+                    problem = problem or error
+                    continue
+                return shape[0], shape[1], shape[2]
+        assert problem is not None  # a tree holds at least one file of each modality
+        raise problem
+
+
+class NpyReader:
+    """Reads the files of a tree of known modalities and shapes, without having listed it; small and picklable."""
+
+    def __init__(self, folder: Path, modalities: Sequence[Modality], shapes: Sequence[tuple[int, int, int]]) -> None:
+        self.modalities, self.shapes = tuple(modalities), tuple(shapes)
+        self._headers = [_header(shape) for shape in self.shapes]
+        self._folders = {
+            (split, m): f"{patch_file(folder, split, m, 'x', '.npy').parent}{os.sep}"
+            for split in Split
+            for m in self.modalities
+        }
 
     def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
         """Fill one (2 C, H, W) float32 array a modality with the moments of one patch.
@@ -73,31 +112,6 @@ class NpyMoments:
         finally:
             os.close(descriptor)
         return size == len(header) + out.nbytes and header == usual
-
-    def _find_shapes(self) -> tuple[tuple[int, int, int], ...]:
-        """Of each modality that of the first file that can be read; thumbnails have one shape for all."""
-        if all(modality.spec.is_picture for modality in self.modalities):
-            return (self._find_shape(self.modalities),) * len(self.modalities)
-        return tuple(self._find_shape((modality,)) for modality in self.modalities)
-
-    def _find_shape(self, modalities: Sequence[Modality]) -> tuple[int, int, int]:
-        problem: BrokenInputError | None = None
-        for split in Split:
-            for name in self.tree.all(split):
-                for modality in self.tree.has(split, name):
-                    if modality in modalities:
-                        file = self.tree.file(split, modality, name)
-                        break
-                else:
-                    continue
-                try:
-                    shape = parse_npy(file.read_bytes(), file).shape
-                except BrokenInputError as error:
-                    problem = problem or error
-                    continue
-                return shape[0], shape[1], shape[2]
-        assert problem is not None  # a tree holds at least one file of each modality
-        raise problem
 
 
 def read_moments(file: Path) -> np.ndarray:

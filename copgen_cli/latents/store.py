@@ -14,7 +14,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -121,7 +121,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
                 f"The store in {self.folder} has no {', '.join(lacking)}; it has {', '.join(self.modalities)}.",
                 hint="Download, prepare, encode and pack with that source, or use a model of other modalities.",
             )
-        chosen = object.__new__(LatentStore)
+        chosen = object.__new__(type(self))
         chosen.__dict__ |= self.__dict__
         chosen.modalities = tuple(Modality(modality) for modality in wanted)
         rows = [self.metadata.modalities.index(modality) for modality in chosen.modalities]
@@ -164,15 +164,19 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         )
         moments = np.empty((len(indices), *shape), self.metadata.dtype)  # NumPy asks for huge pages, torch does not
         keys = self.names.block
-        with self._reading() as transaction:
-            for place, index in enumerate(indices):
-                record = self._as_array(transaction.get(bytes(keys[index])), index)
-                if self._rows is None:
-                    moments[place] = record
-                elif whole is None:
-                    np.concatenate([record[start:stop] for start, stop in self._ranges()], out=moments[place])
-                else:
-                    moments[place] = record[self._rows]
+        files = self._files_of(indices)
+        for places in self._rounds(files):
+            with ExitStack() as stack:
+                opened = {file: stack.enter_context(self._reading(file)) for file in {files[i] for i in places}}
+                for place in places:  # in their order: what is new in memory is filled while it is near
+                    index, file = indices[place], files[place]
+                    record = self._as_array(opened[file].get(bytes(keys[index])), index, file)
+                    if self._rows is None:
+                        moments[place] = record
+                    elif whole is None:
+                        np.concatenate([record[start:stop] for start, stop in self._ranges()], out=moments[place])
+                    else:
+                        moments[place] = record[self._rows]
         names = tuple(self.names[index] for index in indices)
         return MomentsBatch(names, torch.from_numpy(moments), self.shapes if whole is None else None)
 
@@ -186,17 +190,21 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         """What a spawned worker gets: it opens the file itself."""
         return {key: value for key, value in self.__dict__.items() if key != "_opened"}
 
-    # -- inside ------------------------------------------------------------------------------------------------------
+    # -- inside: what a store of several files does otherwise ----------------------------------------------------------
 
-    def _chosen(self) -> Sequence[int]:
-        return range(len(self.metadata.modalities)) if self._rows is None else self._rows
+    def _files_of(self, indices: Sequence[int]) -> Sequence[int]:
+        """The number of the file that each record of a batch is in."""
+        return (0,) * len(indices)
 
-    def _ranges(self) -> list[tuple[int, int]]:
-        """Where the numbers of each modality that is read begin and end in a record whose shapes differ."""
-        ends = list(accumulate(part.numbers for part in self.metadata.parts))
-        return [(ends[row] - self.metadata.parts[row].numbers, ends[row]) for row in self._chosen()]
+    def _rounds(self, files: Sequence[int]) -> Iterable[Sequence[int]]:
+        """The places of a batch, by what is read while the files that it takes are open together."""
+        yield range(len(files))
 
-    def _environment(self) -> lmdb.Environment:
+    def _folder_of(self, file: int) -> Path:
+        """The folder that holds it."""
+        return self.folder
+
+    def _environment(self, file: int) -> lmdb.Environment:
         opened = self.__dict__.get("_opened")
         if opened is not None and opened[0] == os.getpid():
             environment: lmdb.Environment = opened[1]
@@ -207,19 +215,29 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         self._opened = (os.getpid(), environment)
         return environment
 
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _chosen(self) -> Sequence[int]:
+        return range(len(self.metadata.modalities)) if self._rows is None else self._rows
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Where the numbers of each modality that is read begin and end in a record whose shapes differ."""
+        ends = list(accumulate(part.numbers for part in self.metadata.parts))
+        return [(ends[row] - self.metadata.parts[row].numbers, ends[row]) for row in self._chosen()]
+
     @contextmanager
-    def _reading(self) -> Iterator[lmdb.Transaction]:
+    def _reading(self, file: int = 0) -> Iterator[lmdb.Transaction]:
         """A transaction whose values are views of the mapped file."""
         try:
-            with self._environment().begin(buffers=True) as transaction:
+            with self._environment(file).begin(buffers=True) as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise _broken(self.folder, str(error)) from error
+            raise _broken(self._folder_of(file), str(error)) from error
 
-    def _as_array(self, value: bytes | memoryview | None, index: int) -> np.ndarray:
+    def _as_array(self, value: bytes | memoryview | None, index: int, file: int) -> np.ndarray:
         if value is None or len(value) != self.metadata.record_bytes:
             size = "missing" if value is None else f"{len(value):,} bytes long, not {self.metadata.record_bytes:,}"
-            raise _broken(self.folder, f"the record {self.names[index]} is {size}")
+            raise _broken(self._folder_of(file), f"the record {self.names[index]} is {size}")
         return np.frombuffer(value, self.metadata.dtype).reshape(self.metadata.shape or (-1,))
 
     def _read_metadata(self) -> StoreMetadata:
@@ -233,15 +251,27 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         return StoreMetadata.from_json(data, self.folder / DATA_FILE)
 
     def _read_names(self) -> Names:
-        count = self.metadata.count
         with self._reading() as transaction:
             data = bytes(transaction.get(NAMES_KEY) or b"")
-        if count < 0 or bool(data) != bool(count) or (count and len(data) % count):
-            raise _broken(self.folder, f"it does not list the names of its {count:,} records")
-        block = np.frombuffer(data, f"S{len(data) // count}" if count else "S1")
-        if not _is_text(data):
-            raise _broken(self.folder, "its names are no text")
-        return Names(block)
+        try:
+            return names_in(data, self.metadata.count)
+        except ValueError as error:
+            raise _broken(self.folder, str(error)) from None
+
+
+def names_in(data: bytes, count: int) -> Names:
+    """The names in a block of so many, each padded with zero bytes to one width.
+
+    Raises:
+        ValueError: it is no such block.
+    """
+    if count < 0 or bool(data) != bool(count) or (count and len(data) % count):
+        raise ValueError(f"it does not list the names of its {count:,} records")
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("its names are no text") from None
+    return Names(np.frombuffer(data, f"S{len(data) // count}" if count else "S1"))
 
 
 def keep_batch(batch: Any) -> MomentsBatch:
@@ -281,14 +311,6 @@ def open_environment(folder: Path) -> lmdb.Environment:
         raise _broken(folder, str(error)) from error
     _environments[key] = environment
     return environment
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _broken(folder: Path, reason: str) -> BrokenInputError:

@@ -10,16 +10,20 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 import numpy as np
+import torch
 
-from copgen_cli.errors import BusyError, DiskFullError
-from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
+from copgen_cli.errors import BrokenInputError, BusyError, DiskFullError
+from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, Part, StoreMetadata
+from copgen_cli.modalities import Split
 from copgen_cli.stages import disk_full_is_an_error, free_space
 
 PAGE = 4096
@@ -104,10 +108,7 @@ class StoreBuilder:
 
     def move_to(self, folder: Path) -> None:
         """Put the finished file in its place, over what may be there."""
-        with disk_full_is_an_error(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            os.replace(self.file, folder / DATA_FILE)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        move_store(self.folder, folder)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -148,6 +149,71 @@ class StoreBuilder:
             if os.strerror(errno.EIO) in str(error) and free < self._unit_bytes:
                 raise DiskFullError(self.file, needed=self._unit_bytes, free=free) from error
             raise
+
+
+def move_store(built: Path, folder: Path) -> None:
+    """Put the finished file of a builder in its place, over what may be there."""
+    with disk_full_is_an_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(built / DATA_FILE, folder / DATA_FILE)
+    shutil.rmtree(built, ignore_errors=True)
+
+
+class MomentReader(Protocol):
+    """Reads the moments of records."""
+
+    def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
+        """Fill one (2 C, H, W) float32 array a modality with one record; raises BrokenInputError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUnit:
+    """Records as a store takes them in, in one transaction."""
+
+    names: Sequence[str]
+    values: np.ndarray
+    """(N, numbers of a record) in the type of the store."""
+    failed: Mapping[str, str]
+    """Record that is left out to reason."""
+
+
+def read_unit(
+    names: Sequence[str], split: Split, parts: Sequence[Part], dtype: str, reader: MomentReader
+) -> StoredUnit:
+    """Read some records, each once into its place."""
+    values = np.empty((len(names), sum(part.numbers for part in parts)), np.float32)
+    ends = list(accumulate(part.numbers for part in parts))
+    failed = {}
+    for record, name in zip(values, names, strict=True):
+        out = [record[e - part.numbers : e].reshape(part.shape) for e, part in zip(ends, parts, strict=True)]
+        try:
+            reader.read_into(out, split, name)
+        except BrokenInputError as error:
+            failed[name] = str(error)
+    return as_stored(names, values, dtype, failed)
+
+
+def as_stored(names: Sequence[str], values: np.ndarray, dtype: str, failed: Mapping[str, str]) -> StoredUnit:
+    """Leave out records that failed, are not finite, or are beyond what float16 can hold; convert the others.
+
+    Args:
+        values: (N, numbers of a record) float32; of records that failed, anything.
+    """
+    limit = np.finfo(dtype).max
+    peaks = np.maximum(values.max(axis=1), -values.min(axis=1))  # not a number where one value is none
+    unfit = {
+        name: "it holds values that are not finite" if not peak < np.inf else f"it holds values beyond {dtype}"
+        for name, peak in zip(names, peaks, strict=True)
+        if name not in failed and not peak <= limit
+    }
+    failed = {**failed, **unfit}
+    kept = [place for place, name in enumerate(names) if name not in failed]
+    if failed:
+        values = values[kept]
+    if dtype == "float16":
+        values = torch.from_numpy(values).half().numpy()  # fifty times as fast as NumPy's conversion
+    return StoredUnit([names[place] for place in kept], values, failed)
 
 
 def _note_in(transaction: lmdb.Transaction) -> dict[str, Any]:

@@ -8,7 +8,7 @@ and the raw records of these names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ import numpy as np
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, plan_batches, read_patch
 from copgen_cli.latents.encoders import Encoders
 from copgen_cli.latents.encoding import EncodeJob, encode_share, help_encoding, open_encoders, share_with_all
-from copgen_cli.latents.packing import SplitPlan, as_stored, finish_store, note_failures, open_builder
-from copgen_cli.latents.store_builder import StoreBuilder
+from copgen_cli.latents.packing import SplitPlan, finish_store, note_failures, open_builder
+from copgen_cli.latents.sharded.dealing import Dealt
+from copgen_cli.latents.store_builder import StoreBuilder, as_stored
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
 from copgen_cli.stages import PRIVATE_FOLDER, Outcome, Place, StageRun, World, require_free_space
@@ -64,12 +65,12 @@ class PatchPacking:
         """The part of every process but the main one, whatever becomes of what is encoded."""
         help_encoding(self.tree, self.encoders, self.world)
 
-    def build(self, run: StageRun, plans: Sequence[SplitPlan]) -> Iterator[int]:
+    def build(self, run: StageRun, jobs: Sequence[Dealt]) -> Iterator[int]:
         """The part of the main process; the others call `help`."""
-        splits = [_SplitInParts(run, plan, self.batch_size) for plan in plans]
-        require_free_space(run.output, sum(split.plan.bytes - split.builder.size for split in splits))
+        splits = [_SplitInParts(run, job, self.batch_size) for job in jobs]
+        require_free_space(run.output, sum(split.bytes_to_come for split in splits))
         batches = tuple(batch for split in splits for batch in split.to_encode())
-        sink = StoreParts(run.place, self.tree.modalities, plans[0].dtype if plans else "float32")
+        sink = StoreParts(run.place, self.tree.modalities, jobs[0].plan.dtype if jobs else "float32")
         job = share_with_all(EncodeJob(batches, sink, run.journal, self.batch_size), self.world)
         for split in splits:
             yield split.records_done()
@@ -80,7 +81,6 @@ class PatchPacking:
         self.world.wait()
         for split in splits:
             yield from split.take_in()
-            finish_store(run, split.plan, split.builder)
 
 
 def open_patches(
@@ -115,39 +115,91 @@ class StoreParts:
         return ()
 
 
-class _SplitInParts:
-    """The store of one split while its parts come in."""
+@dataclass(slots=True)
+class _Filling:
+    """A file of a split while it is filled, the one of all records or a shard. A unit is what it has of a batch."""
 
-    def __init__(self, run: StageRun, plan: SplitPlan, batch_size: int) -> None:
-        self.plan = plan
+    plan: SplitPlan
+    builder: StoreBuilder
+    first: int
+    """The batch that its first record is in."""
+    end: int
+    """One after that of its last."""
+
+    @property
+    def next(self) -> int:
+        """The batch that it waits for; its end where it is complete."""
+        return self.end if self.builder.finished else self.first + self.builder.units_done
+
+    def wants(self, batch: int) -> bool:
+        return self.next <= batch < self.end
+
+
+class _SplitInParts:
+    """The files of one split while its parts come in.
+
+    Batches are those of the whole split, however it is dealt to files, since kernels round by the shape of a batch; a
+    batch across an edge goes to two shards.
+    """
+
+    def __init__(self, run: StageRun, job: Dealt, batch_size: int) -> None:
         self._run = run
+        plan = job.plan
         self._batches = plan_batches(plan.names, plan.split, len(plan.modalities), batch_size)
-        self.builder: StoreBuilder = open_builder(run, plan, len(self._batches[0].names))
+        self._each = len(self._batches[0].names)
+        self._filling = [self._open(store) for store in job.stores]
+
+    @property
+    def bytes_to_come(self) -> int:
+        return sum(one.plan.bytes - one.builder.size for one in self._filling)
 
     def to_encode(self) -> list[PatchBatch]:
-        """The batches that neither the store nor a part holds."""
-        left = self._batches[self.builder.units_done :] if not self.builder.finished else []
-        return [batch for batch in left if not (self._run.output / _part_path(batch)).is_file()]
+        """The batches that some file wants and of which there is no part."""
+        wanted = [batch for batch in self._batches if any(one.wants(batch.index) for one in self._filling)]
+        return [batch for batch in wanted if not (self._run.output / _part_path(batch)).is_file()]
 
     def records_done(self) -> int:
         """Records of an earlier run."""
-        done = self._batches if self.builder.finished else self._batches[: self.builder.units_done]
-        return sum(len(batch.names) for batch in done)
+        return sum(
+            len(self._names_of(one, self._batches[i])) for one in self._filling for i in range(one.first, one.next)
+        )
 
     def take_in(self) -> Iterator[int]:
-        """Append the parts that come next, as far as they are there; yields how many patches each dealt with."""
-        while not self.builder.finished and self.builder.units_done < len(self._batches):
-            batch = self._batches[self.builder.units_done]
+        """Append the parts that come next, as far as they are there, and put files in place that are complete; yields
+        how many patches each dealt with."""
+        while self._filling:
+            complete = [one for one in self._filling if one.next == one.end]
+            for one in complete:
+                finish_store(self._run, one.plan, one.builder)
+                self._filling.remove(one)
+            if not self._filling:
+                return
+            batch = self._batches[min(one.next for one in self._filling)]
             part = self._run.output / _part_path(batch)
             if not part.is_file():
                 return
             head, _, raw = part.read_bytes().partition(b"\n")
-            known = json.loads(head)
-            note_failures(self._run, self.plan, known["failed"])
-            records = np.frombuffer(raw, np.uint8).reshape(len(known["names"]), self.plan.record_bytes)
-            self.builder.append(known["names"], records)
+            for one in [one for one in self._filling if one.next == batch.index]:
+                yield self._append(one, batch, json.loads(head), raw)
             part.unlink()
-            yield len(batch.names)
+
+    def _open(self, plan: SplitPlan) -> _Filling:
+        first, end = plan.start // self._each, -(-(plan.start + len(plan.names)) // self._each)
+        return _Filling(plan, open_builder(self._run, plan, self._each), first, end)
+
+    def _append(self, one: _Filling, batch: PatchBatch, known: Mapping[str, Any], raw: bytes) -> int:
+        """Append what a file has of a batch; returns how many patches that is, failed ones included."""
+        own = frozenset(self._names_of(one, batch))
+        note_failures(self._run, one.plan, {name: why for name, why in known["failed"].items() if name in own})
+        records = np.frombuffer(raw, np.uint8).reshape(len(known["names"]), one.plan.record_bytes)
+        kept = [place for place, name in enumerate(known["names"]) if name in own]
+        part = slice(kept[0], kept[-1] + 1) if kept else slice(0)
+        one.builder.append(known["names"][part], records[part])
+        return len(own)
+
+    def _names_of(self, one: _Filling, batch: PatchBatch) -> Sequence[str]:
+        before = one.plan.start - batch.index * self._each
+        return batch.names[max(0, before) : before + len(one.plan.names)]
 
 
 def _part_path(batch: PatchBatch) -> str:

@@ -24,6 +24,7 @@ from copgen_cli.inputs import (
     open_pictures,
     table_of,
 )
+from copgen_cli.latents import StoreCache, cache_of
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality, Split, family_with
 from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_sampling_dtypes, load_preview_decoder
@@ -72,7 +73,8 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
     check_known(request.roles, loaded.modalities, model.source)
     frame = _frame_of(loaded, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()
-    source = open_source(inputs, data, scalars, request, truths, frame, loaded.autoencoders)
+    cache = cache_of(settings.data)
+    source = open_source(inputs, data, scalars, request, truths, frame, loaded.autoencoders, cache)
     job = make_job(
         loaded,
         source,
@@ -104,13 +106,14 @@ def open_source(
     truths: Sequence[Modality],
     frame: Frame,
     autoencoders: Autoencoders,
+    cache: StoreCache | None = None,
 ) -> Source:
     """The records of the files that are named, or of the data, or numbered ones where nothing is given."""
     if inputs:
         source: Source = open_pictures(inputs, frame)
     elif data is not None:
         conditions = [modality for modality in request.conditions if modality not in scalars]
-        source = open_data(data, conditions, truths, frame, autoencoders)
+        source = open_data(data, conditions, truths, frame, autoencoders, cache)
     else:
         source = OneRecord() if scalars else Nothing(request.n_samples)
     return WithScalars(source, scalars) if scalars else source

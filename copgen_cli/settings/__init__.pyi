@@ -13,6 +13,7 @@ from .sections import (
     PUBLIC_ENDPOINT as PUBLIC_ENDPOINT,
     AutoencoderSettings as AutoencoderSettings,
     ClusterSettings as ClusterSettings,
+    DataSettings as DataSettings,
     EncodeSettings as EncodeSettings,
     PrepareSettings as PrepareSettings,
     RegionSettings as RegionSettings,

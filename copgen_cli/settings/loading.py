@@ -30,6 +30,7 @@ from copgen_cli.settings.regions import BUILT_IN_REGIONS
 from copgen_cli.settings.sections import (
     AutoencoderSettings,
     ClusterSettings,
+    DataSettings,
     DownloadSettings,
     EncodeSettings,
     EvaluateSettings,
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     encode: EncodeSettings = EncodeSettings()
     cluster: ClusterSettings = ClusterSettings()
     pack: PackSettings = PackSettings()
+    data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
     scene: SceneSettings = SceneSettings()

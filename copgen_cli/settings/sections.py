@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -174,6 +175,10 @@ Duration = Annotated[PositiveFloat, BeforeValidator(_read_duration)]
 """A time span in seconds."""
 
 
+Size = Annotated[ByteSize, Field(gt=0)]
+"""A number of bytes, or text such as 8GB or 512MiB."""
+
+
 class SharedSettings(Section):
     """Of commands whose work several processes may share."""
 
@@ -216,6 +221,28 @@ class PackSettings(Section):
     """What is packed: moments, patches to encode on the way, or a database of the published workflow."""
     dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the store; the error is far below the spread of a latent."""
+    shards: PositiveInt | None = None
+    """Files that the larger split is dealt to, the other to as many of that size as it needs; None is one file each."""
+    shard_bytes: Size | None = None
+    """Deal splits to files of at most so many bytes, such as 8GB or 512MiB, instead of a number."""
+    workers: PositiveInt = os.cpu_count() or 1
+    """Processes that fill shards."""
+
+    @model_validator(mode="after")
+    def _one_way_of_dealing(self) -> Self:
+        if self.shards is not None and self.shard_bytes is not None:
+            raise ValueError("shards and shard_bytes are two ways to say the same: give one of them")
+        return self
+
+
+class DataSettings(Section):
+    """How packed stores are read."""
+
+    cache_dir: HomePath | None = None
+    """A folder on a disk of this machine that shards are copied to when they are first used; None reads them where they
+    are."""
+    cache_bytes: Size | None = None
+    """The most that the copies take, such as 500GB; None is what the disk holds."""
 
 
 Width = Annotated[PositiveInt, Field(multiple_of=8)]

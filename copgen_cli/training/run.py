@@ -13,7 +13,7 @@ import torch
 
 from copgen_cli import console, launching
 from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, NotFiniteError, UsageError
-from copgen_cli.latents import LatentStore
+from copgen_cli.latents import INDEX_FILE, LatentStore, StoreCache, open_store
 from copgen_cli.layout import (
     checkpoints_folder,
     metrics_file,
@@ -56,7 +56,15 @@ if TYPE_CHECKING:
     from copgen_cli.settings import TrainSettings
 
 
-def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool, json: bool) -> int:
+def train(
+    settings: TrainSettings,
+    store: Path,
+    folder: Path,
+    *,
+    overwrite: bool,
+    json: bool,
+    cache: StoreCache | None = None,
+) -> int:
     """Train in this process, alone or as one of several.
 
     Args:
@@ -65,6 +73,7 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
         folder: where the run lives.
         overwrite: forget what an earlier run left there.
         json: report in JSON.
+        cache: of shards.
 
     Returns:
         The exit code.
@@ -72,7 +81,7 @@ def train(settings: TrainSettings, store: Path, folder: Path, *, overwrite: bool
     device = choose_device(settings.device)
     if overwrite:
         _refuse_to_remove_what_is_needed(folder, settings)
-    train_data, test_data, spec = open_data(store)
+    train_data, test_data, spec = open_data(store, cache)
     world = join_world(device, settings.rendezvous_timeout, console.warn)
     with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
         claims = own_files(folder) if world.is_main else Claims(folder)
@@ -109,16 +118,21 @@ _TITLES = {
 }
 
 
-def open_data(store: Path) -> tuple[LatentStore, LatentStore | None, LatentSpec]:
+def open_data(store: Path, cache: StoreCache | None = None) -> tuple[LatentStore, LatentStore | None, LatentSpec]:
     """The two splits of a packed store, and what its latents are.
+
+    Args:
+        store: its folder; or the index of its shards that are trained on.
+        cache: of shards.
 
     Raises:
         MissingInputError: there is no packed train split.
         BrokenInputError: a store is damaged.
     """
-    train_data = LatentStore(split_store(store, Split.TRAIN))
-    test_folder = split_store(store, Split.TEST)
-    test_data = LatentStore(test_folder) if test_folder.is_dir() else None
+    is_index = store.name == INDEX_FILE
+    train_data = open_store(store if is_index else split_store(store, Split.TRAIN), cache)
+    test_folder = split_store(store.parents[1] if is_index else store, Split.TEST)
+    test_data = open_store(test_folder, cache) if test_folder.is_dir() else None
     if test_data is None or not len(test_data):
         console.note("The test split is empty: there will be no validation.")
         test_data = None

@@ -39,7 +39,7 @@ from tiny_subsets import moments_of, patch_pixels, picture_bytes, tree, write_mo
 from copgen_cli.errors import CopgenError
 from copgen_cli.latents.moments import parse_npy
 from copgen_cli.latents.packing import RECORDS_PER_UNIT
-from copgen_cli.latents.published_store import PublishedStore, parse_value
+from copgen_cli.latents.published.published_store import PublishedStore, parse_value
 from copgen_cli.latents.store import LatentStore, keep_batch
 from copgen_cli.latents.store_format import METADATA_KEY
 from copgen_cli.modalities import PUBLISHED, Modality, Split

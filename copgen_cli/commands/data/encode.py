@@ -80,7 +80,7 @@ def encode(
 
     Example:  copgen encode --region rome --batch-size 64
     """
-    from copgen_cli.latents import ENCODE, PACK, open_patches, pack
+    from copgen_cli.latents import ENCODE, PACK, Sharding, open_patches, pack
     from copgen_cli.settings import load_settings
 
     options = {"vae": vae, "vae_dir": vae_dir, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
@@ -112,6 +112,7 @@ def encode(
         overwrite=overwrite,
         dry_run=dry_run,
         draw=console.track_counts,
+        sharding=Sharding(settings.pack.shards, settings.pack.shard_bytes),
     )
     raise typer.Exit(report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
 

@@ -22,6 +22,7 @@ from copgen_cli.options import (
     OverwriteOption,
     RegionOption,
     VaeOption,
+    WorkersOption,
     complete_names,
     config_file,
 )
@@ -69,6 +70,24 @@ def pack(
         ),
     ] = None,
     vae: VaeOption = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Deal the larger split to so many files, and the other to files of that size.",
+            show_default="from settings: one file a split",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
+    shard_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Or to files of at most this size: 8GB, 512MiB.",
+            show_default="from settings",
+            rich_help_panel=MADE_PANEL,
+        ),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +98,7 @@ def pack(
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
+    workers: WorkersOption = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Where the store goes.", show_default="beside the input", rich_help_panel=WRITTEN_PANEL),
@@ -91,12 +111,15 @@ def pack(
 
     Example:  copgen pack --region rome --dtype float16
 
+    In files that several machines can share:  copgen pack --shard-bytes 8GB --workers 16
+
     COP-GEN (2026):  copgen pack --input-type lmdb --input-dir merged --output-dir store --place-cache latlon
     """
-    from copgen_cli.latents import pack as pack_all
+    from copgen_cli.latents import Sharding, pack as pack_all
     from copgen_cli.settings import load_settings
 
-    options = {"input_type": input_type, "dtype": dtype}
+    options = {"input_type": input_type, "dtype": dtype, "workers": workers}
+    options |= {"shards": shards, "shard_bytes": shard_bytes}
     settings = load_settings(
         config_file(context), region=region, family=family, data_dir=data_dir, pack=options, encode={"vae": vae}
     )
@@ -113,7 +136,7 @@ def pack(
         _refuse_caches(place_cache, time_cache)
         packing = _open_patches(source, output, settings, overwrite=overwrite, dry_run=dry_run)
     else:
-        packing = _open_moments(kind, source, vae, place_cache, time_cache)
+        packing = _open_moments(settings, source, vae, place_cache, time_cache)
     if packing is None:
         return
     packed = pack_all(
@@ -124,12 +147,13 @@ def pack(
         overwrite=overwrite,
         dry_run=dry_run,
         draw=console.track_counts,
+        sharding=Sharding(settings.pack.shards, settings.pack.shard_bytes),
     )
     raise typer.Exit(report_packed(packed, did="Packed", would="Would pack", json=json))
 
 
 def _open_moments(
-    kind: str, source: Path, vae: str | None, place_cache: Path | None, time_cache: Path | None
+    settings: Settings, source: Path, vae: str | None, place_cache: Path | None, time_cache: Path | None
 ) -> Packing:
     from copgen_cli.latents import (
         MergedStore,
@@ -141,7 +165,9 @@ def _open_moments(
         facts_of_tree,
         is_merged,
     )
+    from copgen_cli.stages import local_executor
 
+    kind, workers = settings.pack.input_type, settings.pack.workers
     moments: MergedStore | NpyMoments | PublishedStore
     if kind == "lmdb" and is_merged(source):
         caches: dict[Modality, PlaceCache | TimeCache] = {}
@@ -153,7 +179,8 @@ def _open_moments(
     else:
         _refuse_caches(place_cache, time_cache)
         moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
-    return MomentPacking(moments, facts_of_tree(source, vae, moments.modalities))
+    facts = facts_of_tree(source, vae, moments.modalities)
+    return MomentPacking(moments, facts, local_executor(workers, processes=True))
 
 
 def _refuse_caches(*caches: Path | None) -> None:

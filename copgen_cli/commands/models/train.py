@@ -45,7 +45,7 @@ def train(
         Path | None,
         typer.Option(
             "--data",
-            help="Packed store, with train/ and test/.",
+            help="Packed store, with train/ and test/; or the index.json of its shards.",
             show_default="the region's",
             rich_help_panel=DATA_PANEL,
         ),
@@ -211,6 +211,7 @@ def train(
     if not (export or dry_run):
         expect_others(recipe.rendezvous_timeout, console.warn)
 
+    from copgen_cli.latents import cache_of
     from copgen_cli.training import run as training_run
 
     launched = was_launched()
@@ -225,4 +226,5 @@ def train(
         training_run.check(recipe, store, processes)
         raise typer.Exit(launching.launch(processes, recipe))
     else:
-        raise typer.Exit(training_run.train(recipe, store, folder, overwrite=overwrite, json=json))
+        cache = cache_of(settings.data)
+        raise typer.Exit(training_run.train(recipe, store, folder, overwrite=overwrite, json=json, cache=cache))

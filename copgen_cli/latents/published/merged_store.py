@@ -17,8 +17,8 @@ import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MissingInputError
 from copgen_cli.latents.published.pickles import parse_arrays
+from copgen_cli.latents.published.published_store import open_databases
 from copgen_cli.latents.published.scalars import PER_SIDE, ScalarCache
-from copgen_cli.latents.published_store import open_databases
 from copgen_cli.latents.store_format import DATA_FILE
 from copgen_cli.modalities import COPGEN_2026, Modality, Split, modalities_in, scalar_moments
 
@@ -97,6 +97,9 @@ class MergedStore:
         size = Path(self._environments[split].path(), DATA_FILE).stat().st_size if split in self._environments else 0
         caches = [f"{modality} {cache.fingerprint}" for modality, cache in sorted(self._scalars.items())]
         return hashlib.sha256("\n".join([str(size), *caches, *self.names(split)]).encode()).hexdigest()
+
+    def reader(self) -> None:
+        """The caches of places and times are too large to hand to every worker."""
 
     def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
         """Fill one (2 C, h, w) float32 array a modality with one record.

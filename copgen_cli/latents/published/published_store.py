@@ -17,6 +17,7 @@ import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MissingInputError, UnknownNameError
 from copgen_cli.latents.published.pickles import parse_bytes
+from copgen_cli.latents.store import open_environment
 from copgen_cli.latents.store_format import DATA_FILE
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import is_plain_name
@@ -44,6 +45,19 @@ class PublishedStore:
             raise MissingInputError("database of the published workflow", folder, written_by="pack --input-type npy")
         self.modalities = _modalities(self._value(*first))
         self.shapes = (SHAPE,) * len(self.modalities)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker gets that reads records by their names: it opens the databases itself."""
+        paths = {split: Path(environment.path()).absolute() for split, environment in self._environments.items()}
+        return {"_paths": paths, "modalities": self.modalities, "shapes": self.shapes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.modalities, self.shapes = state["modalities"], state["shapes"]
+        self._environments = {split: open_environment(path) for split, path in state["_paths"].items()}
+        self._keys = {}
+
+    def reader(self) -> PublishedStore:
+        return self
 
     def names(self, split: Split) -> list[str]:
         return self._keys.get(split, [])
