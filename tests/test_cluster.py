@@ -223,6 +223,8 @@ def test_every_command_leaves_the_same_tree_bit_for_bit(tmp_path, monkeypatch, c
                 ("download", "--endpoint", hub.endpoint, "--data-dir", name),
                 ("prepare", "--data-dir", name),
                 ("encode", "--data-dir", name),
+                ("encode", "--data-dir", name, "--to", "lmdb", "--output-dir", f"{name}/straight"),
+                ("pack", "--data-dir", name, "--shards", 2, "--dtype", "float16"),
                 ("scene", "--data-dir", name, *SCENE, "--output", f"{name}/scene"),
             ):
                 call = call_copgen(capsys, *command, *where)

@@ -2,9 +2,8 @@ from .autoencoder_record import facts_of_tree as facts_of_tree
 from .batches import read_patch as read_patch
 from .encoding import (
     ENCODE as ENCODE,
-    encode_elsewhere as encode_elsewhere,
     encode_to_files as encode_to_files,
-    encoders_elsewhere as encoders_elsewhere,
+    encode_to_files_elsewhere as encode_to_files_elsewhere,
     work_items_of as work_items_of,
 )
 from .moments import NpyMoments as NpyMoments, read_moments as read_moments

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,30 +212,32 @@ def encode_to_files(
     run.take_in()
 
 
-def encode_elsewhere(
-    run: StageRun,
-    tree: PatchTree,
-    encoders: OncePerProcess[Encoders],
-    executor: Executor,
-    *,
-    todo: Sequence[WorkItem[None]],
-    batch_size: int,
-) -> Iterator[int]:
-    """Encode what is pending into npy files in the workers of an executor. Yields numbers of patches."""
-    wanted = {unit.key: unit.fingerprint for unit in todo}
-    batches = pending_batches(batches_of(tree, batch_size), wanted)
-    if batches:
-        executor.require(run.place.temporary)
-    travelling = (_travelling(batch, tree, wanted, run.place_elsewhere) for batch in batches)
-    work = functools.partial(encode_travelling, encoders=encoders, batch_size=batch_size)
-    for patches, outcomes in executor.map(work, travelling):
-        for outcome in outcomes:
-            run.record(outcome)
-        yield patches
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The workers of an executor, each with the autoencoders."""
+
+    executor: Executor
+    encoders: OncePerProcess[Encoders]
+
+    def encode(
+        self, batches: Sequence[PatchBatch], tree: PatchTree, sink_of: Callable[[PatchBatch], Sink], batch_size: int
+    ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+        """Encode batches in the workers; yields numbers of patches, and what became of them, as they get done.
+
+        Args:
+            batches: what is encoded.
+            tree: the patches; of each batch, its own travel.
+            sink_of: where the moments of a batch go, small enough to travel with it.
+            batch_size: images per forward pass.
+        """
+        travelling = (_Travelling(batch, tree.only(batch.split, batch.names), sink_of(batch)) for batch in batches)
+        return self.executor.map(
+            functools.partial(_encode_travelling, encoders=self.encoders, size=batch_size), travelling
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class TravellingBatch:
+class _Travelling:
     """A batch with all that its worker must know of it."""
 
     batch: PatchBatch
@@ -243,18 +245,31 @@ class TravellingBatch:
     sink: Sink
 
 
-def encode_travelling(
-    item: TravellingBatch, encoders: OncePerProcess[Encoders], batch_size: int
+def _encode_travelling(
+    item: _Travelling, encoders: OncePerProcess[Encoders], size: int
 ) -> tuple[int, tuple[Outcome, ...]]:
-    """Encode and write a batch, in a worker; the number of its patches, and what became of them."""
-    (encoded,) = encode_batches([item.batch], item.tree, encoders.get(), batch_size=batch_size)
+    """Runs in a worker: encode and write a batch."""
+    (encoded,) = encode_batches([item.batch], item.tree, encoders.get(), batch_size=size)
     return len(item.batch.names), item.sink.write(encoded)
 
 
-def _travelling(batch: PatchBatch, tree: PatchTree, wanted: Mapping[str, str], place: Place) -> TravellingBatch:
-    keys = [patch_key(batch.split, name) for name in batch.names]
-    sink = NpyFiles(place, {key: wanted[key] for key in keys if key in wanted})
-    return TravellingBatch(batch, tree.only(batch.split, batch.names), sink)
+def encode_to_files_elsewhere(
+    run: StageRun, tree: PatchTree, elsewhere: Elsewhere, *, todo: Sequence[WorkItem[None]], batch_size: int
+) -> Iterator[int]:
+    """`encode_to_files` in the workers of an executor."""
+    wanted = {unit.key: unit.fingerprint for unit in todo}
+    batches = pending_batches(batches_of(tree, batch_size), wanted)
+    if batches:
+        elsewhere.executor.require(run.place.temporary)
+
+    def sink_of(batch: PatchBatch) -> Sink:
+        keys = [patch_key(batch.split, name) for name in batch.names]
+        return NpyFiles(run.place_elsewhere, {key: wanted[key] for key in keys if key in wanted})
+
+    for patches, outcomes in elsewhere.encode(batches, tree, sink_of, batch_size):
+        for outcome in outcomes:
+            run.record(outcome)
+        yield patches
 
 
 def help_encoding(tree: PatchTree, encoders: Encoders, world: World) -> None:

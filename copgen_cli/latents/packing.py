@@ -408,8 +408,10 @@ def pack_shards(run: StageRun, plans: Sequence[SplitPlan], source: MomentSource,
     built = [task.folder / DATA_FILE for task in tasks]
     there = sum(file.stat().st_size for file in built if file.is_file())
     require_free_space(run.output, sum(plan.bytes for plan in plans) - there)
-    here = local_executor(1, processes=True)
-    for filled in (executor if reader is not None else here).map(fill_shard, tasks):
+    chosen = executor if reader is not None else local_executor(1, processes=True)
+    if tasks:
+        chosen.require(run.building)
+    for filled in chosen.map(fill_shard, tasks):
         plan = plans[filled.number]
         note_failures(run, plan, filled.failed)
         put_store(run, plan)

@@ -17,13 +17,21 @@ import numpy as np
 
 from copgen_cli.latents.batches import EncodedBatch, PatchBatch, plan_batches, read_patch
 from copgen_cli.latents.encoders import Encoders
-from copgen_cli.latents.encoding import EncodeJob, encode_share, help_encoding, open_encoders, share_with_all
+from copgen_cli.latents.encoding import (
+    Elsewhere,
+    EncodeJob,
+    encode_share,
+    encoders_elsewhere,
+    help_encoding,
+    open_encoders,
+    share_with_all,
+)
 from copgen_cli.latents.packing import SplitPlan, finish_store, note_failures, open_builder
 from copgen_cli.latents.sharded.dealing import Dealt
 from copgen_cli.latents.store_builder import StoreBuilder, as_stored
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
-from copgen_cli.stages import PRIVATE_FOLDER, Outcome, Place, StageRun, World, require_free_space
+from copgen_cli.stages import PRIVATE_FOLDER, Executor, Outcome, Place, StageRun, World, require_free_space
 
 if TYPE_CHECKING:
     from copgen_cli.settings import EncodeSettings
@@ -38,6 +46,8 @@ class PatchPacking:
     world: World
     batch_size: int
     """Images per forward pass."""
+    elsewhere: Elsewhere | None = None
+    """Who encodes in the place of these processes."""
 
     def settings(self) -> dict[str, Any]:
         return {"modalities": list(self.tree.modalities), **self.encoders.settings()}
@@ -75,26 +85,40 @@ class PatchPacking:
         for split in splits:
             yield split.records_done()
             yield from split.take_in()
-        for _ in encode_share(job, self.tree, self.encoders, self.world):
+        for _ in self._encode(job, run):
             for split in splits:
                 yield from split.take_in()
         self.world.wait()
         for split in splits:
             yield from split.take_in()
 
+    def _encode(self, job: EncodeJob, run: StageRun) -> Iterator[object]:
+        if self.elsewhere is None:
+            return encode_share(job, self.tree, self.encoders, self.world)
+        if job.batches:
+            self.elsewhere.executor.require(run.place.temporary)
+        return self.elsewhere.encode(job.batches, self.tree, lambda batch: job.sink, job.batch_size)
+
 
 def open_patches(
-    source: Path, output: Path, stage: str, settings: EncodeSettings, *, overwrite: bool, elsewhere: bool = False
+    source: Path,
+    output: Path,
+    stage: str,
+    settings: EncodeSettings,
+    *,
+    overwrite: bool,
+    executor: Executor | None = None,
 ) -> PatchPacking:
-    """Find the patches below `source`, and open what encodes them; `elsewhere` in the workers of a cluster.
+    """Find the patches below `source`, and open what encodes them, here or in the workers of an executor.
 
     Raises:
         MissingInputError: there are none.
         UsageError: there is no such device.
     """
     tree = read_tree(source, None, what="patches", written_by="prepare")
-    encoders, world = open_encoders(tree, settings, output, stage, overwrite=overwrite, elsewhere=elsewhere)
-    return PatchPacking(tree, encoders, world, settings.batch_size)
+    encoders, world = open_encoders(tree, settings, output, stage, overwrite=overwrite, elsewhere=executor is not None)
+    recipe = None if executor is None else Elsewhere(executor, encoders_elsewhere(tree, settings, encoders))
+    return PatchPacking(tree, encoders, world, settings.batch_size, recipe)
 
 
 @dataclass(frozen=True, slots=True)

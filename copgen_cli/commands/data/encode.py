@@ -33,7 +33,6 @@ from copgen_cli.options import (
 
 if TYPE_CHECKING:
     from copgen_cli.latents import PatchPacking
-    from copgen_cli.settings import Settings
 
 
 def encode(
@@ -80,7 +79,9 @@ def encode(
 
     Example:  copgen encode --region rome --batch-size 64
     """
+    from copgen_cli.cluster import open_cluster
     from copgen_cli.latents import ENCODE, PACK, Sharding, open_patches, pack
+    from copgen_cli.model import wants_gpu
     from copgen_cli.settings import load_settings
 
     options = {"vae": vae, "vae_dir": vae_dir, "batch_size": batch_size, "device": device, "dtype": dtype, "to": to}
@@ -92,42 +93,38 @@ def encode(
         encode=options,
         cluster={"scheduler": scheduler},
     )
-    straight, elsewhere = settings.encode.to == "lmdb", settings.cluster.scheduler is not None
+    straight, on_gpu = settings.encode.to == "lmdb", wants_gpu(settings.encode.device)
     source = path or settings.workspace.patches
     output = output_dir or (store_beside(source) if straight else moments_beside(source))
-    patches = open_patches(
-        source, output, PACK if straight else ENCODE, settings.encode, overwrite=overwrite, elsewhere=elsewhere
-    )
-    if not patches.world.is_main:
-        if not dry_run:
-            patches.help()
-        return
-    if not straight:
-        raise typer.Exit(_into_files(settings, patches, output, json=json, dry_run=dry_run, overwrite=overwrite))
-    packed = pack(
-        patches,
-        output,
-        dtype=settings.pack.dtype,
-        input_type="png",
-        overwrite=overwrite,
-        dry_run=dry_run,
-        draw=console.track_counts,
-        sharding=Sharding(settings.pack.shards, settings.pack.shard_bytes),
-    )
+    stage = PACK if straight else ENCODE
+    with open_cluster(settings.cluster, note=console.note, gpu=on_gpu) as cluster:
+        patches = open_patches(source, output, stage, settings.encode, overwrite=overwrite, executor=cluster)
+        if not patches.world.is_main:
+            if not dry_run:
+                patches.help()
+            return
+        if not straight:
+            raise typer.Exit(_into_files(patches, output, json=json, dry_run=dry_run, overwrite=overwrite))
+        packed = pack(
+            patches,
+            output,
+            dtype=settings.pack.dtype,
+            input_type="png",
+            overwrite=overwrite,
+            dry_run=dry_run,
+            draw=console.track_counts,
+            sharding=Sharding(settings.pack.shards, settings.pack.shard_bytes),
+        )
     raise typer.Exit(report_packed(packed, did="Encoded and packed", would="Would encode and pack", json=json))
 
 
-def _into_files(
-    settings: Settings, patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool
-) -> int:
-    from copgen_cli.cluster import open_cluster
-    from copgen_cli.latents import ENCODE, encode_elsewhere, encode_to_files, encoders_elsewhere, work_items_of
-    from copgen_cli.model import wants_gpu
+def _into_files(patches: PatchPacking, output: Path, *, json: bool, dry_run: bool, overwrite: bool) -> int:
+    from copgen_cli.latents import ENCODE, encode_to_files, encode_to_files_elsewhere, work_items_of
     from copgen_cli.patches import unrecorded_files
     from copgen_cli.stages import StageRun
 
     tree, encoders = patches.tree, patches.encoders
-    run_of_stage = StageRun(
+    with StageRun(
         ENCODE,
         output,
         settings={"modalities": list(tree.modalities), **encoders.settings()},
@@ -135,9 +132,7 @@ def _into_files(
         prune=True,
         unrecorded=partial(unrecorded_files, suffix=".npy", stage=ENCODE),
         dry_run=dry_run,
-    )
-    on_gpu = wants_gpu(settings.encode.device)
-    with run_of_stage as run, open_cluster(settings.cluster, note=console.note, gpu=on_gpu) as cluster:
+    ) as run:
         units = work_items_of(tree)
         todo = run.pending(units)
         before = len(units) - len(todo)
@@ -148,9 +143,8 @@ def _into_files(
             console.forecast("Would encode", json=json, patches=len(todo), done_before=before, bytes=size)
             return 0
         size = patches.batch_size
-        if cluster is not None:
-            recipe = encoders_elsewhere(tree, settings.encode, encoders)
-            steps = encode_elsewhere(run, tree, recipe, cluster, todo=todo, batch_size=size)
+        if patches.elsewhere is not None:
+            steps = encode_to_files_elsewhere(run, tree, patches.elsewhere, todo=todo, batch_size=size)
         else:
             steps = encode_to_files(run, tree, encoders, patches.world, todo=todo, batch_size=size)
         for _ in console.track_counts(steps, total=len(units), done=before, label="Encoding", unit="patches"):

@@ -21,6 +21,7 @@ from copgen_cli.options import (
     JsonOption,
     OverwriteOption,
     RegionOption,
+    SchedulerOption,
     VaeOption,
     WorkersOption,
     complete_names,
@@ -28,6 +29,7 @@ from copgen_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from copgen_cli.cluster import ClusterExecutor
     from copgen_cli.latents import Forecast, Packed, Packing
     from copgen_cli.settings import Settings
 
@@ -99,6 +101,7 @@ def pack(
         ),
     ] = None,
     workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Where the store goes.", show_default="beside the input", rich_help_panel=WRITTEN_PANEL),
@@ -115,13 +118,21 @@ def pack(
 
     COP-GEN (2026):  copgen pack --input-type lmdb --input-dir merged --output-dir store --place-cache latlon
     """
+    from copgen_cli.cluster import open_cluster
     from copgen_cli.latents import Sharding, pack as pack_all
+    from copgen_cli.model import wants_gpu
     from copgen_cli.settings import load_settings
 
     options = {"input_type": input_type, "dtype": dtype, "workers": workers}
     options |= {"shards": shards, "shard_bytes": shard_bytes}
     settings = load_settings(
-        config_file(context), region=region, family=family, data_dir=data_dir, pack=options, encode={"vae": vae}
+        config_file(context),
+        region=region,
+        family=family,
+        data_dir=data_dir,
+        pack=options,
+        encode={"vae": vae},
+        cluster={"scheduler": scheduler},
     )
     kind = settings.pack.input_type
     where = settings.workspace
@@ -132,28 +143,35 @@ def pack(
         raise UsageError(
             "An imported database needs a folder of its own to go to.", hint=f"Name one: --output-dir {output}."
         )
-    if kind == "png":
-        _refuse_caches(place_cache, time_cache)
-        packing = _open_patches(source, output, settings, overwrite=overwrite, dry_run=dry_run)
-    else:
-        packing = _open_moments(settings, source, vae, place_cache, time_cache)
-    if packing is None:
-        return
-    packed = pack_all(
-        packing,
-        output,
-        dtype=settings.pack.dtype,
-        input_type=kind,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        draw=console.track_counts,
-        sharding=Sharding(settings.pack.shards, settings.pack.shard_bytes),
-    )
+    on_gpu = kind == "png" and wants_gpu(settings.encode.device)
+    with open_cluster(settings.cluster, note=console.note, gpu=on_gpu) as cluster:
+        if kind == "png":
+            _refuse_caches(place_cache, time_cache)
+            packing = _open_patches(source, output, settings, cluster, overwrite=overwrite, dry_run=dry_run)
+        else:
+            packing = _open_moments(settings, source, vae, place_cache, time_cache, cluster)
+        if packing is None:
+            return
+        packed = pack_all(
+            packing,
+            output,
+            dtype=settings.pack.dtype,
+            input_type=kind,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            draw=console.track_counts,
+            sharding=Sharding(settings.pack.shards, settings.pack.shard_bytes),
+        )
     raise typer.Exit(report_packed(packed, did="Packed", would="Would pack", json=json))
 
 
 def _open_moments(
-    settings: Settings, source: Path, vae: str | None, place_cache: Path | None, time_cache: Path | None
+    settings: Settings,
+    source: Path,
+    vae: str | None,
+    place_cache: Path | None,
+    time_cache: Path | None,
+    cluster: ClusterExecutor | None,
 ) -> Packing:
     from copgen_cli.latents import (
         MergedStore,
@@ -180,7 +198,7 @@ def _open_moments(
         _refuse_caches(place_cache, time_cache)
         moments = NpyMoments(source) if kind == "npy" else PublishedStore(source)
     facts = facts_of_tree(source, vae, moments.modalities)
-    return MomentPacking(moments, facts, local_executor(workers, processes=True))
+    return MomentPacking(moments, facts, cluster or local_executor(workers, processes=True))
 
 
 def _refuse_caches(*caches: Path | None) -> None:
@@ -191,11 +209,19 @@ def _refuse_caches(*caches: Path | None) -> None:
         )
 
 
-def _open_patches(source: Path, output: Path, settings: Settings, *, overwrite: bool, dry_run: bool) -> Packing | None:
+def _open_patches(
+    source: Path,
+    output: Path,
+    settings: Settings,
+    cluster: ClusterExecutor | None,
+    *,
+    overwrite: bool,
+    dry_run: bool,
+) -> Packing | None:
     """None in a process that only helped another one, which packs."""
     from copgen_cli.latents import PACK, open_patches
 
-    patches = open_patches(source, output, PACK, settings.encode, overwrite=overwrite)
+    patches = open_patches(source, output, PACK, settings.encode, overwrite=overwrite, executor=cluster)
     if patches.world.is_main:
         return patches
     if not dry_run:
