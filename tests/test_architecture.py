@@ -30,7 +30,7 @@ outputs
 metrics autoencoding
 training sampling simulation
 places evaluation
-quickstart
+quickstart studio
 commands
 app
 """.strip().splitlines()
