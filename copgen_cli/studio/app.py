@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import mimetypes
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
 from copgen_cli import __version__
 from copgen_cli.errors import CopgenError
@@ -67,7 +69,8 @@ def create_app(
     app = FastAPI(title="copgen studio", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.studio, app.state.queue = studio, queue
     app.include_router(router)
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    mimetypes.add_type("text/javascript", ".js")  # whatever the registry of the system says
+    app.mount("/", GZipMiddleware(StaticFiles(directory=PAGE, html=True)), name="page")
     app.add_exception_handler(CopgenError, _tell_problem)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(HTTPException, _tell_status)

@@ -13,6 +13,7 @@ from copgen_cli.errors import CopgenError, UsageError
 from copgen_cli.studio.guard import is_loopback
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
     from copgen_cli.sampling import LoadedModel
@@ -80,23 +81,23 @@ def listen(host: str, port: int) -> tuple[socket.socket, Address]:
     return bound, Address(host, bound.getsockname()[1], token)
 
 
-def serve(app: FastAPI, bound: socket.socket, address: Address, *, opened: Callable[[], None] | None = None) -> None:
-    """Answer until a signal ends it; then what waits is told so, and the worker ends.
+def make_server(app: FastAPI, *, opened: Callable[[], None]) -> uvicorn.Server:
+    """A server that answers until a signal ends it; then what waits is told so, and the worker ends.
 
     Args:
         opened: called once it answers.
     """
+    import asyncio
+
     import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if self.started and opened is not None:
+            if self.started:
                 opened()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            import asyncio
-
             await asyncio.to_thread(app.state.queue.stop)  # first, for it ends the streams that wait for events
             await super().shutdown(sockets)
 
@@ -108,7 +109,7 @@ def serve(app: FastAPI, bound: socket.socket, address: Address, *, opened: Calla
         timeout_graceful_shutdown=SECONDS_TO_END,
         proxy_headers=False,
     )
-    Server(config).run(sockets=[bound])
+    return Server(config)
 
 
 def open_browser(address: Address) -> None:

@@ -61,7 +61,7 @@ def studio(
     Example:  copgen studio
     """
     from copgen_cli.settings import load_settings
-    from copgen_cli.studio import create_app, listen, open_browser, open_model, require_studio, serve
+    from copgen_cli.studio import create_app, listen, make_server, open_browser, open_model, require_studio
 
     require_studio()
     config = config_file(context)
@@ -84,4 +84,5 @@ def studio(
             if browser:
                 open_browser(address)
 
-        serve(create_app(settings, loaded, token=address.token, config=config), bound, address, opened=opened)
+        app = create_app(settings, loaded, token=address.token, config=config)
+        make_server(app, opened=opened).run(sockets=[bound])
