@@ -22,6 +22,20 @@ copyFileSync(join(maplibre, "LICENSE.txt"), join(out, "maplibre-gl.LICENSE.txt")
 
 const world = require("world-atlas/land-110m.json");
 const land = feature(world, world.objects.land);
+// Its rings run over the antimeridian, as on a sphere; on a flat map they go on beyond 180 degrees instead.
+const unrolled = (ring) => {
+  let turn = 0;
+  const points = ring.map(([lon, lat], i) => {
+    if (i > 0) turn -= 360 * Math.round((lon - ring[i - 1][0]) / 360);
+    return [lon + turn, lat];
+  });
+  if (turn === 0) return points;
+  const [first, last] = [points[0], points.at(-1)]; // around the South Pole
+  return [...points, [last[0], -90], [first[0], -90], first];
+};
+for (const { geometry } of land.features) {
+  geometry.coordinates = geometry.coordinates.map((polygon) => polygon.map(unrolled));
+}
 const rounded = JSON.stringify(land, (_, value) => (typeof value === "number" ? Math.round(value * 100) / 100 : value));
 writeFileSync(join(out, "land.json"), rounded);
 writeFileSync(

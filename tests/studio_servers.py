@@ -90,7 +90,9 @@ class Client:
 
 
 @contextmanager
-def studio(place: Workplace, output: Path, *, token: str | None = None, **limits: Any) -> Iterator[Client]:
+def studio(
+    place: Workplace, output: Path, *, token: str | None = None, port: int = 0, **limits: Any
+) -> Iterator[Client]:
     """A server of its own, ended in order."""
     from copgen_cli.studio import Address, create_app, listen, make_server
 
@@ -98,11 +100,11 @@ def studio(place: Workplace, output: Path, *, token: str | None = None, **limits
         region=REGION,
         data_dir=place.data_dir,
         sample={"model": str(place.model), "device": "cpu"},
-        studio={"folder": output, "port": 0, **limits},
+        studio={"folder": output, **limits},
     )
     model = load_model(str(place.model), device=torch.device("cpu"), dtype=torch.float32)
     app = create_app(settings, model, token=token)
-    bound, address = listen("127.0.0.1", 0)
+    bound, address = listen("127.0.0.1", port)
     ready = threading.Event()
     server = make_server(app, opened=ready.set)
     thread = threading.Thread(target=server.run, args=([bound],))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import shlex
-import signal
-import subprocess
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import requests
+from copgen_processes import copgen
 from PIL import Image
 from sample_commands import call_copgen, one_thread, save_picture
 from studio_servers import CELL, PATCH, REGION, Client, Workplace, make_workplace, studio
@@ -101,6 +98,40 @@ def test_a_place_with_truth_is_judged_by_the_numbers_of_evaluate(client: Client)
     psnr = 10 * np.log10(255**2 / np.square(truth - drawn).mean())
     assert scores["samples"][0]["values"]["psnr"] == pytest.approx(psnr)
     assert scores["quantities"]["psnr"]["unit"] == "dB"
+
+
+def test_an_area_becomes_maps_with_their_catalogue_that_the_told_command_makes_again(
+    client: Client, tmp_path, monkeypatch, capsys
+):
+    (cell,) = client.get(f"/api/regions/{REGION}/cells").json()["features"]
+    lon, lat = np.mean(cell["properties"]["corners"], axis=0)
+    area = {"region": REGION, "bbox": [lon - 0.004, lat - 0.003, lon + 0.004, lat + 0.003]}
+
+    done = client.result(generate=["dem"], condition=["s1_rtc"], area=area, n_samples=2, steps=1, spread=True, seed=6)
+
+    assert done["state"] == "done", done["problem"]
+    path, pictures = f"/api/requests/{done['id']}", done["result"]["pictures"]
+    assert [picture["kind"] for picture in pictures] == ["sample", "sample", "mean", "std", "q10", "q50", "q90"]
+    assert np.allclose(np.mean(pictures[0]["corners"], axis=0), (lon, lat), atol=1e-3)
+    assert done["result"]["documents"][0] == "collection.json"
+    assert client.get(f"{path}/documents/0.json").json()["type"] == "Collection"
+    with Image.open(io.BytesIO(client.get(f"{path}/pictures/0.png").content)) as shown:
+        assert shown.info["Synthetic"] == "true"
+        assert shown.size == (pictures[0]["width"], pictures[0]["height"])
+    monkeypatch.chdir(tmp_path)
+    assert call_copgen(capsys, *shlex.split(done["result"]["lines"]["command"])[1:]).code == 0
+    fetched = client.get(f"{path}/pictures/0.tif").content
+    with rasterio.open(io.BytesIO(fetched)) as ours, rasterio.open("outputs/scene-from-studio/dem_v1.tif") as theirs:
+        assert ours.transform == theirs.transform
+        assert (ours.read() == theirs.read()).all()
+
+
+def test_an_area_that_is_too_large_is_refused_before_it_waits(client: Client):
+    answer = client.ask(area={"region": REGION, "cell": CELL}, condition=["s1_rtc"], n_samples=16)
+
+    assert answer.status_code == 422
+    assert "windows" in answer.json()["error"]
+    assert client.ask(area={"region": "..", "cell": CELL}).status_code == 404
 
 
 def test_a_file_is_taken_shown_as_the_model_sees_it_and_used(client: Client, tmp_path):
@@ -337,20 +368,15 @@ def test_a_body_without_end_is_refused(client: Client):
 
 
 def test_a_studio_that_is_stopped_tells_who_waits_and_ends_in_order(place, tmp_path):
-    command = [sys.executable, "-m", "copgen_cli", "studio", "--no-browser", "--port", "0", "--device", "cpu"]
+    command = ["studio", "--no-browser", "--port", "0", "--device", "cpu"]
     command += ["--model", str(place.model), "--data-dir", str(place.data_dir), "--output", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as run:
-        try:
-            assert run.stdout is not None
-            address = next(line.split()[-1] for line in run.stdout if "address:" in line)
-            client = Client(address.rstrip("/"), None)
-            states = client.states(client.ask(**LONG).json()["id"])
-            assert next(state for state in states if state["step"] > 0)
-            run.send_signal(signal.SIGTERM)
-            last = list(states)[-1]
-            code = run.wait(60)
-        finally:
-            run.kill()
+    with copgen(*command) as run:
+        client = Client(run.wait_for("address:").split()[-1].rstrip("/"), None)
+        states = client.states(client.ask(**LONG).json()["id"])
+        assert next(state for state in states if state["step"] > 0)
+        run.process.terminate()
+        last = list(states)[-1]
+        code = run.end()
 
     assert (last["state"], last["problem"]["error"]) == ("failed", "The studio was stopped.")
     assert code == 143

@@ -484,3 +484,5 @@ class StudioSettings(Section):
     """Samples of one request."""
     most_steps: PositiveInt = 200
     """Network calls per sample of one request."""
+    most_windows: PositiveInt = 400
+    """Windows of one map, counted for each sample; a cell has 25 of them."""

@@ -26,8 +26,9 @@ from copgen_cli.sampling import LoadedModel
 from copgen_cli.settings import Settings
 from copgen_cli.studio.generation import Kept, Studio, view_of
 from copgen_cli.studio.guard import Guard
-from copgen_cli.studio.pictures import png_of
 from copgen_cli.studio.problems import NotThereError, QueueFullError, status_of
+from copgen_cli.studio.results.pictures import png_of, png_of_map
+from copgen_cli.studio.results.scores import scores_of
 from copgen_cli.studio.schemas import (
     Ask,
     Health,
@@ -40,7 +41,6 @@ from copgen_cli.studio.schemas import (
     Scores,
     UploadInfo,
 )
-from copgen_cli.studio.scores import scores_of
 from copgen_cli.studio.tickets import BUG, TicketQueue
 
 log = logging.getLogger(__name__)
@@ -216,16 +216,15 @@ def show_preview(name: str, modality: str, queue: TheQueue) -> Response:
 def show_picture(name: str, number: int, studio: TheStudio, queue: TheQueue, download: bool = False) -> Response:
     """A picture as PNG, with its provenance."""
     kept, file = _picture(studio, queue, name, number)
-    headers = LASTING | (_named(kept.result.pictures[number].modality, file.stem, "png") if download else {})
-    return Response(png_of(file), media_type=PNG, headers=headers)
+    headers = LASTING | (_named(_name_of(kept, number), "png") if download else {})
+    return Response(png_of_map(file) if kept.is_map else png_of(file), media_type=PNG, headers=headers)
 
 
 @router.get("/api/requests/{name}/pictures/{number}.tif", response_class=Response)
 def fetch_geotiff(name: str, number: int, studio: TheStudio, queue: TheQueue) -> Response:
     """A picture as GeoTIFF, with its place and its provenance."""
     kept, file = _picture(studio, queue, name, number)
-    named = _named(kept.result.pictures[number].modality, file.stem, "tif")
-    return FileResponse(file, media_type=GEOTIFF, headers=named)
+    return FileResponse(file, media_type=GEOTIFF, headers=_named(_name_of(kept, number), "tif"))
 
 
 @router.get("/api/requests/{name}/given/{modality}.png", response_class=Response)
@@ -246,11 +245,14 @@ def judge(name: str, studio: TheStudio, queue: TheQueue) -> Scores:
     return scores_of(_kept(studio, queue, name), studio.frame)
 
 
-@router.get("/api/requests/{name}/samples.json", response_class=Response)
-def fetch_listing(name: str, studio: TheStudio, queue: TheQueue) -> Response:
-    """All that is known of how it was made, as `copgen sample` writes it down."""
-    listing = _kept(studio, queue, name).folder / "samples.json"
-    return FileResponse(listing, media_type="application/json", headers=_named("samples", name, "json"))
+@router.get("/api/requests/{name}/documents/{number}.json", response_class=Response)
+def fetch_document(name: str, number: int, studio: TheStudio, queue: TheQueue) -> Response:
+    """How all of it was made, as `copgen sample` or `copgen scene` writes it down; of maps the STAC items as well."""
+    kept = _kept(studio, queue, name)
+    if not 0 <= number < len(kept.documents):
+        raise NotThereError.of("document", str(number))
+    stem = kept.result.documents[number].removesuffix(".json")
+    return FileResponse(kept.documents[number], media_type="application/json", headers=_named(stem, "json"))
 
 
 def _kept(studio: Studio, queue: TicketQueue, name: str) -> Kept:
@@ -267,6 +269,12 @@ def _picture(studio: Studio, queue: TicketQueue, name: str, number: int) -> tupl
     return kept, kept.files[number]
 
 
+def _name_of(kept: Kept, number: int) -> str:
+    """Of a picture's file: maps have the modality in theirs."""
+    picture = kept.result.pictures[number]
+    return picture.name if kept.is_map else f"{picture.modality}_{picture.name}"
+
+
 def _beside(studio: Studio, files: Any, modality: str) -> Response:
     known = studio.modality(modality)
     if known not in files:
@@ -274,8 +282,8 @@ def _beside(studio: Studio, files: Any, modality: str) -> Response:
     return Response(view_of(studio, files[known], known), media_type=PNG, headers=LASTING)
 
 
-def _named(modality: str, stem: str, suffix: str) -> dict[str, str]:
-    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in f"{modality}_{stem}")
+def _named(stem: str, suffix: str) -> dict[str, str]:
+    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in stem)
     return {"content-disposition": f'attachment; filename="{plain}.{suffix}"'}
 
 

@@ -37,10 +37,11 @@ from copgen_cli.sampling import (
 )
 from copgen_cli.settings import SampleSettings, Settings
 from copgen_cli.stages import Outcome, World, hash_file
-from copgen_cli.studio.lines import lines_of
-from copgen_cli.studio.pictures import describe_pictures, read_view
 from copgen_cli.studio.places_on_disk import PlacesOnDisk
 from copgen_cli.studio.problems import NotThereError
+from copgen_cli.studio.results.lines import lines_of
+from copgen_cli.studio.results.pictures import describe_pictures, read_view
+from copgen_cli.studio.scenes import CheckedScene, check_area, draw_scene, lines_of_scene
 from copgen_cli.studio.schemas import Ask, Result
 from copgen_cli.studio.tickets import Ticket, TicketQueue
 from copgen_cli.studio.uploads import Uploads
@@ -71,6 +72,9 @@ class Kept:
     """Of its pictures, by number."""
     inputs: Mapping[Modality, Path]
     truths: Mapping[Modality, Path]
+    documents: tuple[Path, ...]
+    """Files of JSON beside the pictures, by number."""
+    is_map: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +107,7 @@ class Studio:
                 return modality
         raise UnknownNameError("modality of this model", name, known=self.model.modalities)
 
-    def check(self, ask: Ask) -> Checked:
+    def check(self, ask: Ask) -> Checked | CheckedScene:
         """What it amounts to, as far as it goes together.
 
         Raises:
@@ -113,6 +117,9 @@ class Studio:
         """
         self._check_limits(ask)
         generate = [self.modality(name) for name in ask.generate]
+        if ask.area is not None:
+            self.places.cells(ask.area.region)  # it is there
+            return check_area(self._settings(ask), ask, self.model, self.config)
         inputs = {modality: self._input(ask, modality) for modality in self._conditions(ask)}
         settings = self._settings(ask)
         options = RequestOptions(
@@ -144,14 +151,36 @@ class Studio:
         if known is not None:
             return known.model_copy(update={"cached": True})
         checked = self.check(ticket.ask)
-        plan = plan_job(checked.settings, checked.options, self.model.net.device, self.model)
         folder = self.settings.studio.folder.absolute() / RESULTS / checked.key
-        watch = _Previews(plan.job, functools.partial(queue.show, ticket))
-        kept = self._draw(replace(plan.job, watch=watch), folder, checked, ticket, queue)
+        if isinstance(checked, CheckedScene):
+            kept = self._draw_map(checked, folder, ticket, queue)
+        else:
+            kept = self._draw_patch(checked, folder, ticket, queue)
         with self._lock:
             self._kept[ticket.key] = kept
         self._make_room(folder)
         return kept.result
+
+    def _draw_map(self, checked: CheckedScene, folder: Path, ticket: Ticket, queue: TicketQueue) -> Kept:
+        started = time.monotonic()
+        queue.progress(ticket, 0, checked.plan.network_calls)
+        pictures, files, documents = draw_scene(checked.plan, folder, functools.partial(queue.progress, ticket))
+        result = Result(
+            record=checked.plan.request.name,
+            pictures=pictures,
+            given=[],
+            truth=[],
+            documents=[file.name if file.parent == folder else f"{file.parent.name}.json" for file in documents],
+            samples=[],
+            seconds=round(time.monotonic() - started, 3),
+            lines=lines_of_scene(checked.plan),
+        )
+        return Kept(result, folder, tuple(files), {}, {}, tuple(documents), is_map=True)
+
+    def _draw_patch(self, checked: Checked, folder: Path, ticket: Ticket, queue: TicketQueue) -> Kept:
+        plan = plan_job(checked.settings, checked.options, self.model.net.device, self.model)
+        watch = _Previews(plan.job, functools.partial(queue.show, ticket))
+        return self._draw(replace(plan.job, watch=watch), folder, checked, ticket, queue)
 
     def _draw(self, job: Job, folder: Path, checked: Checked, ticket: Ticket, queue: TicketQueue) -> Kept:
         started = time.monotonic()
@@ -172,11 +201,12 @@ class Studio:
             pictures=pictures,
             given=[str(modality) for modality in checked.inputs],
             truth=[str(modality) for modality in truths],
+            documents=[report.listing.name],
             samples=[sample for record in listing["records"].values() for sample in record["samples"]],
             seconds=round(time.monotonic() - started, 3),
             lines=lines_of(job, checked.inputs, scalars, self.config),
         )
-        return Kept(result, folder, tuple(files), checked.inputs, truths)
+        return Kept(result, folder, tuple(files), checked.inputs, truths, (report.listing,))
 
     def _truths(self, ask: Ask, job: Job) -> dict[Modality, Path]:
         if ask.place is None:

@@ -20,8 +20,8 @@ from copgen_cli.modalities import Modality, Split, archived, family_with
 from copgen_cli.outputs import read_georeferencing_table
 from copgen_cli.patches import read_subset
 from copgen_cli.settings import Settings
-from copgen_cli.studio.pictures import corners_of
 from copgen_cli.studio.problems import NotThereError
+from copgen_cli.studio.results.pictures import corners_of
 from copgen_cli.studio.schemas import Corners, Place, RegionInfo
 
 DOWNLOADED = "downloaded"

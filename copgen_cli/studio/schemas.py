@@ -41,6 +41,14 @@ class Place(Message):
     patch: Name
 
 
+class Area(Message):
+    """A whole area of a region on disk: a cell, or a box of west, south, east, north in degrees."""
+
+    region: Name
+    cell: Name | None = None
+    bbox: tuple[float, float, float, float] | None = None
+
+
 class Ask(Message):
     """What is wanted, from what. What is left out of both lists is marginalised; None is as in the settings."""
 
@@ -49,6 +57,8 @@ class Ask(Message):
     condition: Annotated[list[Name], Field(max_length=64)] = []
     """Modalities that are given: by an upload, or else by the place."""
     place: Place | None = None
+    area: Area | None = None
+    """In place of a patch: a map of it is drawn, as `copgen scene` does."""
     uploads: Annotated[dict[Name, Name], Field(max_length=64)] = {}
     """Id of an uploaded file, by modality."""
     scalars: Annotated[dict[Name, Name], Field(max_length=8)] = {}
@@ -80,7 +90,8 @@ class Picture(Message):
     """By which its files are asked for."""
     modality: str
     name: str
-    kind: Literal["sample", "mean", "std"]
+    kind: str
+    """sample, mean, std, or of maps a quantile such as q10."""
     width: int
     height: int
     corners: Corners | None
@@ -106,6 +117,8 @@ class Result(Message):
     """Modalities whose pictures can be shown beside."""
     truth: list[str]
     """Generated modalities of which the place has the truth."""
+    documents: list[str]
+    """Files of JSON beside: how all was made, and of maps the STAC catalogue. By their number they are asked for."""
     samples: list[dict[str, Any]]
     """Ids and seeds, and what scalars were drawn."""
     seconds: float

@@ -14,8 +14,8 @@ from copgen_cli.errors import BrokenInputError, CopgenError
 from copgen_cli.inputs import Frame, View, advice_on_scale
 from copgen_cli.modalities import Modality
 from copgen_cli.rasters import encode_png
-from copgen_cli.studio.pictures import corners_of, read_view
 from copgen_cli.studio.problems import NotThereError, TooLargeError
+from copgen_cli.studio.results.pictures import corners_of, read_view
 from copgen_cli.studio.schemas import UploadInfo
 
 KINDS = {

@@ -81,6 +81,7 @@ function row(modality) {
   const title = document.createElement("th");
   title.scope = "row";
   title.textContent = modality.title;
+  if (modality.kind !== "scalar") title.append(filePicker(modality));
   line.append(title);
   for (const role of ROLES) {
     const place = document.createElement("td");
@@ -90,9 +91,6 @@ function row(modality) {
     place.append(input);
     line.append(place);
   }
-  const place = document.createElement("td");
-  if (modality.kind !== "scalar") place.append(filePicker(modality));
-  line.append(place);
   line.addEventListener("dragover", (event) => { event.preventDefault(); line.classList.add("over"); });
   line.addEventListener("dragleave", () => line.classList.remove("over"));
   line.addEventListener("drop", (event) => {

@@ -15,8 +15,10 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 const path = (id) => `api/requests/${encode(id)}`;
-const kindOf = (picture) =>
-  picture.kind === "sample" ? text("sample", { number: picture.name.split("_v").pop() }) : text(picture.kind);
+const kindOf = (picture) => {
+  if (picture.kind === "sample") return text("sample", { number: /_v(\d+)$/.exec(picture.name)?.[1] ?? 1 });
+  return /^q\d+$/.test(picture.kind) ? text("quantile", { percent: picture.kind.slice(1) }) : text(picture.kind);
+};
 
 export class ResultView {
   /** @param titleOf modality to its title  @param map null where there is none */
@@ -183,7 +185,7 @@ export class ResultView {
         `${this.titleOf(picture.modality)}, ${kindOf(picture)}: `,
         link(`${path(this.state.id)}/pictures/${picture.number}.tif`, "GeoTIFF"), " · ",
         link(`${path(this.state.id)}/pictures/${picture.number}.png?download=true`, "PNG"))),
-      make("li", {}, link(`${path(this.state.id)}/samples.json`, text("all_facts"))),
+      ...result.documents.map((name, number) => make("li", {}, link(`${path(this.state.id)}/documents/${number}.json`, name))),
     );
   }
 

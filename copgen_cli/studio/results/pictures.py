@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ from PIL import Image
 
 from copgen_cli.inputs import Frame, Record, open_pictures, read_rgb
 from copgen_cli.modalities import Modality
-from copgen_cli.outputs import Drawing, Provenance, read_provenance, show_deviation
+from copgen_cli.outputs import Drawing, Provenance, read_provenance, show_deviation, synthetic_text
+from copgen_cli.places import SceneRaster
 from copgen_cli.rasters import find_values, read_georeferencing, read_values, show
 from copgen_cli.records import Georeferencing
 from copgen_cli.studio.schemas import Corners, Picture
 
 WGS84 = "EPSG:4326"
+KEY = "copgen"
+"""Of the tag that holds a map's provenance."""
+MOST_SIDE = 1600
+"""Pixels of a map as it is shown; its GeoTIFF has all of them."""
 
 
 def corners_of(place: Georeferencing, width: int, height: int) -> Corners | None:
@@ -60,6 +67,48 @@ def describe_pictures(folder: Path, listing: Mapping[str, Any]) -> tuple[list[Pi
             )
         )
     return described, [folder / name for name in files]
+
+
+def describe_maps(folder: Path, rasters: Sequence[SceneRaster]) -> tuple[list[Picture], list[Path]]:
+    """The rasters of a scene, and the file of each."""
+    files = [folder / f"{raster.name}.tif" for raster in rasters]
+    described = []
+    for number, (raster, file) in enumerate(zip(rasters, files, strict=True)):
+        known = read_georeferencing(file)
+        assert known is not None, "copgen scene knows where it draws"
+        place, (width, height) = known
+        corners = corners_of(place, width, height)
+        name, modality = raster.name, str(raster.modality)
+        described.append(
+            Picture(
+                number=number,
+                modality=modality,
+                name=name,
+                kind=raster.kind,
+                width=width,
+                height=height,
+                corners=corners,
+                is_raster=False,
+            )
+        )
+    return described, files
+
+
+def png_of_map(file: Path) -> bytes:
+    """A map, no larger than `MOST_SIDE`, with its provenance; white where it has no value."""
+    import rasterio
+
+    with rasterio.open(file, driver="GTiff") as dataset:
+        shrink = max(1.0, max(dataset.width, dataset.height) / MOST_SIDE)
+        shape = (dataset.count, round(dataset.height / shrink), round(dataset.width / shrink))
+        values, known = dataset.read(out_shape=shape), dataset.dataset_mask(out_shape=shape[1:])
+        tags = dataset.tags()
+    grey = np.repeat(values, 3, axis=0) if len(values) == 1 else values[:3]
+    pixels = np.where(known[..., None] > 0, grey.transpose(1, 2, 0), 255)
+    stream = io.BytesIO()
+    text = synthetic_text(tags.get("TIFFTAG_IMAGEDESCRIPTION", "A synthetic map."), json.loads(tags.get(KEY, "{}")))
+    Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).save(stream, "PNG", pnginfo=text)
+    return stream.getvalue()
 
 
 def values_of(file: Path, provenance: Provenance) -> np.ndarray:

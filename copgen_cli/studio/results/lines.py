@@ -19,7 +19,7 @@ def lines_of(job: Job, inputs: Mapping[Modality, Path], scalars: Mapping[str, st
     """Both, of a job whose conditions are files and scalars."""
     command = _command(job, inputs, scalars, config)
     plain = job.generator.autoencoders.of_all is not None and not scalars
-    python = _pipeline(job, inputs) if plain else _through_main(command)
+    python = _pipeline(job, inputs) if plain else through_main(command)
     return Lines(command=shlex.join(command), python=python)
 
 
@@ -73,8 +73,8 @@ def _pipeline(job: Job, inputs: Mapping[Modality, Path]) -> str:
     )
 
 
-def _through_main(command: list[str]) -> str:
-    """Of models that know measurements: the command, in this process."""
+def through_main(command: list[str]) -> str:
+    """The command in a process of Python: of scenes, and of models that know measurements."""
     inner = "".join(f"    {word!r},\n" for word in command[1:])
     return f"from copgen_cli.app import main\n\nmain([\n{inner}])\n"
 

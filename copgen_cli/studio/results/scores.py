@@ -14,7 +14,7 @@ from copgen_cli.modalities import Kind, Modality
 from copgen_cli.outputs import read_provenance
 from copgen_cli.rasters import find_values, read_values
 from copgen_cli.studio.generation import Kept
-from copgen_cli.studio.pictures import read_view, values_of
+from copgen_cli.studio.results.pictures import read_view, values_of
 from copgen_cli.studio.schemas import QuantityInfo, SampleScores, Scores
 
 
