@@ -6,7 +6,6 @@ import io
 import shlex
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -399,10 +398,3 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded(capsys, client: 
 
     assert call.code == 2
     assert "Nothing can listen" in call.err
-
-
-def test_what_lies_in_the_studios_folder_is_of_sampling(client: Client):
-    client.result(seed=40)
-    results: Path = client.app.state.studio.uploads.folder.parent / "results"
-
-    assert all((folder / "samples.json").is_file() for folder in results.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ SWITCHES = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 ]
+DRAWING = re.compile("Drawing: [1-9]")
 PATIENCE = 60_000
 """Milliseconds; a page that is well answers in a fraction."""
 
@@ -50,7 +52,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def client(place: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with one_thread(), studio(place, tmp_path_factory.mktemp("output")) as client:
+    with one_thread(), studio(place, tmp_path_factory.mktemp("output"), most_steps=999) as client:
         yield client
 
 
@@ -97,6 +99,10 @@ class Page:
     def draw(self) -> None:
         self.tab.click("#draw")
         self.tab.wait_for_selector("#result:not([hidden]) img")
+
+    def says(self, selector: str, words: str | re.Pattern[str]) -> None:
+        """Wait until it does."""
+        playwright.expect(self.tab.locator(selector)).to_contain_text(words, timeout=PATIENCE)
 
     def text(self, selector: str) -> str:
         return self.tab.locator(selector).inner_text()
@@ -147,7 +153,7 @@ def test_a_file_of_ones_own_is_drawn_from_and_a_broken_one_is_told_so(browser, c
         assert page.tab.is_disabled("#role-s1_rtc-given")
 
         choose.set_input_files(broken)
-        page.tab.wait_for_function("document.getElementById('message').textContent.includes('no readable picture')")
+        page.says("#message", "no readable picture")
         choose.set_input_files(radar)
         page.tab.wait_for_selector("#role-s1_rtc-given:checked")
         page.roles(dem="wanted")
@@ -163,45 +169,45 @@ def test_a_file_of_ones_own_is_drawn_from_and_a_broken_one_is_told_so(browser, c
 def test_a_page_that_is_loaded_again_goes_on_where_it_was_and_two_tabs_wait_in_turn(browser, client):
     with Page(browser, client) as page, Page(browser, client) as other:
         for tab, seed in ((page, "1"), (other, "2")):
-            tab.tab.click("summary")
+            tab.tab.click("#ask summary")
             tab.tab.fill("#n_samples", "16")
-            tab.tab.fill("#steps-number", "200")
+            tab.tab.fill("#steps-number", "999")
             tab.tab.fill("#seed", seed)
             tab.tab.click("#draw")
-        page.tab.wait_for_function("document.getElementById('progress').value > 0")
-        other.tab.wait_for_function("document.getElementById('status').textContent.includes('Waiting; 1')")
+        page.says("#status", DRAWING)
+        other.says("#status", "Waiting; 1")
 
         page.tab.reload()
 
-        page.tab.wait_for_function("document.getElementById('status').textContent.startsWith('Drawing')")
+        page.says("#status", "Drawing")
         page.tab.click("#cancel")
-        other.tab.wait_for_function("document.getElementById('status').textContent.startsWith('Drawing')")
+        other.says("#status", "Drawing")
         other.tab.click("#cancel")
         for tab in (page, other):
-            tab.tab.wait_for_function("document.getElementById('status').textContent === 'Cancelled.'")
+            tab.says("#status", "Cancelled.")
             assert tab.errors == []
 
 
 def test_a_studio_that_is_gone_is_waited_for_and_a_new_one_does_not_know_the_request(browser, place, tmp_path):
     with one_thread():
-        with studio(place, tmp_path / "first") as client:
+        with studio(place, tmp_path / "first", most_steps=999) as client:
             port = int(client.url.rpartition(":")[2])
             page = Page(browser, client)
-            page.tab.click("summary")
+            page.tab.click("#ask summary")
             page.tab.fill("#n_samples", "16")
-            page.tab.fill("#steps-number", "200")
+            page.tab.fill("#steps-number", "999")
             page.tab.click("#draw")
-            page.tab.wait_for_function("document.getElementById('progress').value > 0")
+            page.says("#status", DRAWING)
             name = page.tab.evaluate("location.hash.split('=')[1]")
             page.tab.route("**/api/requests/*", lambda route: route.abort())  # it dies before it can say so
             page.tab.route("**/events", lambda route: route.abort())
             page.tab.reload()
-            page.tab.wait_for_function("document.getElementById('message').textContent.includes('does not answer')")
+            page.says("#message", "does not answer")
         with page, studio(place, tmp_path / "second", port=port) as client:
             assert client.get(f"/api/requests/{name}").status_code == 404
             page.tab.unroute("**/api/requests/*")
             page.tab.unroute("**/events")
-            page.tab.wait_for_function("document.getElementById('message').textContent.includes('does not know')")
+            page.says("#message", "does not know")
             assert page.tab.is_hidden("#see")
 
 
