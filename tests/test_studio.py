@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 import rasterio
 import requests
-from copgen_processes import copgen
+from copgen_processes import copgen, running
 from PIL import Image
 from sample_commands import call_copgen, one_thread, save_picture
 from studio_servers import CELL, PATCH, REGION, Client, Workplace, make_workplace, studio
 
+from copgen_cli.app import main
 from copgen_cli.outputs import read_provenance
 from copgen_cli.rasters.pictures import _chunk
 
@@ -379,6 +381,19 @@ def test_a_studio_that_is_stopped_tells_who_waits_and_ends_in_order(place, tmp_p
 
     assert (last["state"], last["problem"]["error"]) == ("failed", "The studio was stopped.")
     assert code == 143
+
+
+def _without_fastapi() -> None:
+    sys.modules["fastapi"] = None  # type: ignore[assignment]
+    sys.argv = ["copgen", "studio"]
+    main()
+
+
+def test_without_its_packages_the_extra_is_named():
+    with running(_without_fastapi) as run:
+        assert run.end() == 1
+        assert "copgen[studio]" in run.said
+        assert "Traceback" not in run.said
 
 
 def test_an_address_beyond_this_machine_gets_a_token_and_loopback_none():

@@ -485,4 +485,4 @@ class StudioSettings(Section):
     most_steps: PositiveInt = 200
     """Network calls per sample of one request."""
     most_windows: PositiveInt = 400
-    """Windows of one map, counted for each sample; a cell has 25 of them."""
+    """Windows of one map, counted for each sample; a cell has 36 of them."""

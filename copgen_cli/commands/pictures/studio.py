@@ -61,9 +61,11 @@ def studio(
     Example:  copgen studio
     """
     from copgen_cli.settings import load_settings
-    from copgen_cli.studio import create_app, listen, make_server, open_browser, open_model, require_studio
+    from copgen_cli.studio import require_studio
 
-    require_studio()
+    require_studio()  # before what imports the packages that it asks for
+    from copgen_cli.studio import create_app, listen, make_server, open_browser, open_model
+
     config = config_file(context)
     settings = load_settings(
         config,

@@ -7,6 +7,7 @@ import { setUpTexts, text } from "./texts.js";
 
 const by = (id) => document.getElementById(id);
 const ROLES = ["given", "wanted", "left_out"];
+const WHOLE = "*";
 const NONE = { type: "FeatureCollection", features: [] };
 
 const state = { model: null, regions: [], cells: NONE, patches: NONE, patch: null, files: new Map(), id: null, stop: null };
@@ -45,14 +46,22 @@ async function chooseCell(name) {
   state.patches = cell?.properties.patches ? await get(`api/regions/${encode(by("region").value)}/cells/${encode(name)}/patches`) : NONE;
   const names = state.patches.features.map((one) => one.properties.patch);
   options(by("patch"), names, "", true);
+  if (cell) by("patch").append(new Option(text("whole"), WHOLE));
   map?.showPatches(state.patches);
-  choosePatch(names[0] ?? "");
+  choosePatch(names[0] ?? (cell ? WHOLE : ""));
+}
+
+/** The cell as a map, with what all of its patches have; of one that is only downloaded, what the model knows. */
+function wholeCell() {
+  const names = state.model.modalities.map((one) => one.name);
+  const patches = state.patches.features.map((one) => one.properties.modalities);
+  return { whole: true, patch: by("cell").value, modalities: names.filter((name) => patches.every((has) => has.includes(name))) };
 }
 
 function choosePatch(name) {
   by("patch").value = name;
   const feature = state.patches.features.find((one) => one.properties.patch === name) ?? null;
-  state.patch = feature?.properties ?? null;
+  state.patch = name === WHOLE ? wholeCell() : (feature?.properties ?? null);
   map?.choose(feature);
   sayPlace();
   fillMatrix();
@@ -61,8 +70,8 @@ function choosePatch(name) {
 function sayPlace() {
   const cell = by("cell").value;
   by("place-words").textContent = state.patch
-    ? text("chosen", { patch: state.patch.patch, modalities: state.patch.modalities.map(titleOf).join(", ") })
-    : !state.regions.length ? text("no_regions") : cell ? text("not_prepared", { cell }) : "";
+    ? text(state.patch.whole ? "chosen_whole" : "chosen", { patch: state.patch.patch, modalities: state.patch.modalities.map(titleOf).join(", ") })
+    : !state.regions.length ? text("no_regions") : "";
 }
 
 // 2: what is asked
@@ -159,11 +168,14 @@ const number = (id) => (by(id).value === "" ? null : Number(by(id).value));
 function wishes() {
   const named = (role) => state.model.modalities.map((one) => one.name).filter((name) => roleOf(name) === role);
   const given = named("given");
-  const place = state.patch ? { region: by("region").value, patch: state.patch.patch } : null;
+  const region = by("region").value;
+  const whole = state.patch?.whole ?? false;
+  const place = state.patch && !whole ? { region, patch: state.patch.patch } : null;
   return {
     generate: named("wanted"),
     condition: given,
     place,
+    area: whole ? { region, cell: by("cell").value } : null,
     uploads: Object.fromEntries(given.filter((name) => state.files.has(name)).map((name) => [name, state.files.get(name).id])),
     n_samples: number("n_samples"),
     seed: number("seed"),
