@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import sys
 import zlib
@@ -341,6 +342,17 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(client:
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
     assert "Ask" in client.get("/openapi.json").json()["components"]["schemas"]
+
+
+def test_the_page_has_every_text_that_it_uses_in_both_languages(client: Client):
+    texts = client.get("/texts.json").json()
+    files = "".join(client.get(f"/{name}").text for name in ("index.html", "main.js", "result.js"))
+    used = set(re.findall(r'data-(?:text|label)="(\w+)"|\btext\("(\w+)"', files))
+
+    assert len(used) > 40
+    for language in ("en", "de"):
+        assert {key for pair in used for key in pair if key} <= texts[language].keys()
+    assert texts["en"].keys() == texts["de"].keys()
 
 
 def test_a_public_studio_wants_its_token(place, tmp_path):
