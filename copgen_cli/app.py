@@ -28,6 +28,7 @@ from copgen_cli.commands.pictures.quickstart import quickstart
 from copgen_cli.commands.pictures.render import render
 from copgen_cli.commands.pictures.sample import sample
 from copgen_cli.commands.pictures.scene import scene
+from copgen_cli.commands.pictures.studio import studio
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError, UsageError
 from copgen_cli.options import ConfigOption, GlobalOptions
 
@@ -41,7 +42,7 @@ app = typer.Typer(
 
 COMMANDS = {  # by panel of the help, in its order
     "From data to pictures": (quickstart, download, prepare, encode, pack, train, sample, scene, evaluate),
-    "Beside the way": (render, simulate, convert, train_autoencoder, modalities, info),
+    "Beside the way": (studio, render, simulate, convert, train_autoencoder, modalities, info),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -31,7 +31,7 @@ metrics autoencoding
 training sampling simulation adapters
 places evaluation
 quickstart_page
-quickstart
+quickstart studio
 commands
 app
 """.strip().splitlines()

@@ -18,3 +18,4 @@ from .provenance import (
     read_provenance as read_provenance,
     synthetic_text as synthetic_text,
 )
+from .spread import show_deviation as show_deviation

@@ -1,6 +1,7 @@
 from .area import Area as Area, area_of_box as area_of_box, read_area as read_area
 from .canvas import Canvas as Canvas
 from .grid import Grid as Grid, grid_of_area as grid_of_area
+from .mosaics import SceneRaster as SceneRaster
 from .request import (
     Missing as Missing,
     SceneOptions as SceneOptions,

@@ -1,6 +1,6 @@
 from .batches import choose_batch_size as choose_batch_size
 from .generation import PictureGenerator as PictureGenerator, Task as Task
-from .listing import finish as finish
+from .listing import Report as Report, finish as finish
 from .models import (
     LoadedModel as LoadedModel,
     ModelChoice as ModelChoice,
@@ -14,6 +14,8 @@ from .request import RequestOptions as RequestOptions, check_request as check_re
 from .roles import check_known as check_known
 from .run import (
     Job as Job,
+    SaveAs as SaveAs,
+    Step as Step,
     draw as draw,
     help_drawing as help_drawing,
     start_run as start_run,

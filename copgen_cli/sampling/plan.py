@@ -51,8 +51,13 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_job(settings: Settings, options: RequestOptions, device: torch.device) -> Plan:
+def plan_job(
+    settings: Settings, options: RequestOptions, device: torch.device, model: LoadedModel | None = None
+) -> Plan:
     """Choose, check and load all that a job needs.
+
+    Args:
+        model: one that is loaded already, for callers with many jobs; None chooses and loads the one of the settings.
 
     Raises:
         UsageError: the options contradict one another, or ask for what the model or the data does not know.
@@ -61,22 +66,23 @@ def plan_job(settings: Settings, options: RequestOptions, device: torch.device) 
     request, inputs, scalars = check_request(settings, options)
     asked = settings.sample
     notes = [advice for modality, path in inputs.items() if (advice := _advice_on(path, modality))]
-    model = choose_model(asked.model, settings.runs_dir, settings.region, settings.family)
+    choice = choose_model(asked.model, settings.runs_dir, settings.region, settings.family) if model is None else None
     data: Path | None = None
     if set(request.conditions) - set(scalars) and not inputs:
-        choice = choose_data(options.data, _workspace_of(settings, request.roles))
-        data = choice.folder
-        notes = [choice.note, *notes] if choice.note else notes
-    notes += [f"Model: {model.source} ({model.reason})."] if model.reason else []
-    dtype, of_autoencoder = choose_sampling_dtypes(asked.dtype, device)
-    loaded = load_model(model.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
-    check_known(request.roles, loaded.modalities, model.source)
-    frame = _frame_of(loaded, options.resolution)
+        records = choose_data(options.data, _workspace_of(settings, request.roles))
+        data = records.folder
+        notes = [records.note, *notes] if records.note else notes
+    notes += [f"Model: {choice.source} ({choice.reason})."] if choice and choice.reason else []
+    if choice is not None:
+        dtype, of_autoencoder = choose_sampling_dtypes(asked.dtype, device)
+        model = load_model(choice.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
+    assert model is not None
+    check_known(request.roles, model.modalities, model.source)
+    frame = _frame_of(model, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()
-    cache = cache_of(settings.data)
-    source = open_source(inputs, data, scalars, request, truths, frame, loaded.autoencoders, cache)
+    source = open_source(inputs, data, scalars, request, truths, frame, model.autoencoders, cache_of(settings.data))
     job = make_job(
-        loaded,
+        model,
         source,
         request,
         frame,

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
 from copgen_cli.inputs import Frame, Picture, Record, Source
 from copgen_cli.modalities import Modality, decode_scalar
+from copgen_cli.model import OnStep
 from copgen_cli.outputs import (
     Drawing,
     GeneratedRecord,
@@ -76,6 +78,8 @@ class Job:
     spread: bool = False
     places: GeoreferencingTable = field(default_factory=GeoreferencingTable)
     """Where records lie on the ground, as far as that is known."""
+    watch: OnStep | None = None
+    """Shown every network call with the latents so far, besides the steps that are told; it changes nothing."""
 
     @property
     def samples(self) -> int:
@@ -267,7 +271,7 @@ def _finished_groups(
     records = Threads(READERS).map(read, names, ordered=True)
     for chunk in chunks:
         size = sum(len(group.names) for group in chunk)
-        generate = functools.partial(_generate, job.generator, world.size, tell)
+        generate = functools.partial(_generate, job, world.size, tell)
         yield from _generate_chunk(job, chunk, list(islice(records, size)), pending, generate)
 
 
@@ -333,13 +337,15 @@ def _generate_chunk(
 
 
 def _generate(
-    generator: PictureGenerator, processes: int, tell: Tell[Step | Outcome], tasks: Sequence[Task]
+    job: Job, processes: int, tell: Tell[Step | Outcome], tasks: Sequence[Task]
 ) -> list[dict[Modality, Picture]]:
-    def on_step(call: int, calls: int, clean: object) -> None:
+    def on_step(call: int, calls: int, clean: dict[int, Tensor]) -> None:
+        if job.watch is not None:
+            job.watch(call, calls, clean)
         for _ in range(len(tasks) * processes):  # the others are about as far
             tell(Step())
 
-    return generator.generate(tasks, on_step)
+    return job.generator.generate(tasks, on_step)
 
 
 def assemble(job: Job, record: Record, pictures: Mapping[str, Mapping[Modality, Any]]) -> GeneratedRecord:

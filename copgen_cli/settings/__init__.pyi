@@ -18,5 +18,6 @@ from .sections import (
     PrepareSettings as PrepareSettings,
     RegionSettings as RegionSettings,
     SampleSettings as SampleSettings,
+    StudioSettings as StudioSettings,
     TrainSettings as TrainSettings,
 )

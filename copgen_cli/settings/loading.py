@@ -41,6 +41,7 @@ from copgen_cli.settings.sections import (
     RegionSettings,
     SampleSettings,
     SceneSettings,
+    StudioSettings,
     TrainSettings,
 )
 from copgen_cli.settings.vocabulary import FamilySettings, ModalitySettings, declare_users, validate_users
@@ -86,6 +87,7 @@ class Settings(BaseSettings):
     sample: SampleSettings = SampleSettings()
     scene: SceneSettings = SceneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    studio: StudioSettings = StudioSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
 
     @classmethod

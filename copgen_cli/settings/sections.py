@@ -510,3 +510,28 @@ class EvaluateSettings(Section):
     """Length of the cycles, where these are asked for; every second one returns."""
     resamples: Annotated[int, Field(ge=20)] = 500
     """Of the bootstrap that intervals come from."""
+
+
+class StudioSettings(Section):
+    """The web page; what is drawn is drawn as `sample` says, where the page does not say otherwise."""
+
+    host: PlainName = "127.0.0.1"
+    """Address to listen on; any but this machine's own needs the token that is printed at the start."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    """0 takes a free one."""
+    folder: HomePath = Path("outputs/studio")
+    """Where results and uploads lie."""
+    queue: PositiveInt = 64
+    """Requests that may wait; more are told to come back."""
+    results: PositiveInt = 100
+    """Results kept on disk; the oldest go first."""
+    uploads: PositiveInt = 200
+    """Uploaded files kept on disk; the oldest go first."""
+    upload_bytes: PositiveInt = 64 << 20
+    """Largest file that is taken."""
+    most_samples: PositiveInt = 16
+    """Samples of one request."""
+    most_steps: PositiveInt = 200
+    """Network calls per sample of one request."""
+    most_windows: PositiveInt = 400
+    """Windows of one map, counted for each sample; a cell has 36 of them."""
