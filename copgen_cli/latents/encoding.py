@@ -125,7 +125,7 @@ def work_items_of(tree: PatchTree) -> list[WorkItem[None]]:
     units = []
     for split in tree.names:
         for name in tree.all(split):
-            sizes = (tree.file(split, modality, name).stat().st_size for modality in tree.has(split, name))
+            sizes = (tree.size(split, modality, name) for modality in tree.has(split, name))
             units.append(WorkItem(patch_key(split, name), None, fingerprint=" ".join(map(str, sizes))))
     return units
 
@@ -177,6 +177,7 @@ def help_encoding(tree: PatchTree, encoders: Encoders, world: World) -> None:
     for _, outcomes in encode_share(job, tree, encoders, world):
         for outcome in outcomes:
             job.journal.append(outcome)
+    job.journal.flush()
     world.wait()
 
 

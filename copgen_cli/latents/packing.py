@@ -23,7 +23,6 @@ from copgen_cli.latents.store_format import DATA_FILE, LOCK_FILE, Part, StoreMet
 from copgen_cli.layout import split_store
 from copgen_cli.modalities import Modality, Split, spec_as_dict
 from copgen_cli.stages import (
-    Claims,
     Outcome,
     StageRun,
     Status,
@@ -329,7 +328,7 @@ def finish_store(run: StageRun, plan: SplitPlan, builder: StoreBuilder) -> None:
     if not builder.finished:
         builder.finish(plan.describe)
     target = split_store(run.output, plan.split)
-    Claims(run.output).take([target / DATA_FILE])
+    run.claims.take([target / DATA_FILE])
     builder.move_to(target)
 
 

@@ -31,6 +31,7 @@ from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError
 from copgen_cli.latents.store_check import check_tree
 from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
 from copgen_cli.modalities import Modality
+from copgen_cli.storage import as_path, is_remote, local_copy
 
 _environments: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
 # LMDB refuses to open a file twice in a process, so stores of one file share it; by process, device and inode
@@ -100,7 +101,9 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             BrokenInputError: it is damaged, or no store of copgen.
             MismatchError: it is of another version.
         """
-        self.folder = Path(folder)
+        self.named = as_path(folder)
+        """Where it was asked for: in an object store, too."""
+        self.folder = _on_this_machine(self.named)
         check_store(self.folder)
         self.metadata = self._read_metadata()
         self.modalities = self.metadata.modalities
@@ -247,6 +250,18 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
 def keep_batch(batch: Any) -> MomentsBatch:
     """The `collate_fn` for a DataLoader over a store: its batches, lists to torch's types, are made in one piece."""
     return batch
+
+
+def _on_this_machine(folder: Path) -> Path:
+    """The folder of a store that can be mapped: a remote one is copied here on first use.
+
+    Raises:
+        MissingInputError: there is none.
+    """
+    try:
+        return local_copy(folder / DATA_FILE).parent if is_remote(folder) else folder
+    except FileNotFoundError:
+        raise MissingInputError("packed store", folder, written_by="pack") from None
 
 
 def check_store(folder: Path) -> None:

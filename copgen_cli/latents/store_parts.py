@@ -22,7 +22,7 @@ from copgen_cli.latents.packing import SplitPlan, as_stored, finish_store, note_
 from copgen_cli.latents.store_builder import StoreBuilder
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
-from copgen_cli.stages import PRIVATE_FOLDER, Outcome, Place, StageRun, World, require_free_space
+from copgen_cli.stages import Outcome, Place, StageRun, World, require_free_space
 
 if TYPE_CHECKING:
     from copgen_cli.settings import EncodeSettings
@@ -69,7 +69,9 @@ class PatchPacking:
         splits = [_SplitInParts(run, plan, self.batch_size) for plan in plans]
         require_free_space(run.output, sum(split.plan.bytes - split.builder.size for split in splits))
         batches = tuple(batch for split in splits for batch in split.to_encode())
-        sink = StoreParts(run.place, self.tree.modalities, plans[0].dtype if plans else "float32")
+        sink = StoreParts(
+            Place(run.building, run.place.temporary), self.tree.modalities, plans[0].dtype if plans else "float32"
+        )
         job = share_with_all(EncodeJob(batches, sink, run.journal, self.batch_size), self.world)
         for split in splits:
             yield split.records_done()
@@ -125,7 +127,7 @@ class _SplitInParts:
     def to_encode(self) -> list[PatchBatch]:
         """The batches that neither the store nor a part holds."""
         left = self._batches[self.builder.units_done :] if not self.builder.finished else []
-        return [batch for batch in left if not (self._run.output / _part_path(batch)).is_file()]
+        return [batch for batch in left if not (self._run.building / _part_path(batch)).is_file()]
 
     def records_done(self) -> int:
         """Records of an earlier run."""
@@ -136,7 +138,7 @@ class _SplitInParts:
         """Append the parts that come next, as far as they are there; yields how many patches each dealt with."""
         while not self.builder.finished and self.builder.units_done < len(self._batches):
             batch = self._batches[self.builder.units_done]
-            part = self._run.output / _part_path(batch)
+            part = self._run.building / _part_path(batch)
             if not part.is_file():
                 return
             head, _, raw = part.read_bytes().partition(b"\n")
@@ -149,5 +151,5 @@ class _SplitInParts:
 
 
 def _part_path(batch: PatchBatch) -> str:
-    """Where the part of a batch lies, relative to the output."""
-    return f"{PRIVATE_FOLDER}/build/{batch.split}/{batch.index:09}.part"
+    """Where the part of a batch lies, relative to the folder of what a run builds."""
+    return f"{batch.split}/{batch.index:09}.part"

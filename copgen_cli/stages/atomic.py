@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError, DiskFullError
 from copgen_cli.stages.claims import Claims
+from copgen_cli.storage import is_remote, put_file
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 1 << 20
@@ -40,7 +42,7 @@ class Place:
 
     output: Path
     temporary: Path
-    """A folder on the same file system that this run alone writes to."""
+    """A folder that this run alone writes to: of the same file system, or of this machine for an output in a store."""
     claims: Claims | None = None
     """Of the output: without them, what lies under a name is replaced."""
 
@@ -115,13 +117,21 @@ def put_in_place(files: dict[Path, Path], claims: Claims | None) -> None:
         claims.take(files)
     for target, beside in files.items():
         with disk_full_is_an_error(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not is_remote(target):  # a store has no folders
+                target.parent.mkdir(parents=True, exist_ok=True)
             _move(beside, target)
     files.clear()
 
 
 def _move(file: Path, target: Path) -> None:
-    """Rename; where a link leads the target's folder to another disk, by way of a complete copy there."""
+    """Rename; where a link leads the target's folder to another disk, by way of a complete copy there.
+
+    Into an object store, one upload.
+    """
+    if is_remote(target):
+        put_file(file, target)
+        file.unlink()
+        return
     try:
         os.replace(file, target)
     except OSError as error:
@@ -243,7 +253,9 @@ def require_free_space(folder: Path, needed: int) -> None:
 
 
 def free_space(path: Path) -> int:
-    """Bytes free on the disk that holds `path`, which need not exist yet."""
+    """Bytes free on the disk that holds `path`, which need not exist yet; a store has no end."""
+    if is_remote(path):
+        return sys.maxsize
     existing = path.absolute()
     while not existing.exists():
         existing = existing.parent

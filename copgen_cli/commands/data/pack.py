@@ -14,6 +14,7 @@ from copgen_cli.modalities import Modality, Split
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
@@ -25,6 +26,7 @@ from copgen_cli.options import (
     complete_names,
     config_file,
 )
+from copgen_cli.storage import as_path
 
 if TYPE_CHECKING:
     from copgen_cli.latents import Forecast, Packed, Packing
@@ -39,7 +41,11 @@ def pack(
     input_dir: Annotated[
         Path | None,
         typer.Option(
-            help="What to pack, instead of a region's moments.", show_default=False, rich_help_panel=DATA_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="What to pack, instead of a region's moments.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     input_type: Annotated[
@@ -55,6 +61,8 @@ def pack(
     place_cache: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Places of the cells of a COP-GEN (2026) database: a folder with latlon_patches.npy.",
             show_default="no place in the store",
             rich_help_panel=DATA_PANEL,
@@ -63,6 +71,8 @@ def pack(
     time_cache: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Times of the cells of such a database: a pickled file, read without unpickling.",
             show_default="no time in the store",
             rich_help_panel=DATA_PANEL,
@@ -81,7 +91,13 @@ def pack(
     ] = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the store goes.", show_default="beside the input", rich_help_panel=WRITTEN_PANEL),
+        typer.Option(
+            parser=as_path,
+            metavar=PATH,
+            help="Where the store goes.",
+            show_default="beside the input",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,

@@ -10,6 +10,7 @@ import typer
 from copgen_cli import console
 from copgen_cli.options import (
     MADE_PANEL,
+    PATH,
     JsonOption,
     OverwriteOption,
     as_modalities,
@@ -18,6 +19,7 @@ from copgen_cli.options import (
     family_names,
     modality_names,
 )
+from copgen_cli.storage import as_path
 
 
 def convert(
@@ -57,6 +59,8 @@ def convert(
     vae_dir: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="A folder with an autoencoder for each raster, named like it or as published.",
             show_default="those of a model's folder, else the published ones",
             rich_help_panel=MADE_PANEL,

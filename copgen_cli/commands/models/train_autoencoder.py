@@ -12,6 +12,7 @@ from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     DataDirOption,
@@ -27,6 +28,7 @@ from copgen_cli.options import (
     config_file,
     modality_names,
 )
+from copgen_cli.storage import as_path
 
 if TYPE_CHECKING:
     from copgen_cli.autoencoding import Training
@@ -43,6 +45,8 @@ def train_autoencoder(
         Path | None,
         typer.Option(
             "--data",
+            parser=as_path,
+            metavar=PATH,
             help="Prepared patches, with train/ and test/.",
             show_default="the region's",
             rich_help_panel=DATA_PANEL,
@@ -102,6 +106,8 @@ def train_autoencoder(
         Path | None,
         typer.Option(
             "--output",
+            parser=as_path,
+            metavar=PATH,
             help="Where it is written.",
             show_default="runs/REGION-autoencoder; of rasters beside the patches",
             rich_help_panel=WRITTEN_PANEL,
