@@ -13,7 +13,10 @@ from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
+from copgen_cli.storage import as_path, is_remote
 
+READERS_OF_OBJECTS = 16
+"""Requests to an object store at a time."""
 _HINT = "Encode the patch again: `copgen encode`."
 
 
@@ -29,6 +32,8 @@ class NpyMoments:
         """
         self.tree: PatchTree = read_tree(folder, ".npy", what="encoded patches", written_by="encode")
         self.modalities = self.tree.modalities
+        self._remote = is_remote(folder)
+        self.readers = READERS_OF_OBJECTS if self._remote else 1
         self.shapes = self._find_shapes()
         """(2 C, H, W) of the files of each modality."""
         self._headers = [_header(shape) for shape in self.shapes]
@@ -55,8 +60,8 @@ class NpyMoments:
         """
         for place, modality, shape, header in zip(out, self.modalities, self.shapes, self._headers, strict=True):
             file = f"{self._folders[split, modality]}{name}.npy"
-            if not self._read_plain(file, place, header):
-                values = parse_npy(Path(file).read_bytes(), Path(file))
+            if self._remote or not self._read_plain(file, place, header):
+                values = parse_npy(_bytes_of(as_path(file)), as_path(file))
                 if values.shape != shape:
                     raise BrokenInputError(f"{file} has the shape {values.shape}, not {shape}", hint=_HINT)
                 place[...] = values
@@ -98,6 +103,13 @@ class NpyMoments:
                 return shape[0], shape[1], shape[2]
         assert problem is not None  # a tree holds at least one file of each modality
         raise problem
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise BrokenInputError(f"{file} is missing", hint=_HINT) from None
 
 
 def read_moments(file: Path) -> np.ndarray:

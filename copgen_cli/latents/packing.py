@@ -30,6 +30,7 @@ from copgen_cli.stages import (
     Threads,
     WorkItem,
     WrittenFile,
+    local_executor,
     require_free_space,
     units_file,
 )
@@ -92,6 +93,8 @@ class MomentSource(Protocol):
     modalities: tuple[Modality, ...]
     shapes: tuple[tuple[int, int, int], ...]
     """(2 C, H, W) of each modality."""
+    readers: int
+    """How many records are read at a time."""
 
     def names(self, split: Split) -> list[str]:
         """Complete records, sorted by the bytes of their names."""
@@ -371,12 +374,16 @@ def read_unit(names: Sequence[str], plan: SplitPlan, source: MomentSource) -> St
     values = np.empty((len(names), sum(part.numbers for part in plan.parts)), np.float32)
     ends = list(accumulate(part.numbers for part in plan.parts))
     failed = {}
-    for record, name in zip(values, names, strict=True):
-        out = [record[e - part.numbers : e].reshape(part.shape) for e, part in zip(ends, plan.parts, strict=True)]
+
+    def read(number: int) -> None:
+        out = [values[number, e - p.numbers : e].reshape(p.shape) for e, p in zip(ends, plan.parts, strict=True)]
         try:
-            source.read_into(out, plan.split, name)
+            source.read_into(out, plan.split, names[number])
         except BrokenInputError as error:
-            failed[name] = str(error)
+            failed[names[number]] = str(error)
+
+    for _ in local_executor(source.readers, processes=False).map(read, range(len(names))):
+        pass
     return as_stored(names, values, plan.dtype, failed)
 
 

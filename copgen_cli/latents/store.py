@@ -121,7 +121,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         lacking = [str(modality) for modality in wanted if modality not in self.metadata.modalities]
         if lacking:
             raise MismatchError(
-                f"The store in {self.folder} has no {', '.join(lacking)}; it has {', '.join(self.modalities)}.",
+                f"The store in {self.named} has no {', '.join(lacking)}; it has {', '.join(self.modalities)}.",
                 hint="Download, prepare, encode and pack with that source, or use a model of other modalities.",
             )
         chosen = object.__new__(LatentStore)
@@ -140,7 +140,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         mine = self.metadata.parts[self.metadata.modalities.index(modality)].autoencoder
         if mine.fingerprint is not None and mine.fingerprint != fingerprint:
             raise MismatchError(
-                f"The store in {self.folder} was encoded by the autoencoder {mine.id} "
+                f"The store in {self.named} was encoded by the autoencoder {mine.id} "
                 f"({mine.fingerprint[:12]}), not by {name} ({fingerprint[:12]}).",
                 hint="Use that autoencoder, or encode and pack again with --overwrite.",
             )
@@ -217,12 +217,12 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             with self._environment().begin(buffers=True) as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise _broken(self.folder, str(error)) from error
+            raise _broken(self.named, str(error)) from error
 
     def _as_array(self, value: bytes | memoryview | None, index: int) -> np.ndarray:
         if value is None or len(value) != self.metadata.record_bytes:
             size = "missing" if value is None else f"{len(value):,} bytes long, not {self.metadata.record_bytes:,}"
-            raise _broken(self.folder, f"the record {self.names[index]} is {size}")
+            raise _broken(self.named, f"the record {self.names[index]} is {size}")
         return np.frombuffer(value, self.metadata.dtype).reshape(self.metadata.shape or (-1,))
 
     def _read_metadata(self) -> StoreMetadata:
@@ -230,7 +230,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             data = bytes(transaction.get(METADATA_KEY) or b"")
         if not data:
             raise BrokenInputError(
-                f"{self.folder} holds a database, but not one that copgen packed.",
+                f"{self.named} holds a database, but not one that copgen packed.",
                 hint="If the published workflow made it, import it: `copgen pack --input-type lmdb`.",
             )
         return StoreMetadata.from_json(data, self.folder / DATA_FILE)
@@ -240,10 +240,10 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         with self._reading() as transaction:
             data = bytes(transaction.get(NAMES_KEY) or b"")
         if count < 0 or bool(data) != bool(count) or (count and len(data) % count):
-            raise _broken(self.folder, f"it does not list the names of its {count:,} records")
+            raise _broken(self.named, f"it does not list the names of its {count:,} records")
         block = np.frombuffer(data, f"S{len(data) // count}" if count else "S1")
         if not _is_text(data):
-            raise _broken(self.folder, "its names are no text")
+            raise _broken(self.named, "its names are no text")
         return Names(block)
 
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError, DiskFullError
 from copgen_cli.stages.claims import Claims
-from copgen_cli.storage import is_remote, put_file
+from copgen_cli.storage import explain, is_remote, put_file
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 1 << 20
@@ -181,6 +181,12 @@ def write_atomically(file: Path, data: bytes, claims: Claims | None = None) -> N
     Raises:
         MismatchError: `claims` are given, and do not name the file that is there.
     """
+    if is_remote(file):
+        if claims is not None:
+            claims.take([file])
+        with explain(file):
+            file.write_bytes(data)  # whole or not at all
+        return
     beside = file.with_name(f".{file.name}.{uuid4().hex}.part")
     with disk_full_is_an_error(file, len(data)), _removed_on_failure(beside):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,15 @@ from .listing import (
     remove_tree as remove_tree,
     sizes_in as sizes_in,
 )
-from .local_copies import local_copy as local_copy, local_source as local_source
+from .local_copies import cache_folder as cache_folder, local_copy as local_copy, local_source as local_source
 from .object_lock import HeldError as HeldError, ObjectLock as ObjectLock
-from .paths import absolute as absolute, as_path as as_path, is_remote as is_remote, require_local as require_local
+from .paths import (
+    absolute as absolute,
+    as_local_path as as_local_path,
+    as_path as as_path,
+    is_remote as is_remote,
+    require_local as require_local,
+)
 from .problems import StorageError as StorageError, explain as explain, reach as reach, told_of as told_of
 from .transfer import (
     fetch_file as fetch_file,

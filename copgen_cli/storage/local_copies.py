@@ -1,7 +1,7 @@
 """Copies on this machine of what has to be mapped or opened by name: packed stores, models.
 
 A copy is made once for each version of the object, as its store tells them apart, and is complete or absent. It lies in
-`$COPGEN_CACHE`, else `~/.cache/copgen`, and may be removed at any time that no command runs.
+`~/.cache/copgen` (`$XDG_CACHE_HOME/copgen`), and may be removed at any time that no command runs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from copgen_cli.storage.transfer import fetch_file, fetch_folder
 
 def cache_folder() -> Path:
     """Where copies lie."""
-    named = os.environ.get("COPGEN_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "copgen"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "copgen"
 
 
 def local_copy(file: Path) -> Path:

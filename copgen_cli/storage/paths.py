@@ -68,6 +68,16 @@ def require_local(path: str | Path | None, what: str) -> None:
         )
 
 
+def as_local_path(text: str | Path) -> Path:
+    """The path that a text means, of this machine.
+
+    Raises:
+        StorageError: it is in an object store.
+    """
+    require_local(text, "This option")
+    return as_path(text)
+
+
 def _scheme_of(text: str) -> str | None:
     match = _SCHEME.match(text)
     return match[1].lower() if match else None

@@ -26,7 +26,7 @@ from copgen_cli.options import (
     complete_names,
     config_file,
 )
-from copgen_cli.storage import as_path
+from copgen_cli.storage import as_local_path, as_path, require_local
 
 if TYPE_CHECKING:
     from copgen_cli.latents import Forecast, Packed, Packing
@@ -61,7 +61,7 @@ def pack(
     place_cache: Annotated[
         Path | None,
         typer.Option(
-            parser=as_path,
+            parser=as_local_path,
             metavar=PATH,
             help="Places of the cells of a COP-GEN (2026) database: a folder with latlon_patches.npy.",
             show_default="no place in the store",
@@ -71,7 +71,7 @@ def pack(
     time_cache: Annotated[
         Path | None,
         typer.Option(
-            parser=as_path,
+            parser=as_local_path,
             metavar=PATH,
             help="Times of the cells of such a database: a pickled file, read without unpickling.",
             show_default="no time in the store",
@@ -119,6 +119,8 @@ def pack(
     kind = settings.pack.input_type
     where = settings.workspace
     source = input_dir or {"npy": where.moments, "png": where.patches, "lmdb": where.store}[kind]
+    if kind == "lmdb":
+        require_local(source, "--input-type lmdb")
     output = output_dir or store_beside(source)
     places = [output, *(split_store(output, split) for split in Split)]
     if kind == "lmdb" and (output_dir is None or source.resolve() in map(Path.resolve, places)):

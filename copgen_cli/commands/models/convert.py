@@ -19,14 +19,16 @@ from copgen_cli.options import (
     family_names,
     modality_names,
 )
-from copgen_cli.storage import as_path
+from copgen_cli.storage import as_local_path, as_path
 
 
 def convert(
     source: Annotated[
         str, typer.Argument(help="A .pth, .ckpt or .safetensors file, a folder, or a hub id.", show_default=False)
     ],
-    target: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    target: Annotated[
+        Path, typer.Argument(parser=as_local_path, metavar="TARGET", help="The folder to make.", show_default=False)
+    ],
     modalities: Annotated[
         list[str] | None,
         typer.Option(

@@ -33,7 +33,7 @@ from copgen_cli.options import (
     modality_names,
 )
 from copgen_cli.settings import Preset
-from copgen_cli.storage import as_path
+from copgen_cli.storage import as_local_path, as_path
 
 SETTINGS = "from settings"
 
@@ -104,7 +104,7 @@ def train(
         Path | None,
         typer.Option(
             "--accelerate-config",
-            parser=as_path,
+            parser=as_local_path,
             metavar=PATH,
             help="Configuration file of accelerate.",
             rich_help_panel=RUN_PANEL,

@@ -42,7 +42,7 @@ from copgen_cli.options import (
     typed_options,
 )
 from copgen_cli.records import Ignored
-from copgen_cli.storage import as_path
+from copgen_cli.storage import as_local_path, as_path, require_local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,7 @@ def sample(
     like: Annotated[
         Path | None,
         typer.Option(
-            parser=as_path,
+            parser=as_local_path,
             metavar="PICTURE",
             help="Make this picture again, exactly. --model, --input and --data say where these are now.",
             show_default=False,
@@ -302,6 +302,7 @@ def _repeat(
 ) -> None:
     from copgen_cli.sampling import repeat_picture
 
+    require_local(output, "--output of --like")
     made = repeat_picture(picture, model=model, inputs=inputs, data=data, device=device or "auto", output=output)
     values = {"file": made.file, "identical": not made.differing, "differing_pixels": made.differing}
     console.result_json(values) if json else console.result("Repeated", **values)

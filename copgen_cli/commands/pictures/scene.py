@@ -36,7 +36,7 @@ from copgen_cli.options import (
     config_file,
     modality_names,
 )
-from copgen_cli.storage import as_path
+from copgen_cli.storage import as_local_path, as_path
 
 if TYPE_CHECKING:
     from copgen_cli.places import SceneOptions
@@ -72,7 +72,7 @@ def scene(
     aoi: Annotated[
         Path | None,
         typer.Option(
-            parser=as_path,
+            parser=as_local_path,
             metavar="FILE",
             help="The area: GeoJSON, GeoPackage and others.",
             show_default=False,
