@@ -13,7 +13,7 @@ from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
-from copgen_cli.storage import as_path, is_remote
+from copgen_cli.storage import as_path, is_remote, read_whole
 
 READERS_OF_OBJECTS = 16
 """Requests to an object store at a time."""
@@ -107,7 +107,7 @@ class NpyMoments:
 
 def _bytes_of(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_whole(file)
     except FileNotFoundError:
         raise BrokenInputError(f"{file} is missing", hint=_HINT) from None
 

@@ -21,5 +21,6 @@ from .transfer import (
     fetch_file as fetch_file,
     fetch_folder as fetch_folder,
     put_file as put_file,
+    read_whole as read_whole,
     readable as readable,
 )

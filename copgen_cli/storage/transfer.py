@@ -71,7 +71,20 @@ def readable(file: Path) -> Path | IO[bytes]:
     Raises:
         FileNotFoundError: there is no such object.
     """
-    return io.BytesIO(file.read_bytes()) if is_remote(file) else file
+    return io.BytesIO(read_whole(file)) if is_remote(file) else file
+
+
+def read_whole(file: Path) -> bytes:
+    """The bytes of a file; of a remote one in a single request, which asks for no size before.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not is_remote(file):
+        return file.read_bytes()
+    with explain(file):
+        data: bytes = file.fs.cat_file(file.path)  # type: ignore[attr-defined]
+        return data
 
 
 def _again(transfer: Any) -> None:
