@@ -20,7 +20,8 @@ import numpy as np
 
 from copgen_cli.errors import BusyError, DiskFullError
 from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
-from copgen_cli.stages import disk_full_is_an_error, free_space, put_in_place
+from copgen_cli.stages import disk_full_is_an_error, free_space
+from copgen_cli.storage import is_remote, put_file
 
 PAGE = 4096
 """Bytes of a page of LMDB; a record takes whole pages."""
@@ -105,7 +106,11 @@ class StoreBuilder:
     def move_to(self, folder: Path) -> None:
         """Put the finished file in its place, over what may be there."""
         with disk_full_is_an_error(folder):
-            put_in_place({folder / DATA_FILE: self.file}, None)
+            if is_remote(folder):
+                put_file(self.file, folder / DATA_FILE)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                os.replace(self.file, folder / DATA_FILE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- inside ------------------------------------------------------------------------------------------------------
