@@ -31,6 +31,7 @@ from copgen_cli.commands.pictures.scene import scene
 from copgen_cli.commands.pictures.studio import studio
 from copgen_cli.errors import EXIT_SIGINT, EXIT_SIGTERM, CopgenError, DiskFullError, UnusablePathError, UsageError
 from copgen_cli.options import ConfigOption, GlobalOptions
+from copgen_cli.storage import told_of
 
 app = typer.Typer(
     name="copgen",
@@ -101,17 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CopgenError as problem:
         console.error(problem)
         sys.exit(problem.exit_code)
-    except OSError as problem:
-        told = _as_told(problem)
-        if told is None:
-            raise
-        console.error(told)
-        sys.exit(told.exit_code)
     except SystemExit as leaving:
         if leaving.code in (EXIT_SIGINT, EXIT_SIGTERM):
             said = ANEW.get(_command, "What is complete is kept; the same command continues from here.")
             console.note(f"Stopped. {said}")
         raise
+    except Exception as problem:
+        told = told_of(problem) or (_as_told(problem) if isinstance(problem, OSError) else None)
+        if told is None:
+            raise
+        console.error(told)
+        sys.exit(told.exit_code)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from copgen_cli.modalities import BETA, Modality, Split
+from copgen_cli.storage import absolute
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Workspace:
     @classmethod
     def around(cls, subset: Path, family: str = BETA.name) -> Workspace:
         """The workspace whose region's folder is `subset`."""
-        whole = Path(os.path.abspath(subset))  # `..` taken out, links left in
+        whole = absolute(subset)
         return cls(whole.parent, whole.name, family)
 
     def world_index(self, modality: Modality) -> Path:
@@ -59,6 +59,10 @@ class Workspace:
 
 NO_PRODUCT = "id"
 """The published tools' word where a source has no product ids."""
+
+
+THUMBNAIL_FILE = "thumbnail.png"
+"""Of a product, in its folder; JPEG or PNG."""
 
 
 def subset_index(subset: Path, modality: Modality) -> Path:

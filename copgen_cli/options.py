@@ -12,6 +12,7 @@ import typer
 from copgen_cli.modalities import BETA, Modality, archived, families, parse_modalities
 from copgen_cli.records import Ignored, Solver
 from copgen_cli.settings import configured, known_regions
+from copgen_cli.storage import as_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,9 @@ WRITTEN_PANEL = "What is written and said"
 PANELS = (DATA_PANEL, MADE_PANEL, RUN_PANEL, WRITTEN_PANEL)
 """Every command has its options in these, in this order."""
 
+PATH = "PATH"
+"""Of options that take a folder or file of this machine, or of an object store: s3://BUCKET/FOLDER."""
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Settings file; ./copgen.toml where none is named.", show_default=False),
@@ -136,6 +140,8 @@ DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
+        parser=as_path,
+        metavar=PATH,
         help="Where data lies, one folder per region.",
         show_default="from settings",
         rich_help_panel=DATA_PANEL,
@@ -197,6 +203,8 @@ VaeDirOption = Annotated[
     Path | None,
     typer.Option(
         "--vae-dir",
+        parser=as_path,
+        metavar=PATH,
         help="A folder with an autoencoder for each raster.",
         show_default="beside the patches",
         rich_help_panel=MADE_PANEL,

@@ -16,6 +16,7 @@ import copgen_cli
 PACKAGE = Path(copgen_cli.__file__).parent
 ORDER = """
 errors
+storage
 modalities
 layout records
 rasters
@@ -169,7 +170,7 @@ def test_the_body_of_a_command_is_short():
 
 def test_the_network_can_be_used_without_command_line_settings_files_and_archive():
     """`model` may use the words of settings and records, and nothing that reads files of a workspace."""
-    allowed = {"errors", "modalities", "rasters", "records", "stages", "settings"}
+    allowed = {"errors", "storage", "modalities", "rasters", "records", "stages", "settings"}
 
     used = {name.partition(".")[0] for file in (PACKAGE / "model").glob("*.py") for name, _ in _imports(file)}
 

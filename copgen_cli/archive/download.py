@@ -32,7 +32,6 @@ from copgen_cli.layout import subset_index
 from copgen_cli.modalities import Modality, archived_in, columns_in, in_index_order
 from copgen_cli.settings import Settings
 from copgen_cli.stages import (
-    Claims,
     OncePerProcess,
     Outcome,
     Place,
@@ -149,7 +148,7 @@ class Download:
         """
         indices = {modality: self._indices[modality] for modality in self.sources}
         self._run.made_from({modality.source.name: index.revision for modality, index in indices.items()})
-        self._selection = select({modality: index.file for modality, index in indices.items()}, self._region)
+        self._selection = select({modality: index.table for modality, index in indices.items()}, self._region)
         self.counts = self._selection.counts
         self._plan = plan_orders(indices, self._selection, self._bands)
         pending = self._run.pending(self._plan.units, verify=self._verify, is_done=is_fetched)
@@ -179,7 +178,7 @@ class Download:
     def _fetch_elsewhere(self, cluster: ClusterExecutor) -> Iterator[Outcome]:
         if not self._todo:
             return
-        cluster.require(self._run.place.temporary)
+        cluster.require(self._run.shared)
         wanted = self._settings.download
         token = wanted.token.get_secret_value() if wanted.token and cluster.connection.private else None
         archive = OncePerProcess(
@@ -265,7 +264,7 @@ class Download:
         for settings in (settings_of(self._subset, STAGE), finished and finished.settings):
             before = map(Modality.of_source, (settings or {}).get("sources", ()))
             for modality in set(before) - set(self.sources):
-                Claims(self._subset).remove(subset_index(self._subset, modality))
+                self._run.claims.remove(subset_index(self._subset, modality))
 
     def _recorded_settings(self) -> dict[str, Any]:
         return {

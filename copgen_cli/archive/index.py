@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from copgen_cli.archive.remote import Archive, RemoteFile, UnreachableError
 from copgen_cli.errors import BrokenInputError, UnavailableError
 from copgen_cli.modalities import Modality
 from copgen_cli.stages import Place, foreign_file, hash_file
+from copgen_cli.storage import is_there, local_copy
 
 ORGANISATION = "Major-TOM"
 
@@ -28,6 +28,11 @@ class WorldIndex:
     """What the endpoint's `main` stood for when it last answered: parts are read from there. None for a folder."""
     current: bool
     """False where the endpoint did not answer, and the table is that of an earlier run."""
+
+    @property
+    def table(self) -> Path:
+        """The table on this machine."""
+        return local_copy(self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def refresh_index(archive: Archive, modality: Modality, kept: Path, place: Place
     """
     known = _read_sidecar(kept)
     if _sidecar(kept) is None:
-        for file in filter(os.path.lexists, (kept, _sidecar_file(kept))):
+        for file in filter(is_there, (kept, _sidecar_file(kept))):
             raise foreign_file(file)
     try:
         remote = archive.open(index_path(modality))
@@ -93,7 +98,7 @@ def _read_sidecar(kept: Path) -> _Sidecar | None:
     """What the table on disk is; None where there is none, or another than the sidecar describes."""
     known = _sidecar(kept)
     try:
-        is_so = known is not None and kept.stat().st_size == known.size and hash_file(kept) == known.sha256
+        is_so = known is not None and kept.stat().st_size == known.size and hash_file(local_copy(kept)) == known.sha256
         return known if is_so else None
     except OSError:
         return None

@@ -53,6 +53,7 @@ def open_in_worker(
     endpoint: str, spool: Path, token: str | None, connections: int, retries: int, timeout: float
 ) -> Archive:
     """An archive as a worker on another machine opens it: with the token that it is given, or has of its own."""
+    spool.mkdir(parents=True, exist_ok=True)
     own = os.environ.get("HF_TOKEN") or stored_token(endpoint)
     return open_archive(
         endpoint, spool=spool, token=token or own, connections=connections, retries=retries, timeout=timeout

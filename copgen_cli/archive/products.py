@@ -32,6 +32,7 @@ from copgen_cli.modalities import SOURCES, Modality
 from copgen_cli.rasters import check_band, check_thumbnail
 from copgen_cli.records import Product
 from copgen_cli.stages import Attempt, OncePerProcess, Outcome, Place, Result, Threads, WorkItem, WrittenFile
+from copgen_cli.storage import readable
 
 THUMBNAIL = "thumbnail"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -95,7 +96,7 @@ def plan_orders(indices: Mapping[Modality, WorldIndex], selection: Selection, ba
     units: list[WorkItem[Order]] = []
     refused: dict[str, str] = {}
     tables = {}
-    for modality, table in take_selected({m: index.file for m, index in indices.items()}, selection).items():
+    for modality, table in take_selected({m: index.table for m, index in indices.items()}, selection).items():
         good = []
         for number, (cell, row) in enumerate(zip(selection.cells, _rows_of(table, modality), strict=True)):
             try:
@@ -336,6 +337,6 @@ def _bad_row(modality: Modality, problem: str) -> BrokenInputError:
 
 def _holds(file: Path, table: pa.Table) -> bool:
     try:
-        return bool(pq.read_table(file).equals(table))
+        return bool(pq.read_table(readable(file)).equals(table))
     except (pa.ArrowException, OSError):
         return False

@@ -56,6 +56,7 @@ from copgen_cli.stages import (
     share_files,
     write_atomically,
 )
+from copgen_cli.storage import readable
 
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
@@ -203,7 +204,7 @@ def read_image(file: Path, *, at_least: int = 1, at_most: int = 4096) -> np.ndar
         BrokenInputError: it is no image, or a side is not within the limits in pixels.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(readable(file)) as image:
             if not (at_least <= min(image.size) and max(image.size) <= at_most):
                 raise BrokenInputError(
                     f"{file} is {image.size[0]} x {image.size[1]} px.", hint=f"Sides of {at_least} to {at_most} fit."

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from copgen_cli import __version__
 from copgen_cli.cluster.connection import ClusterError
+from copgen_cli.storage import absolute
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -117,10 +118,10 @@ def check_folder(client: Client, workers: Iterable[str], folder: Path) -> None:
     Raises:
         ClusterError: a worker does not see the folder, or can not write there.
     """
-    probe = folder.absolute() / f"probe-{uuid4().hex}"
+    probe = absolute(folder) / f"probe-{uuid4().hex}"
     probe.write_bytes(b"")
     try:
-        told = client.run(_look_and_write, str(probe), workers=list(workers), on_error="return")
+        told = client.run(_look_and_write, probe, workers=list(workers), on_error="return")
     finally:
         probe.unlink(missing_ok=True)
     for address, problem in sorted(told.items()):
@@ -131,15 +132,11 @@ def check_folder(client: Client, workers: Iterable[str], folder: Path) -> None:
             )
 
 
-def _look_and_write(probe: str) -> str:
-    from pathlib import Path
-    from uuid import uuid4
-
-    file = Path(probe)
-    if not file.is_file():
-        return "it is not there"
-    own = file.with_name(f"probe-{uuid4().hex}")
+def _look_and_write(probe: Path) -> str:
+    own = probe.with_name(f"probe-{uuid4().hex}")
     try:
+        if not probe.is_file():
+            return "it is not there"
         own.write_bytes(b"")
         own.unlink()
     except OSError as error:

@@ -47,6 +47,7 @@ from copgen_cli.records import Ignored
 from copgen_cli.sampling import LoadedModel, ModelChoice, choose_batch_size, choose_model, load_model
 from copgen_cli.settings import Settings
 from copgen_cli.stages import Claims, write_atomically
+from copgen_cli.storage import reach
 
 T = TypeVar("T")
 
@@ -136,6 +137,8 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
         CopgenError: there is nothing to compare, or a metric that was asked for can not be had.
     """
     asked = settings.evaluate
+    for folder in (real, generated):
+        reach(folder)
     if in_units.modalities_in_folders(real, generated):
         return _assess_rasters(settings, real, generated, watch)
     metrics, notes = _choose_metrics(asked.metrics, has_model=False, has_training=training is not None)

@@ -20,6 +20,7 @@ from copgen_cli.inputs.rasters import view_values
 from copgen_cli.inputs.views import InputFile, Record, View
 from copgen_cli.modalities import Modality, as_modality
 from copgen_cli.stages import hash_file
+from copgen_cli.storage import as_path, is_remote, names_in, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Files:
 
     def stamp(self, name: str) -> str:
         """Sizes and times of change of the files, shortened."""
-        states = [os.stat(files[name]) for files in self.conditions.values()]
+        states = [files[name].stat() for files in self.conditions.values()]
         return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in states]).encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
@@ -150,7 +151,8 @@ def parse_inputs(texts: Sequence[str]) -> dict[Modality, Path]:
         modality = as_modality(name)
         if modality in inputs:
             raise UsageError(f"--input names {modality} twice.", hint="Give one picture or folder for each modality.")
-        inputs[modality] = Path(path).expanduser()
+        inputs[modality] = as_path(path).expanduser()
+        reach(inputs[modality])
         if not inputs[modality].exists():
             raise UsageError(f"There is no picture or folder {path}.", hint=f"Check the path after --input {name}=")
     return {modality: inputs[modality] for modality in Modality if modality in inputs}
@@ -171,10 +173,9 @@ def _list_pictures(path: Path, modality: Modality) -> dict[str, Path]:
     if path.is_file():
         return {place_of(path): path}
     found: dict[str, Path] = {}
-    with os.scandir(path) as entries:
-        files = sorted(
-            Path(entry.path) for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file()
-        )
+    files = sorted(path / name for name in names_in(path) if Path(name).suffix.lower() in SUFFIXES)
+    if not is_remote(path):
+        files = [file for file in files if file.is_file()]
     for file in files:
         if modality_in(file.stem) not in (None, modality) or file.name.startswith("."):
             continue

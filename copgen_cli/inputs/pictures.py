@@ -16,6 +16,7 @@ from copgen_cli.errors import BrokenInputError, MeasurementsError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.rasters import read_colour, read_georeferencing
 from copgen_cli.records import Georeferencing
+from copgen_cli.storage import readable
 
 Picture = np.ndarray
 """(S, S, 3) uint8."""
@@ -103,7 +104,7 @@ def advice_on_scale(path: Path, modality: Modality) -> str | None:
         return None
     raw = modality.source.thumbnail_size
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(readable(path), formats=FORMATS) as picture:
             shorter = min(picture.size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None  # reading it will say what is wrong

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from copgen_cli.layout import Workspace, patches_beside, split_index
 from copgen_cli.modalities import PUBLISHED, Modality, Split
 from copgen_cli.model import Autoencoders
 from copgen_cli.stages import hash_file
+from copgen_cli.storage import names_in, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Stored:
         return self.store.metadata.source[:16]
 
     def describe(self) -> dict[str, Any]:
-        return {"data": self.store.folder.as_posix()}
+        return {"data": self.store.named.as_posix()}
 
     def _index(self, name: str) -> int:
         """The place of a name among those of the store, which are sorted."""
@@ -75,14 +75,14 @@ class Stored:
         index = int(np.searchsorted(block, name.encode()))
         if index == len(block) or self.store.names[index] != name:
             raise BrokenInputError(
-                f"The store {self.store.folder} has no record {name}.", hint="Give the store that it came from."
+                f"The store {self.store.named} has no record {name}.", hint="Give the store that it came from."
             )
         return index
 
     def _view(self, name: str, modality: Modality, values: np.ndarray) -> View:
         digest = hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()
         pixels = _picture_beside(self.pictures, modality, name, self.frame)
-        return View(pixels, values, InputFile(self.store.folder.as_posix(), digest))
+        return View(pixels, values, InputFile(self.store.named.as_posix(), digest))
 
 
 def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
@@ -92,6 +92,7 @@ def choose_data(data: Path | None, workspace: Workspace) -> DataChoice:
         MissingInputError: the region has none of them.
         UsageError: the named folder is not there, or holds none of them.
     """
+    reach(workspace.data_dir if data is None else data)
     if data is not None:
         if data.name == INDEX_FILE and data.is_file():
             data = data.parent
@@ -200,13 +201,11 @@ def _kind_of(folder: Path) -> str | None:
         return "lmdb" if len(open_store(folder)) else None
     for modality in Modality:
         inner = folder / modality.spec.folder
-        if inner.is_dir():
-            with os.scandir(inner) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".npy"):
-                        return "npy"
-                    if entry.name.endswith(modality.spec.suffix):
-                        return "patches"
+        for name in names_in(inner):
+            if name.endswith(".npy"):
+                return "npy"
+            if name.endswith(modality.spec.suffix):
+                return "patches"
     return None
 
 
@@ -231,8 +230,7 @@ def _open_files(
 
 
 def _list_files(folder: Path, suffix: str) -> dict[str, Path]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.endswith(suffix)]
+    names = [name for name in names_in(folder) if name.endswith(suffix)]
     return {name.removesuffix(suffix): folder / name for name in names}
 
 

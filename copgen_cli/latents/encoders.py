@@ -16,6 +16,7 @@ from copgen_cli.latents.store_format import Part, settings_of_parts
 from copgen_cli.layout import autoencoder_recipe
 from copgen_cli.modalities import Modality, ModalitySpec
 from copgen_cli.model import ImageAutoencoder, find_autoencoder, load_autoencoder
+from copgen_cli.storage import local_source
 
 
 class Encoder:
@@ -57,7 +58,9 @@ class Encoder:
     @cached_property
     def model(self) -> ImageAutoencoder:
         """Raises MismatchError where its weights are no longer those of the earlier run, or of other bands."""
-        is_own = autoencoder_recipe(Path(self.source)).is_file()  # then its file tells the scale that was measured
+        is_own = autoencoder_recipe(
+            Path(local_source(self.source))
+        ).is_file()  # then its file tells the scale that was measured
         scale = None if self._spec.is_picture or is_own else self._spec.scale_factor
         model = load_autoencoder(self.source, device=self._device, dtype=self._dtype, scale_factor=scale)
         if model.channels != self._spec.channels:

@@ -166,7 +166,7 @@ def work_items_of(tree: PatchTree) -> list[WorkItem[None]]:
     units = []
     for split in tree.names:
         for name in tree.all(split):
-            sizes = (tree.file(split, modality, name).stat().st_size for modality in tree.has(split, name))
+            sizes = (tree.size(split, modality, name) for modality in tree.has(split, name))
             units.append(WorkItem(patch_key(split, name), None, fingerprint=" ".join(map(str, sizes))))
     return units
 
@@ -260,7 +260,7 @@ def encode_to_files_elsewhere(
     wanted = {unit.key: unit.fingerprint for unit in todo}
     batches = pending_batches(batches_of(tree, batch_size), wanted)
     if batches:
-        elsewhere.executor.require(run.place.temporary)
+        elsewhere.executor.require(run.shared)
 
     def sink_of(batch: PatchBatch) -> Sink:
         keys = [patch_key(batch.split, name) for name in batch.names]
@@ -278,6 +278,7 @@ def help_encoding(tree: PatchTree, encoders: Encoders, world: World) -> None:
     for _, outcomes in encode_share(job, tree, encoders, world):
         for outcome in outcomes:
             job.journal.append(outcome)
+    job.journal.flush()
     world.wait()
 
 

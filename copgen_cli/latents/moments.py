@@ -13,7 +13,10 @@ from copgen_cli.errors import BrokenInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
+from copgen_cli.storage import as_path, is_remote, read_whole
 
+READERS_OF_OBJECTS = 16
+"""Requests to an object store at a time."""
 _HINT = "Encode the patch again: `copgen encode`."
 
 
@@ -32,6 +35,7 @@ class NpyMoments:
         self.shapes = self._find_shapes()
         """(2 C, H, W) of the files of each modality."""
         self._reader = NpyReader(folder, self.modalities, self.shapes)
+        self.readers = self._reader.readers
 
     def names(self, split: Split) -> list[str]:
         return self.tree.complete(split)
@@ -79,6 +83,8 @@ class NpyReader:
 
     def __init__(self, folder: Path, modalities: Sequence[Modality], shapes: Sequence[tuple[int, int, int]]) -> None:
         self.modalities, self.shapes = tuple(modalities), tuple(shapes)
+        self._remote = is_remote(folder)
+        self.readers = READERS_OF_OBJECTS if self._remote else 1
         self._headers = [_header(shape) for shape in self.shapes]
         self._folders = {
             (split, m): f"{patch_file(folder, split, m, 'x', '.npy').parent}{os.sep}"
@@ -94,8 +100,8 @@ class NpyReader:
         """
         for place, modality, shape, header in zip(out, self.modalities, self.shapes, self._headers, strict=True):
             file = f"{self._folders[split, modality]}{name}.npy"
-            if not self._read_plain(file, place, header):
-                values = parse_npy(Path(file).read_bytes(), Path(file))
+            if self._remote or not self._read_plain(file, place, header):
+                values = parse_npy(_bytes_of(as_path(file)), as_path(file))
                 if values.shape != shape:
                     raise BrokenInputError(f"{file} has the shape {values.shape}, not {shape}", hint=_HINT)
                 place[...] = values
@@ -112,6 +118,13 @@ class NpyReader:
         finally:
             os.close(descriptor)
         return size == len(header) + out.nbytes and header == usual
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return read_whole(file)
+    except FileNotFoundError:
+        raise BrokenInputError(f"{file} is missing", hint=_HINT) from None
 
 
 def read_moments(file: Path) -> np.ndarray:

@@ -27,7 +27,6 @@ from copgen_cli.latents.store_format import DATA_FILE, LOCK_FILE, Part, StoreMet
 from copgen_cli.layout import split_store
 from copgen_cli.modalities import Modality, Split, spec_as_dict
 from copgen_cli.stages import (
-    Claims,
     Executor,
     Outcome,
     StageRun,
@@ -100,6 +99,8 @@ class MomentSource(Protocol):
     modalities: tuple[Modality, ...]
     shapes: tuple[tuple[int, int, int], ...]
     """(2 C, H, W) of each modality."""
+    readers: int
+    """How many records are read at a time."""
 
     def names(self, split: Split) -> list[str]:
         """Complete records, sorted by the bytes of their names."""
@@ -388,7 +389,7 @@ def finish_store(run: StageRun, plan: SplitPlan, builder: StoreBuilder) -> None:
 def put_store(run: StageRun, plan: SplitPlan) -> None:
     """Put a store that is complete where it is built in its place."""
     target = run.output / plan.folder
-    Claims(run.output).take([target / DATA_FILE])
+    run.claims.take([target / DATA_FILE])
     move_store(plan.building(run), target)
 
 

@@ -31,6 +31,7 @@ from copgen_cli.errors import BrokenInputError, MismatchError, MissingInputError
 from copgen_cli.latents.store_check import check_tree
 from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, StoreMetadata
 from copgen_cli.modalities import Modality
+from copgen_cli.storage import as_path, is_remote, local_copy
 
 _environments: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
 # LMDB refuses to open a file twice in a process, so stores of one file share it; by process, device and inode
@@ -100,7 +101,9 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             BrokenInputError: it is damaged, or no store of copgen.
             MismatchError: it is of another version.
         """
-        self.folder = Path(folder)
+        self.named = as_path(folder)
+        """Where it was asked for: in an object store, too."""
+        self.folder = _on_this_machine(self.named)
         check_store(self.folder)
         self.metadata = self._read_metadata()
         self.modalities = self.metadata.modalities
@@ -118,7 +121,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         lacking = [str(modality) for modality in wanted if modality not in self.metadata.modalities]
         if lacking:
             raise MismatchError(
-                f"The store in {self.folder} has no {', '.join(lacking)}; it has {', '.join(self.modalities)}.",
+                f"The store in {self.named} has no {', '.join(lacking)}; it has {', '.join(self.modalities)}.",
                 hint="Download, prepare, encode and pack with that source, or use a model of other modalities.",
             )
         chosen = object.__new__(type(self))
@@ -137,7 +140,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         mine = self.metadata.parts[self.metadata.modalities.index(modality)].autoencoder
         if mine.fingerprint is not None and mine.fingerprint != fingerprint:
             raise MismatchError(
-                f"The store in {self.folder} was encoded by the autoencoder {mine.id} "
+                f"The store in {self.named} was encoded by the autoencoder {mine.id} "
                 f"({mine.fingerprint[:12]}), not by {name} ({fingerprint[:12]}).",
                 hint="Use that autoencoder, or encode and pack again with --overwrite.",
             )
@@ -245,7 +248,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
             data = bytes(transaction.get(METADATA_KEY) or b"")
         if not data:
             raise BrokenInputError(
-                f"{self.folder} holds a database, but not one that copgen packed.",
+                f"{self.named} holds a database, but not one that copgen packed.",
                 hint="If the published workflow made it, import it: `copgen pack --input-type lmdb`.",
             )
         return StoreMetadata.from_json(data, self.folder / DATA_FILE)
@@ -256,7 +259,7 @@ class LatentStore(Dataset[tuple[str, Tensor]]):
         try:
             return names_in(data, self.metadata.count)
         except ValueError as error:
-            raise _broken(self.folder, str(error)) from None
+            raise _broken(self.named, str(error)) from None
 
 
 def names_in(data: bytes, count: int) -> Names:
@@ -277,6 +280,18 @@ def names_in(data: bytes, count: int) -> Names:
 def keep_batch(batch: Any) -> MomentsBatch:
     """The `collate_fn` for a DataLoader over a store: its batches, lists to torch's types, are made in one piece."""
     return batch
+
+
+def _on_this_machine(folder: Path) -> Path:
+    """The folder of a store that can be mapped: a remote one is copied here on first use.
+
+    Raises:
+        MissingInputError: there is none.
+    """
+    try:
+        return local_copy(folder / DATA_FILE).parent if is_remote(folder) else folder
+    except FileNotFoundError:
+        raise MissingInputError("packed store", folder, written_by="pack") from None
 
 
 def check_store(folder: Path) -> None:

@@ -24,7 +24,8 @@ import torch
 from copgen_cli.errors import BrokenInputError, BusyError, DiskFullError
 from copgen_cli.latents.store_format import DATA_FILE, METADATA_KEY, NAMES_KEY, Part, StoreMetadata
 from copgen_cli.modalities import Split
-from copgen_cli.stages import disk_full_is_an_error, free_space
+from copgen_cli.stages import disk_full_is_an_error, free_space, local_executor
+from copgen_cli.storage import is_remote, put_file
 
 PAGE = 4096
 """Bytes of a page of LMDB; a record takes whole pages."""
@@ -154,13 +155,19 @@ class StoreBuilder:
 def move_store(built: Path, folder: Path) -> None:
     """Put the finished file of a builder in its place, over what may be there."""
     with disk_full_is_an_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        os.replace(built / DATA_FILE, folder / DATA_FILE)
+        if is_remote(folder):
+            put_file(built / DATA_FILE, folder / DATA_FILE)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.replace(built / DATA_FILE, folder / DATA_FILE)
     shutil.rmtree(built, ignore_errors=True)
 
 
 class MomentReader(Protocol):
     """Reads the moments of records."""
+
+    readers: int
+    """How many are read at a time."""
 
     def read_into(self, out: Sequence[np.ndarray], split: Split, name: str) -> None:
         """Fill one (2 C, H, W) float32 array a modality with one record; raises BrokenInputError."""
@@ -185,12 +192,16 @@ def read_unit(
     values = np.empty((len(names), sum(part.numbers for part in parts)), np.float32)
     ends = list(accumulate(part.numbers for part in parts))
     failed = {}
-    for record, name in zip(values, names, strict=True):
-        out = [record[e - part.numbers : e].reshape(part.shape) for e, part in zip(ends, parts, strict=True)]
+
+    def read(number: int) -> None:
+        out = [values[number, e - part.numbers : e].reshape(part.shape) for e, part in zip(ends, parts, strict=True)]
         try:
-            reader.read_into(out, split, name)
+            reader.read_into(out, split, names[number])
         except BrokenInputError as error:
-            failed[name] = str(error)
+            failed[names[number]] = str(error)
+
+    for _ in local_executor(reader.readers, processes=False).map(read, range(len(names))):
+        pass
     return as_stored(names, values, dtype, failed)
 
 

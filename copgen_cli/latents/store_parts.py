@@ -31,7 +31,7 @@ from copgen_cli.latents.sharded.dealing import Dealt
 from copgen_cli.latents.store_builder import StoreBuilder, as_stored
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.patches import PatchTree, fingerprint, read_tree
-from copgen_cli.stages import PRIVATE_FOLDER, Executor, Outcome, Place, StageRun, World, require_free_space
+from copgen_cli.stages import Executor, Outcome, Place, StageRun, World, require_free_space
 
 if TYPE_CHECKING:
     from copgen_cli.settings import EncodeSettings
@@ -80,7 +80,8 @@ class PatchPacking:
         splits = [_SplitInParts(run, job, self.batch_size) for job in jobs]
         require_free_space(run.output, sum(split.bytes_to_come for split in splits))
         batches = tuple(batch for split in splits for batch in split.to_encode())
-        sink = StoreParts(run.place, self.tree.modalities, jobs[0].plan.dtype if jobs else "float32")
+        place = Place(run.building, run.place.temporary)
+        sink = StoreParts(place, self.tree.modalities, jobs[0].plan.dtype if jobs else "float32")
         job = share_with_all(EncodeJob(batches, sink, run.journal, self.batch_size), self.world)
         for split in splits:
             yield split.records_done()
@@ -96,7 +97,7 @@ class PatchPacking:
         if self.elsewhere is None:
             return encode_share(job, self.tree, self.encoders, self.world)
         if job.batches:
-            self.elsewhere.executor.require(run.place.temporary)
+            self.elsewhere.executor.require(run.building)
         return self.elsewhere.encode(job.batches, self.tree, lambda batch: job.sink, job.batch_size)
 
 
@@ -180,7 +181,7 @@ class _SplitInParts:
     def to_encode(self) -> list[PatchBatch]:
         """The batches that some file wants and of which there is no part."""
         wanted = [batch for batch in self._batches if any(one.wants(batch.index) for one in self._filling)]
-        return [batch for batch in wanted if not (self._run.output / _part_path(batch)).is_file()]
+        return [batch for batch in wanted if not (self._run.building / _part_path(batch)).is_file()]
 
     def records_done(self) -> int:
         """Records of an earlier run."""
@@ -199,7 +200,7 @@ class _SplitInParts:
             if not self._filling:
                 return
             batch = self._batches[min(one.next for one in self._filling)]
-            part = self._run.output / _part_path(batch)
+            part = self._run.building / _part_path(batch)
             if not part.is_file():
                 return
             head, _, raw = part.read_bytes().partition(b"\n")
@@ -227,5 +228,5 @@ class _SplitInParts:
 
 
 def _part_path(batch: PatchBatch) -> str:
-    """Where the part of a batch lies, relative to the output."""
-    return f"{PRIVATE_FOLDER}/build/{batch.split}/{batch.index:09}.part"
+    """Where the part of a batch lies, relative to the folder of what a run builds."""
+    return f"{batch.split}/{batch.index:09}.part"

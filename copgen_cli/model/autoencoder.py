@@ -32,6 +32,7 @@ from copgen_cli.model.weights import (
     read_tensors,
     weight_patterns,
 )
+from copgen_cli.storage import local_source
 
 if TYPE_CHECKING:  # diffusers takes as long to load as torch, and encoding that has nothing left to do needs none of it
     from diffusers import AutoencoderKL, AutoencoderTiny
@@ -266,7 +267,7 @@ def read_autoencoder(
     hub: HubOptions = DEFAULT_HUB,
 ) -> AutoencoderKL:
     """The network that `load_autoencoder` wraps, in float32 and eval mode; of a variant, see `find_weights`."""
-    path = Path(source).expanduser()
+    path = Path(local_source(source)).expanduser()
     if str(source) == BUNDLED_NAME:
         return _read_folder(bundled_folder())
     if path.is_file():
@@ -290,7 +291,7 @@ def load_preview_decoder(source: str | Path = PREVIEW_ID, *, device: str | torch
     """
     from diffusers import AutoencoderTiny
 
-    path = Path(source).expanduser()
+    path = Path(local_source(source)).expanduser()
     folder = path if path.is_dir() else fetch_from_hub(str(source), ["config.json", WEIGHTS_NAME])
     config = _read_config(folder / "config.json", "AutoencoderTiny")
     model = AutoencoderTiny.from_config(config)

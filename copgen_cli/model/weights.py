@@ -17,6 +17,7 @@ from torch import Tensor
 
 from copgen_cli.errors import BrokenInputError, CopgenError, DiskFullError
 from copgen_cli.model.bundled import BUNDLED_NAME, bundled_folder
+from copgen_cli.storage import local_source
 
 PUBLISHED_ID = "mespinosami/COP-GEN-Beta"
 """Hub id of the released COP-GEN-Beta."""
@@ -67,7 +68,7 @@ def find_weights(source: str | Path, variant: str | None = None, hub: HubOptions
     """
     if str(source) == BUNDLED_NAME:
         return _weights_in(bundled_folder())
-    path = Path(source).expanduser()
+    path = Path(local_source(source)).expanduser()
     if path.is_file():
         return path
     if path.is_dir():

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Georeferencing
+from copgen_cli.storage import readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,9 @@ def read_georeferencing_table(table: Path) -> GeoreferencingTable:
     if not table.is_file():
         return GeoreferencingTable()
     try:
-        there = set(pq.read_schema(table).names)
+        there = set(pq.read_schema(readable(table)).names)
         wanted = ["patch", "crs", *"abcdef", *(f"{m}_{name}" for m in Modality for name in ("crs", "c", "f"))]
-        columns = pq.read_table(table, columns=[name for name in wanted if name in there]).to_pydict()
+        columns = pq.read_table(readable(table), columns=[name for name in wanted if name in there]).to_pydict()
         rows = {name: row for row, name in enumerate(columns["patch"])}
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors or OSErrors
         raise BrokenInputError(

@@ -16,6 +16,7 @@ from copgen_cli.inputs import InputFile
 from copgen_cli.modalities import Modality, Role
 from copgen_cli.rasters import read_tags
 from copgen_cli.records import Ignored, SampleRequest, Solver
+from copgen_cli.storage import readable
 
 KEY = "copgen"
 """Keyword of the PNG text chunk that holds all of it as JSON."""
@@ -237,7 +238,7 @@ def read_provenance(picture: Path) -> Provenance:
         if _begins_with(picture) in TIFF:
             text = read_tags(picture).get(KEY)
         else:
-            with Image.open(picture, formats=("PNG",)) as image:
+            with Image.open(readable(picture), formats=("PNG",)) as image:
                 text = image.info.get(KEY)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenInputError(

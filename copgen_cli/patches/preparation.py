@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from copgen_cli.errors import MissingInputError, UsageError
-from copgen_cli.layout import split_index
+from copgen_cli.layout import THUMBNAIL_FILE, product_path, split_index
 from copgen_cli.modalities import BETA, Family, Kind, Modality, Split, archived_in, modalities_in
 from copgen_cli.patches.cutting import Cutting, save_patches
 from copgen_cli.patches.scenes import Subset, read_subset
@@ -21,6 +21,7 @@ from copgen_cli.patches.table import CellFacts, patch_table
 from copgen_cli.patches.tiles import stamp
 from copgen_cli.records import Georeferencing, Scene
 from copgen_cli.stages import Executor, Outcome, Place, StageRun, Status, WorkItem, local_executor, require_free_space
+from copgen_cli.storage import Sizes, as_path, require_local, sizes_in
 
 if TYPE_CHECKING:
     from copgen_cli.settings import PrepareSettings
@@ -114,13 +115,13 @@ def plan_patches(
     )
     held_out = None if settings.hold_out is None else read_hold_out(settings.hold_out)
     rule = SplitRule(settings.train_ratio, settings.seed, settings.split_block, held_out)
-    units, left_out = [], []
+    units, left_out, sizes = [], [], sizes_in(subset_folder)
     for scene in subset.scenes:
         split = split_of(scene.cell, rule)
         if split is None:
             left_out.append(scene.cell)
         else:
-            told = fingerprint(scene), stamp(scene, there, subset_folder, folders)
+            told = fingerprint(scene, sizes), stamp(scene, there, sizes, folders)
             units.append(WorkItem(scene.cell, (scene, split), fingerprint="; ".join(filter(None, told))))
     absent = tuple(modality for modality in modalities_in(family) if modality not in there)
     return Plan(subset, rule, cutting, absent, tuple(units), tuple(left_out))
@@ -128,8 +129,9 @@ def plan_patches(
 
 def _folders(family: Family, named: Mapping[Modality, Path]) -> dict[Modality, Path]:
     """Where a user's files of each modality are."""
-    folders = {m: Path(m.spec.files) for m in modalities_in(family) if m.spec.files is not None} | dict(named)
+    folders = {m: as_path(m.spec.files) for m in modalities_in(family) if m.spec.files is not None} | dict(named)
     for modality, folder in folders.items():
+        require_local(folder, f"--files {modality}=…")
         if modality not in modalities_in(family):
             raise UsageError(
                 f"The family {family.name} has no {modality}.", hint=f"It has {', '.join(family.modalities)}."
@@ -151,12 +153,14 @@ def _is_there(modality: Modality, subset: Subset, folders: Mapping[Modality, Pat
     return Modality.of_source(modality.source.name) in subset.modalities
 
 
-def fingerprint(scene: Scene) -> str:
+def fingerprint(scene: Scene, sizes: Sizes) -> str:
     """Tells another product, or a thumbnail fetched again, from the one that was cut."""
-    sizes = (
-        (m, scene.products[m], file.stat().st_size if file.is_file() else 0) for m, file in scene.thumbnails.items()
-    )
-    return "; ".join(f"{m} {product.product_id} {product.crs} {size}" for m, product, size in sizes)
+    told = []
+    for modality, product in scene.products.items():
+        folder = product_path(modality, scene.cell, product.product_id)
+        size = sizes.of(f"{folder}/{THUMBNAIL_FILE}") or 0
+        told.append(f"{modality} {product.product_id} {product.crs} {size}")
+    return "; ".join(told)
 
 
 def cut_cells(

@@ -12,10 +12,11 @@ from pyarrow import ArrowException
 
 from copgen_cli.archive import parse_cell
 from copgen_cli.errors import BrokenInputError, MissingInputError, UsageError
-from copgen_cli.layout import NO_PRODUCT, product_folder, subset_index
+from copgen_cli.layout import NO_PRODUCT, THUMBNAIL_FILE, product_folder, subset_index
 from copgen_cli.modalities import Modality, archived
 from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.records import Product, Scene
+from copgen_cli.storage import reach, readable
 
 _COLUMNS = ("grid_cell", "centre_lon", "centre_lat", "crs", "parquet_url", "parquet_row")
 
@@ -47,6 +48,7 @@ def read_subset(folder: Path, sources: Sequence[Modality] | None = None) -> Subs
         MissingInputError: no source has been downloaded to `folder`.
         BrokenInputError: an index is not readable, or lacks a column.
     """
+    reach(folder)
     modalities = tuple(modality for modality in sources or archived() if subset_index(folder, modality).is_file())
     if not modalities:
         raise MissingInputError("downloaded thumbnails", folder, written_by="download")
@@ -61,7 +63,7 @@ def read_subset(folder: Path, sources: Sequence[Modality] | None = None) -> Subs
             incomplete[cell] = f"not in {', '.join(lacking)}"
         else:
             thumbnails = {
-                m: product_folder(folder, m, cell, p.product_id) / "thumbnail.png" for m, p in products.items()
+                m: product_folder(folder, m, cell, p.product_id) / THUMBNAIL_FILE for m, p in products.items()
             }
             scenes.append(Scene(cell, products, thumbnails))
     return Subset(modalities, tuple(scenes), incomplete, refused)
@@ -75,7 +77,7 @@ def read_products(index: Path, modality: Modality) -> list[Product]:
     """
     columns = [*_COLUMNS, *(("product_id",) if modality.source.has_product else ())]
     try:
-        names = pq.read_schema(index).names
+        names = pq.read_schema(readable(index)).names
         lacking = [column for column in columns if column not in names]
         if lacking:
             raise BrokenInputError(
@@ -83,7 +85,7 @@ def read_products(index: Path, modality: Modality) -> list[Product]:
                 hint="Download the subset again with `copgen download --overwrite`.",
             )
         columns += [column for column in ("timestamp", "cloud_cover") if column in names]
-        rows = pq.read_table(index, columns=columns).to_pylist()
+        rows = pq.read_table(readable(index), columns=columns).to_pylist()
     except (ArrowException, OSError, ValueError) as error:
         raise BrokenInputError(
             f"{index} is no readable table: {error}",

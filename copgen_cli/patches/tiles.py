@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from copgen_cli.errors import BrokenInputError, MismatchError
-from copgen_cli.layout import product_folder
+from copgen_cli.layout import product_folder, product_path
 from copgen_cli.modalities import PIXEL_METRES, TILE_METRES, Modality, ModalitySpec, Rendering
 from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.patches.thumbnails import TOLERANCE, read_thumbnails
@@ -30,6 +30,7 @@ from copgen_cli.rasters import (
 )
 from copgen_cli.records import Georeferencing, Scene
 from copgen_cli.stages import hash_file
+from copgen_cli.storage import Sizes
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
@@ -83,16 +84,16 @@ def read_tiles(
     return {modality: tiles[modality] for modality in modalities}
 
 
-def stamp(scene: Scene, modalities: Sequence[Modality], subset: Path, files: Mapping[Modality, Path]) -> str:
+def stamp(scene: Scene, modalities: Sequence[Modality], sizes: Sizes, files: Mapping[Modality, Path]) -> str:
     """Changes when what a cell's rasters are cut from does: by size of what was downloaded, by hash of a user's."""
     found = []
     for modality in modalities:
         spec = modality.spec
         if spec.source is not None and not spec.is_picture:
             source = Modality.of_source(modality.source.name)
-            folder = product_folder(subset, source, scene.cell, scene.products[source].product_id)
-            bands = [folder / f"{band}.tif" for band in spec.bands]
-            found.append(f"{modality} {' '.join(str(b.stat().st_size) if b.is_file() else '-' for b in bands)}")
+            folder = product_path(source, scene.cell, scene.products[source].product_id)
+            told = [sizes.of(f"{folder}/{band}.tif") for band in spec.bands]
+            found.append(f"{modality} {' '.join('-' if size is None else str(size) for size in told)}")
         elif modality in files:
             own = _file_of(files[modality], scene.cell)
             those = [own] if own is not None else covering(files[modality])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from copgen_cli.errors import MissingInputError
 from copgen_cli.layout import patch_file
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.stages import hash_file, settings_of, units_file
+from copgen_cli.storage import Sizes, names_in, reach, sizes_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class PatchTree:
     """Those that have any file, in index order."""
     names: Mapping[Split, Mapping[Modality, frozenset[str]]]
     """Names of patches, without suffix."""
+    sizes: Sizes
+    """Of its files."""
 
     def all(self, split: Split) -> list[str]:
         """Patches that any modality has, sorted by the bytes of their names."""
@@ -53,6 +55,11 @@ class PatchTree:
         there = {modality: wanted & self.names[split][modality] for modality in self.modalities}
         return replace(self, names={split: there})
 
+    def size(self, split: Split, modality: Modality, name: str) -> int:
+        """Bytes of a patch in one modality; 0 where it went since the tree was listed."""
+        path = patch_file(Path(), split, modality, name, self.suffix or modality.spec.suffix)
+        return self.sizes.of(path.as_posix()) or 0
+
     def file(self, split: Split, modality: Modality, name: str) -> Path:
         return patch_file(self.folder, split, modality, name, self.suffix or modality.spec.suffix)
 
@@ -63,13 +70,14 @@ def read_tree(folder: Path, suffix: str | None, *, what: str, written_by: str) -
     Raises:
         MissingInputError: there is not one file; `what` and `written_by` are for the message.
     """
+    reach(folder)
     names = {
         split: {m: _stems(folder / split / m.spec.folder, suffix or m.spec.suffix) for m in Modality} for split in Split
     }
     modalities = _in_order(folder, [m for m in Modality if any(names[split][m] for split in Split)])
     if not modalities:
         raise MissingInputError(what, folder, written_by=written_by)
-    return PatchTree(folder, suffix, modalities, names)
+    return PatchTree(folder, suffix, modalities, names, sizes_in(folder))
 
 
 def _in_order(folder: Path, there: list[Modality]) -> tuple[Modality, ...]:
@@ -99,9 +107,5 @@ def fingerprint(names: Iterable[str], folder: Path, stage: str) -> str:
 
 
 def _stems(folder: Path, suffix: str) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as entries:
-            files = (entry.name for entry in entries)
-            return frozenset(name[: -len(suffix)] for name in files if name.endswith(suffix) and name[0].isalnum())
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
+    files = names_in(folder)
+    return frozenset(name[: -len(suffix)] for name in files if name.endswith(suffix) and name[0].isalnum())

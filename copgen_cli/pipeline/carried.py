@@ -8,6 +8,7 @@ from pathlib import Path
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.layout import model_folder
 from copgen_cli.modalities import Modality, carry, spec_from_dict
+from copgen_cli.storage import local_source
 
 INDEX_NAME = "model_index.json"
 VAES = "vaes"
@@ -24,7 +25,7 @@ def carried(source: str | Path) -> dict[Modality, Path]:
         BrokenInputError: the folder does not say what its modalities are.
         MismatchError: one is known under that name and is another.
     """
-    folder = Path(source).expanduser()
+    folder = Path(local_source(source)).expanduser()
     if (model_folder(folder) / INDEX_NAME).is_file() and not (folder / INDEX_NAME).is_file():
         folder = model_folder(folder)
     file = folder / INDEX_NAME

@@ -36,6 +36,7 @@ from copgen_cli.model import (
     weight_patterns,
 )
 from copgen_cli.pipeline.carried import INDEX_NAME, VAES, carried
+from copgen_cli.storage import local_source
 
 _SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 
@@ -120,7 +121,7 @@ def find_parts(
         CopgenError: there is no such source, or the hub cannot be reached.
         BrokenInputError: a folder holds a transformer and no autoencoder, and `needs_vae`.
     """
-    path = Path(source).expanduser()
+    path = Path(local_source(source)).expanduser()
     if str(source) == BUNDLED_NAME:
         path = bundled_folder()
     elif path.is_file() or str(source) == PUBLISHED_ID:

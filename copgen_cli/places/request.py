@@ -33,6 +33,7 @@ from copgen_cli.places.layers import (
 from copgen_cli.rasters import RasterBands, share_pixels
 from copgen_cli.records import SampleRequest
 from copgen_cli.settings import Settings
+from copgen_cli.storage import require_local
 
 CLOUDS = "clouds"
 """The mask that the archive has of its own pictures."""
@@ -159,6 +160,7 @@ def parse_rasters(texts: Sequence[str]) -> dict[Modality, list[Path]]:
         modality = as_modality(name)
         if modality in rasters:
             raise UsageError(f"--input names {modality} twice.", hint="Several files of one: s1_rtc=vv.tif,vh.tif")
+        require_local(paths, f"--input {name}")
         whole = Path(paths).expanduser()
         rasters[modality] = [whole] if whole.exists() else [Path(path).expanduser() for path in paths.split(",")]
         for path in rasters[modality]:
@@ -275,6 +277,7 @@ def _mask(named: str | None, filled: Sequence[Layer]) -> Mask | None:
     if named is None:
         return None
     if named != CLOUDS:
+        require_local(named, "--mask")
         return open_mask(Path(named).expanduser())
     of_archive = [layer for layer in filled if isinstance(layer, ArchiveLayer) and layer.modality.source.has_clouds]
     if not of_archive:

@@ -57,6 +57,7 @@ from copgen_cli.stages import (
     require_free_space,
     units_file,
 )
+from copgen_cli.storage import local_copy
 
 FORMAT = 1
 LISTING, PREVIEW = "scene.json", "preview.png"
@@ -474,7 +475,7 @@ def _small(plan: ScenePlan, layer: Layer, gaps: Mask | None = None) -> np.ndarra
 def _read_small(file: Path) -> np.ndarray:
     import rasterio
 
-    with rasterio.open(file, driver="GTiff") as dataset:
+    with rasterio.open(local_copy(file), driver="GTiff") as dataset:
         factor = max(1, max(dataset.width, dataset.height) // SIDE)
         shape = (dataset.count, -(-dataset.height // factor), -(-dataset.width // factor))
         values: np.ndarray = dataset.read(out_shape=shape)

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from PIL import Image
 
 from copgen_cli.records import Georeferencing
+from copgen_cli.storage import readable
 
 _DRIVERS = {"TIFF": "GTiff", "PNG": "PNG", "JPEG": "JPEG", "WEBP": "WEBP"}
 """GDAL's readers, of the formats that Pillow tells from the bytes; no other is let loose on a file."""
@@ -51,9 +52,9 @@ def read_georeferencing(file: Path) -> tuple[Georeferencing, tuple[int, int]] | 
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with Image.open(file, formats=tuple(_DRIVERS)) as picture:
+            with Image.open(readable(file), formats=tuple(_DRIVERS)) as picture:
                 driver, orientation = _DRIVERS[picture.format or ""], orientation_of(picture)
-            with rasterio.open(file, driver=driver) as dataset:
+            with rasterio.open(readable(file), driver=driver) as dataset:
                 crs = dataset.crs.to_string() if dataset.crs else ""
                 transform = tuple(dataset.transform)[:6]
                 width, height = dataset.width, dataset.height
@@ -82,7 +83,7 @@ def describe_raster(file: Path) -> str | None:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with rasterio.open(file, driver="GTiff") as dataset:
+            with rasterio.open(readable(file), driver="GTiff") as dataset:
                 kinds = " and ".join(sorted(set(dataset.dtypes)))
                 return f"{dataset.count} band{'s' if dataset.count > 1 else ''} of {kinds}"
         except (RasterioError, OSError, ValueError):

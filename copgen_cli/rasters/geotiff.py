@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 
 from copgen_cli.records import Georeferencing
+from copgen_cli.storage import readable
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 NO_COLOURS: Mapping[int, str] = MappingProxyType({})
@@ -81,7 +82,7 @@ def read_tags(file: Path) -> dict[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with rasterio.open(file, driver="GTiff") as dataset:
+            with rasterio.open(readable(file), driver="GTiff") as dataset:
                 return dict(dataset.tags())
         except (RasterioError, OSError, ValueError):
             return {}

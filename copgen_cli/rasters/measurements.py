@@ -18,6 +18,7 @@ import numpy as np
 from copgen_cli.errors import BrokenInputError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.records import Georeferencing
+from copgen_cli.storage import readable
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -249,7 +250,7 @@ def _opened(files: Sequence[Path]) -> Iterator[list[DatasetReader]]:
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            yield [stack.enter_context(rasterio.open(file, driver="GTiff")) for file in files]
+            yield [stack.enter_context(rasterio.open(readable(file), driver="GTiff")) for file in files]
         except (RasterioError, OSError, IndexError) as error:
             raise BrokenInputError(
                 f"{files[0]} can not be read as a GeoTIFF: {error}", hint="gdalinfo shows what GDAL makes of it."

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from copgen_cli.errors import BrokenInputError, MeasurementsError
 from copgen_cli.rasters.georeferencing import describe_raster, orientation_of
+from copgen_cli.storage import readable
 
 MOST_PIXELS = 1 << 24
 """A picture that claims more is refused before any of it is decoded; a thumbnail has 1.1 million."""
@@ -48,7 +49,7 @@ def read_pixels(file: Path, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
         BrokenInputError: the file is missing, empty, cut short, of another format, or too large.
     """
     try:
-        with Image.open(file, formats=formats) as picture:
+        with Image.open(readable(file), formats=formats) as picture:
             _check_header(file, picture)
             return decode_upright(picture)
     except FileNotFoundError:

@@ -24,6 +24,7 @@ from copgen_cli.model import (
 )
 from copgen_cli.pipeline import INDEX_NAME, find_parts
 from copgen_cli.settings import Preset
+from copgen_cli.storage import as_path, is_remote, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,10 @@ def choose_model(named: str | None, runs_dir: Path, region: str, family: str = B
     """
     runs = [run_folder(runs_dir, region, preset, family) for preset in Preset]
     if named is not None:
-        place = Path(named).expanduser()
-        of_region = any(place.resolve().is_relative_to(run.resolve()) for run in runs)
+        place = as_path(named).expanduser().resolve()
+        of_region = any(place.is_relative_to(run.resolve()) for run in runs if is_remote(run) == is_remote(place))
         return ModelChoice(named, of_region=of_region)
+    reach(runs_dir)
     folders = [model_folder(run) for run in runs]
     trained = [folder for folder in folders if (folder / INDEX_NAME).is_file()]
     if trained:

@@ -31,6 +31,7 @@ from copgen_cli.sampling.plan import OUTPUTS, make_job, open_source, places_of
 from copgen_cli.sampling.request import RequestOptions
 from copgen_cli.sampling.run import Job, SaveAs, assemble, place_of_sample
 from copgen_cli.stages import foreign_file, write_atomically
+from copgen_cli.storage import readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _compare(original: Path, drawing: Drawing) -> tuple[int, float]:
         values, _ = read_values(find_values([original]))
         apart = np.abs(values.astype(np.float64) - drawing.raster.values).max(axis=0)
         return int((apart > 0).sum()), float(apart.max())
-    with Image.open(original) as opened:
+    with Image.open(readable(original)) as opened:
         before = np.asarray(opened.convert("RGB"), dtype=np.int16)
     now = np.asarray(drawing.image, dtype=np.int16)
     if before.shape != now.shape:

@@ -209,6 +209,7 @@ def help_drawing(job: Job, world: World) -> Iterator[Step | Outcome]:
             if told.status is Status.DONE:
                 share.journal.append(told)  # should the main process not come so far
         yield told
+    share.journal.flush()
     _of_others(outcomes, world)
 
 

@@ -16,9 +16,12 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -35,19 +38,27 @@ from copgen_cli.records import (
 )
 from copgen_cli.settings.boxes import problem_of_box
 from copgen_cli.settings.presets import Preset
+from copgen_cli.storage import as_path, is_remote
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
 
-def _check_not_empty(value: Any) -> Any:
-    """Refuse the empty text, which as a path would silently be the current folder."""
+def _read_path(value: Any, local: ValidatorFunctionWrapHandler) -> Path:
+    """A path; the empty text, which would silently be the current folder, is refused."""
     if value == "":
         raise ValueError("a path is empty; write . for the current folder")
-    return value
+    if isinstance(value, str):
+        value = as_path(value)
+    path: Path = value if is_remote(value) else local(value).expanduser()
+    return path
 
 
-HomePath = Annotated[Path, BeforeValidator(_check_not_empty), AfterValidator(Path.expanduser)]
-"""A path in which `~` is the home folder, though no shell has read it."""
+HomePath = Annotated[
+    Path,
+    WrapValidator(_read_path),
+    PlainSerializer(str, return_type=str, when_used="json"),
+]
+"""A path in which `~` is the home folder, though no shell has read it; or one in an object store."""
 
 
 class Section(BaseModel):

@@ -53,6 +53,7 @@ from .numbered_folders import (
     step_of as step_of,
     write_folder as write_folder,
 )
+from .objects.mirror import Mirror as Mirror, mirrored as mirrored
 from .private_folder import PrivateFolder as PrivateFolder
 from .process_group import (
     World as World,

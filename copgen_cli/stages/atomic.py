@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 from copgen_cli.errors import BrokenInputError, DiskFullError
 from copgen_cli.stages.claims import Claims
+from copgen_cli.storage import explain, is_remote, put_file
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 1 << 20
@@ -40,7 +42,7 @@ class Place:
 
     output: Path
     temporary: Path
-    """A folder on the same file system that this run alone writes to."""
+    """A folder that this run alone writes to: of the same file system, or of this machine for an output in a store."""
     claims: Claims | None = None
     """Of the output: without them, what lies under a name is replaced."""
 
@@ -67,6 +69,8 @@ class Place:
         `needed` is the size in bytes, for the message should the disk be full.
         """
         target = self.output / safe_path(path)
+        if is_remote(self.output):  # of each machine that works its own
+            self.temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = self.temporary / f"{uuid4().hex}{target.suffix}"
         with disk_full_is_an_error(target, needed), _removed_on_failure(beside):
             yield beside
@@ -115,13 +119,21 @@ def put_in_place(files: dict[Path, Path], claims: Claims | None) -> None:
         claims.take(files)
     for target, beside in files.items():
         with disk_full_is_an_error(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not is_remote(target):  # a store has no folders
+                target.parent.mkdir(parents=True, exist_ok=True)
             _move(beside, target)
     files.clear()
 
 
 def _move(file: Path, target: Path) -> None:
-    """Rename; where a link leads the target's folder to another disk, by way of a complete copy there."""
+    """Rename; where a link leads the target's folder to another disk, by way of a complete copy there.
+
+    Into an object store, one upload.
+    """
+    if is_remote(target):
+        put_file(file, target)
+        file.unlink()
+        return
     try:
         os.replace(file, target)
     except OSError as error:
@@ -171,6 +183,12 @@ def write_atomically(file: Path, data: bytes, claims: Claims | None = None) -> N
     Raises:
         MismatchError: `claims` are given, and do not name the file that is there.
     """
+    if is_remote(file):
+        if claims is not None:
+            claims.take([file])
+        with explain(file):
+            file.write_bytes(data)  # whole or not at all
+        return
     beside = file.with_name(f".{file.name}.{uuid4().hex}.part")
     with disk_full_is_an_error(file, len(data)), _removed_on_failure(beside):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +261,9 @@ def require_free_space(folder: Path, needed: int) -> None:
 
 
 def free_space(path: Path) -> int:
-    """Bytes free on the disk that holds `path`, which need not exist yet."""
+    """Bytes free on the disk that holds `path`, which need not exist yet; a store has no end."""
+    if is_remote(path):
+        return sys.maxsize
     existing = path.absolute()
     while not existing.exists():
         existing = existing.parent

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from copgen_cli.errors import MismatchError
+from copgen_cli.storage import append_lines, is_remote, is_there
 
 PRIVATE_FOLDER = ".copgen"
 CLAIMS = "files"
@@ -58,7 +59,7 @@ class Claims:
         free = []
         for target in targets:
             path = self._relative(target)
-            if not os.path.lexists(target):
+            if not is_there(target):
                 free.append(path)
             elif not self.owns(target):
                 raise foreign_file(target)
@@ -90,20 +91,20 @@ class Claims:
         """Raises MismatchError where one of these files or folders is, or holds, what copgen did not write."""
         for path in paths:
             strange = self.foreign(path) if path.is_dir() and not path.is_symlink() else []
-            if strange or (not path.is_dir() and os.path.lexists(path) and not self.owns(path)):
+            if strange or (not path.is_dir() and is_there(path) and not self.owns(path)):
                 raise foreign_file(strange[0] if strange else path)
 
     def remove(self, *paths: Path) -> None:
         """Remove files, and folders with all that is ours in them; what is not stays, with the folders around it."""
         for path in paths:
-            if not os.path.lexists(path):
+            if not is_there(path):
                 continue
             if not path.is_dir() or path.is_symlink():
                 if self.owns(path):
                     path.unlink()
                 continue
             self.remove(*path.iterdir())
-            if not any(path.iterdir()):
+            if not is_remote(path) and not any(path.iterdir()):  # a store has no folders
                 path.rmdir()
 
     def forget(self) -> None:
@@ -111,8 +112,17 @@ class Claims:
         for file in _files_of_claims(self.folder):
             file.unlink(missing_ok=True)
 
-    def look_anew(self) -> None:
-        """Forget what was read of the records: files may have come and gone since."""
+    @property
+    def theirs(self) -> Collection[str]:
+        """Names that are known not to be ours; of a disk none are kept, it is asked for each."""
+        return ()
+
+    def look_anew(self, told: Iterable[str] | None = None) -> None:
+        """Forget what was read of the records: files may have come and gone since.
+
+        Args:
+            told: of stores; see `ObjectClaims`.
+        """
         _known.pop(self.folder, None)
 
     def _relative(self, file: Path) -> str:
@@ -122,9 +132,7 @@ class Claims:
         ours = [name for name in names if name.split("/", 1)[0] != PRIVATE_FOLDER]
         if not ours:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write("".join(f"\n{name}" for name in ours))  # a line that a kill cut short spoils no other
+        append_lines(self.file, ours)
 
 
 def foreign_file(file: Path) -> MismatchError:

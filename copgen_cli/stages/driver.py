@@ -27,7 +27,6 @@ undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from typing import Any, Generic, TypeVar
 
 from copgen_cli.errors import BrokenInputError, ItemError, MismatchError
 from copgen_cli.stages.atomic import Place, WrittenFile, hash_file, held_back, put_in_place, safe_path, throw_away
-from copgen_cli.stages.claims import PRIVATE_FOLDER, Claims, foreign_file
+from copgen_cli.stages.claims import Claims, foreign_file
 from copgen_cli.stages.executors import Executor, Inline
 from copgen_cli.stages.manifest import (
     Header,
@@ -50,8 +49,9 @@ from copgen_cli.stages.manifest import (
     units_file,
     write_manifest,
 )
-from copgen_cli.stages.private_folder import PrivateFolder
+from copgen_cli.stages.objects.outputs import claims_of, journal_of, private_folder_of
 from copgen_cli.stages.work_items import Result, Summary, WorkItem
+from copgen_cli.storage import is_remote, is_there, sizes_in
 
 I = TypeVar("I")  # noqa: E741
 
@@ -103,10 +103,11 @@ class StageRun:
         self._overwrite, self._fixed, self._prune, self._dry_run = overwrite, fixed, prune, dry_run
         self._keeps = keep or not (fixed or prune)  # a key that says all may be wanted again
         self._unrecorded, self._otherwise = unrecorded, otherwise
-        self._private = PrivateFolder(output, stage)
-        self._journal = Journal(self._private.folder / f"{stage}.journal")
-        self._claims = Claims(output)
-        self._claims_elsewhere = Claims(output, by_worker=True)
+        self._private = private_folder_of(output, stage)
+        self._journal = journal_of(output, stage)
+        self._claims = claims_of(output)
+        self._sizes = sizes_in(output)
+        self._claims_elsewhere = self._claims if is_remote(output) else Claims(output, by_worker=True)
         self._beside = frozenset(beside)
         self.place = Place(output, self._private.temporary, self._claims)
         self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
@@ -135,9 +136,14 @@ class StageRun:
     @property
     def building(self) -> Path:
         """A folder for what is built over several runs and renamed into place in the end, such as a database."""
-        folder = self._private.folder / "build"
+        folder = self._private.build
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @property
+    def claims(self) -> Claims:
+        """Of the output."""
+        return self._claims
 
     @property
     def journal(self) -> Journal:
@@ -196,7 +202,8 @@ class StageRun:
         """Whether a recorded file is there with its size and, if asked, its hash."""
         path = self.output / safe_path(file.path)
         try:
-            return path.stat().st_size == file.size and (not verify or file.sha256 in ("", hash_file(path)))
+            same_size = self._sizes.of(file.path) == file.size
+            return same_size and (not verify or file.sha256 in ("", hash_file(path)))
         except OSError:
             return False
 
@@ -221,10 +228,10 @@ class StageRun:
         """
         chosen = executor or Inline()
         if units:
-            chosen.require(self.place.temporary)
+            chosen.require(self.shared)
         attempt = self.attempt(work, retries=retries, elsewhere=chosen.elsewhere)
         for outcome in chosen.map(attempt, units, ordered=ordered):
-            if chosen.elsewhere:
+            if attempt.journal is None:
                 self._journal.append(outcome)
             self._finish_unit(outcome)
             yield outcome
@@ -237,6 +244,11 @@ class StageRun:
             elsewhere: the worker may be on another machine, and does not write to the journal: `record` what it gives.
         """
         return Attempt(work, None if elsewhere else self._journal, self._claims_elsewhere, retries)
+
+    @property
+    def shared(self) -> Path:
+        """The folder that workers elsewhere must see and be able to write to."""
+        return self._private.folder if is_remote(self.output) else self.place.temporary
 
     @property
     def place_elsewhere(self) -> Place:
@@ -280,9 +292,9 @@ class StageRun:
             "bytes": summary.bytes,
         }
         write_manifest(self.place, self.header, self._lines.values(), totals, beside)
-        self._journal.file.unlink(missing_ok=True)
+        self._journal.remove()
         self._claims.forget()
-        shutil.rmtree(self._private.folder / "build", ignore_errors=True)
+        shutil.rmtree(self._private.build, ignore_errors=True)
         return summary
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -290,12 +302,15 @@ class StageRun:
     def _leave(self) -> None:
         if self._dry_run:
             return
-        nothing_noted = self._journal.file.is_file() and next(self._journal.read(), None) is None
-        if nothing_noted and not self._claims.exist():  # nor put in place without being noted
-            self._journal.file.unlink(missing_ok=True)  # nothing was finished that a next run could build on
-        if not self._claims.exist() or not self._journal.file.is_file():
-            self._claims.forget()
-        self._private.leave()
+        try:
+            self._journal.flush()
+            nothing_noted = self._journal.exists() and next(self._journal.read(), None) is None
+            if nothing_noted and not self._claims.exist():  # nor put in place without being noted
+                self._journal.remove()  # nothing was finished that a next run could build on
+            if not self._journal.exists() or not self._claims.exist():
+                self._claims.forget()
+        finally:
+            self._private.leave()
 
     def _stays(self, key: str) -> bool:
         """Whether a unit stays in the manifest."""
@@ -323,7 +338,7 @@ class StageRun:
             )
 
     def _read_records(self) -> None:
-        self._claims.look_anew()
+        self._claims.look_anew(self._journal.told_theirs())
         self._refuse_unrecorded()
         finished = None if self._overwrite else read_header(self.output, self.header.stage)
         started = None if self._overwrite else self._journal.read_start(self.header.stage)
@@ -343,16 +358,17 @@ class StageRun:
         abandoned = [_forgotten(outcome.as_line()) for outcome in self._journal.read()]
         self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
         if not self._dry_run:
-            self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned)
+            theirs = self._claims.theirs
+            self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned, theirs=theirs)
 
     def _refuse_unrecorded(self) -> None:
         """Refuse to go where files of another origin are in the way. Those that a killed run made are ours."""
         stage = self.header.stage
         fixed = (manifest_file(self.output, stage), units_file(self.output, stage))
         for file in (*fixed, *(self.output / name for name in sorted(self._beside))):
-            if os.path.lexists(file) and not self._claims.owns(file):
+            if is_there(file) and not self._claims.owns(file):
                 raise foreign_file(file)
-        if self._journal.file.is_file() and not self._overwrite:
+        if self._journal.exists() and not self._overwrite:
             return
         unrecorded = sorted(self._unrecorded(self.output))
         foreign = [file for file in unrecorded if not self._claims.owns(file)]
@@ -397,7 +413,7 @@ class StageRun:
     def _remove(self, file: Path) -> None:
         """Remove a file of the output and the folders that it leaves empty."""
         file.unlink(missing_ok=True)
-        for folder in file.parents:
+        for folder in () if is_remote(file) else file.parents:
             if folder == self.output:
                 break
             try:
@@ -428,7 +444,7 @@ class StageRun:
 
 def settings_of(output: Path, stage: str) -> Mapping[str, Any] | None:
     """What the run under way on an output, or else the finished one, was asked for; None where there is neither."""
-    started = Journal(output / PRIVATE_FOLDER / f"{stage}.journal").read_start(stage)
+    started = journal_of(output, stage).read_start(stage)
     header = started[0] if started is not None else read_header(output, stage)
     return header.settings if header is not None else None
 
@@ -439,6 +455,7 @@ class Attempt(Generic[I]):
 
     work: Callable[[I], Result]
     journal: Journal | None
+    """None where the driver appends to it what comes back."""
     claims: Claims | None
     retries: int
 

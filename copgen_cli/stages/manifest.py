@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from copgen_cli import __version__
 from copgen_cli.errors import BrokenInputError
@@ -113,7 +113,7 @@ def read_header(output: Path, stage: str) -> Header | None:
 
 def read_outcomes(output: Path, stage: str) -> Iterator[Outcome]:
     """The units of a finished run, sorted by key; for the next stage, too."""
-    return _read_lines(units_file(output, stage))
+    return read_lines(units_file(output, stage))
 
 
 def write_manifest(
@@ -146,14 +146,25 @@ def write_manifest(
 class Journal:
     """The finished units of a run under way; picklable, and appended to by any worker."""
 
+    by_driver: ClassVar[bool] = False
+    """Whether only the process that drives the run appends, and workers hand it what became of each unit."""
     file: Path
 
-    def start(self, place: Place, header: Header, *, afresh: bool, abandoned: Iterable[bytes] = ()) -> None:
+    def start(
+        self,
+        place: Place,
+        header: Header,
+        *,
+        afresh: bool,
+        abandoned: Iterable[bytes] = (),
+        theirs: Iterable[str] = (),
+    ) -> None:
         """Begin a new journal.
 
         Args:
             afresh: what an earlier manifest records does not count.
             abandoned: records of a journal that is given up, whose files must not be forgotten.
+            theirs: names of what is not ours, for stores, where claims are not written down one by one.
         """
         values = {"settings": header.settings, "inputs": header.inputs, "afresh": afresh}
         data = b"".join((json.dumps(values, sort_keys=True).encode() + b"\n", *abandoned))
@@ -186,11 +197,24 @@ class Journal:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
+    def flush(self) -> None:
+        """Have all that was appended where a kill does not lose it: it is."""
+
+    def exists(self) -> bool:
+        return self.file.is_file()
+
+    def remove(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+    def told_theirs(self) -> list[str] | None:
+        return None
+
     def read(self) -> Iterator[Outcome]:
-        return _read_lines(self.file)
+        return read_lines(self.file)
 
 
-def _read_lines(file: Path) -> Iterator[Outcome]:
+def read_lines(file: Path) -> Iterator[Outcome]:
+    """The units of a file of lines; none where there is no such file."""
     try:
         stream = file.open("rb")
     except FileNotFoundError:

@@ -31,6 +31,11 @@ class PrivateFolder:
         self._lock = ExclusiveLock(self.folder / "lock", SECONDS_FOR_LOCK)
         self._owner_file = self.folder / "owner.json"
 
+    @property
+    def build(self) -> Path:
+        """For what is built over several runs."""
+        return self.folder / "build"
+
     def take(self) -> None:
         """Lock the output and clear away what killed runs left.
 

@@ -11,6 +11,7 @@ from copgen_cli.errors import BrokenInputError, UsageError
 from copgen_cli.records import LearningRateDecay
 from copgen_cli.settings import TrainSettings
 from copgen_cli.stages import Passed, World, list_checkpoints, must_be_whole, newest_whole, step_of
+from copgen_cli.storage import local_source
 from copgen_cli.training.state import read_facts
 
 PASSES_ON = (
@@ -79,7 +80,7 @@ def named_checkpoint(name: str) -> Path:
         UsageError: there is none.
         BrokenInputError: it is not whole.
     """
-    folder = Path(name).expanduser()
+    folder = Path(local_source(name)).expanduser()
     if not folder.is_dir():
         raise UsageError(f"There is no checkpoint {name}.", hint="--resume takes auto, none or a checkpoint's folder.")
     must_be_whole(folder)

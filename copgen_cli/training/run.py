@@ -33,18 +33,22 @@ from copgen_cli.model import (
     estimate_bytes,
     load_autoencoder,
 )
+from copgen_cli.pipeline import INDEX_NAME
 from copgen_cli.records import LatentPart, LatentSpec, StopReason, TrainReport
 from copgen_cli.stages import (
     Claims,
+    Mirror,
     PrivateFolder,
     World,
     join_world,
     list_checkpoints,
+    mirrored,
     recorded_files,
     remove_leftovers,
     step_folder,
 )
-from copgen_cli.training.export import export_model, exported_files, is_exported, put_right
+from copgen_cli.storage import as_path, is_remote, local_source
+from copgen_cli.training.export import MADE_FROM, export_model, exported_files, is_exported, put_right
 from copgen_cli.training.loop import Run, train as take_steps
 from copgen_cli.training.metrics_log import TENSORBOARD, Metrics, event_files, is_log, metrics_of
 from copgen_cli.training.new_network import make_network
@@ -83,7 +87,12 @@ def train(
         _refuse_to_remove_what_is_needed(folder, settings)
     train_data, test_data, spec = open_data(store, cache)
     world = join_world(device, settings.rendezvous_timeout, console.warn)
-    with launching.stop_requests(settings.max_time) as asked_to_stop, _only_run_in(folder, world):
+    with (
+        launching.stop_requests(settings.max_time) as asked_to_stop,
+        _worked_on(folder, world, overwrite=overwrite) as mirror,
+        _only_run_in(mirror.here, world),
+    ):
+        folder = mirror.here
         claims = own_files(folder) if world.is_main else Claims(folder)
         if world.is_main:
             claims.require(*(_written_by_a_run(folder) if overwrite else (metrics_file(folder), model_folder(folder))))
@@ -98,12 +107,12 @@ def train(
         if settings.mixed_precision == "auto" and world.is_main:
             _mention_faster_arithmetic(prepared.run)
         if world.is_main:
-            last = _follow(run, prepared, folder, claims, asked_to_stop)
+            last = _follow(run, prepared, mirror, claims, asked_to_stop)
         else:
             last = _exhaust(take_steps(run, prepared.state, asked_to_stop))
         reason = last.stopped if last is not None and last.stopped is not None else StopReason.FINISHED
         if world.is_main:
-            facts = _finish(prepared, folder, last, autoencoders, claims)
+            facts = _finish(prepared, mirror, last, autoencoders, claims)
             console.result_json(facts) if json else console.result(_TITLES.get(reason, f"Stopped by {reason}"), **facts)
         world.leave()
     return launching.EXIT_CODES[reason]
@@ -170,7 +179,7 @@ def _refuse_to_remove_what_is_needed(folder: Path, settings: TrainSettings) -> N
     removed = {path.resolve() for path in _written_by_a_run(folder)}
     resume = None if settings.resume in ("auto", "none") else settings.resume
     for option, source in (("resume", resume), ("init-from", settings.init_from), ("vae", settings.vae)):
-        place = None if source is None else Path(source).expanduser().resolve()
+        place = None if source is None else as_path(source).expanduser().resolve()
         if place is not None and removed & {place, *place.parents}:
             raise UsageError(
                 f"--overwrite would remove {source}, which --{option} needs.",
@@ -192,15 +201,18 @@ def export(settings: TrainSettings, store: Path, folder: Path, *, dry_run: bool,
         BrokenInputError: the named one is not whole.
     """
     train_data, _, spec = open_data(store)
-    checkpoint = _checkpoint_to_export(folder, settings.resume)
-    facts = {"checkpoint": str(checkpoint), "model": str(model_folder(folder))}
-    if dry_run:
-        console.forecast("Would export", json=json, **facts)
-        return
-    claims = own_files(folder)
-    claims.require(model_folder(folder))
-    autoencoders = find_autoencoders(settings, spec, train_data, torch.device("cpu"))
-    export_model(checkpoint, model_folder(folder), autoencoders, claims)
+    with _worked_on(folder, World(torch.device("cpu")), overwrite=False, locked=False) as mirror:
+        here = mirror.here
+        checkpoint = _checkpoint_to_export(here, settings.resume)
+        facts = {"checkpoint": str(checkpoint), "model": str(mirror.name_of(model_folder(here)))}
+        if dry_run:
+            console.forecast("Would export", json=json, **facts)
+            return
+        claims = own_files(here)
+        claims.require(model_folder(here))
+        autoencoders = find_autoencoders(settings, spec, train_data, torch.device("cpu"))
+        export_model(checkpoint, model_folder(here), autoencoders, claims)
+        mirror.push(model_folder(here), last=(INDEX_NAME, MADE_FROM))
     console.result_json(facts) if json else console.result("Exported", **facts)
 
 
@@ -225,7 +237,9 @@ def tell_plan(
     train_data, test_data, spec = open_data(store)
     check_amounts(len(train_data.names), settings, processes)
     world = World(choose_device(settings.device))
-    prepared = prepare_run(train_data, test_data, spec, settings, checkpoints_folder(folder), world, afresh=overwrite)
+    with _worked_on(folder, world, overwrite=overwrite, locked=False) as mirror:
+        checkpoints = checkpoints_folder(mirror.here)
+        prepared = prepare_run(train_data, test_data, spec, settings, checkpoints, world, afresh=overwrite)
     net, chosen = prepared.state.net, prepared.run.settings
     micro_batch = min(chosen.micro_batch or 1, chosen.batch_size // processes)
     facts = {
@@ -289,14 +303,15 @@ def latents_of_family(family: Family) -> LatentSpec | None:
 
 
 def _follow(
-    run: Run, prepared: Prepared, folder: Path, claims: Claims, asked_to_stop: Callable[[], StopReason | None]
+    run: Run, prepared: Prepared, mirror: Mirror, claims: Claims, asked_to_stop: Callable[[], StopReason | None]
 ) -> TrainReport | None:
     """Draw the progress and write the metrics of a run; its last report, None where it had nothing left to do."""
-    state = prepared.state
+    state, folder = prepared.state, mirror.here
     for passed in prepared.resumption.passed:
         console.warn(f"passed over {passed.folder.name}: {passed.reason}")
     if prepared.resumption.folder is not None:
-        console.note(f"Going on from {prepared.resumption.folder}, step {state.step} of {run.settings.steps}.")
+        begun = mirror.name_of(prepared.resumption.folder)
+        console.note(f"Going on from {begun}, step {state.step} of {run.settings.steps}.")
     for name, (then, now) in prepared.changed.items():
         console.warn(f"train.{name} is {now}, was {then}: the run takes another course from here")
     metrics = Metrics(
@@ -319,9 +334,19 @@ def _follow(
         )
         for last in shown:
             _mention(last)
+            if last.checkpoint is not None:
+                _mirror_checkpoint(mirror, last.checkpoint)
     finally:
         metrics.close()
     return last
+
+
+def _mirror_checkpoint(mirror: Mirror, checkpoint: Path) -> None:
+    """Put a finished checkpoint, and what was logged and drawn up to it, where the run lives."""
+    here = mirror.here
+    mirror.push(metrics_file(here), previews_folder(here), here / TENSORBOARD)
+    mirror.push(checkpoint)
+    mirror.keep_like(checkpoints_folder(here))
 
 
 def _describe(report: TrainReport) -> str:
@@ -385,7 +410,7 @@ def _check_initial_weights(settings: TrainSettings, spec: LatentSpec) -> None:
     part = spec.common
     if source is None or part is None or part.fingerprint is None:
         return
-    if source != BUNDLED_NAME and not (Path(source) / "vae").is_dir():
+    if source != BUNDLED_NAME and not (Path(local_source(source)) / "vae").is_dir():
         return
     theirs = load_autoencoder(source).fingerprint
     if theirs != part.fingerprint:
@@ -424,10 +449,10 @@ def _mention_faster_arithmetic(run: Run) -> None:
 
 
 def _finish(
-    prepared: Prepared, folder: Path, last: TrainReport | None, autoencoders: Autoencoders | None, claims: Claims
+    prepared: Prepared, mirror: Mirror, last: TrainReport | None, autoencoders: Autoencoders | None, claims: Claims
 ) -> dict[str, Any]:
     """Write the model of the newest checkpoint, and say how the run ended."""
-    state = prepared.state
+    state, folder = prepared.state, mirror.here
     if last is not None and not math.isfinite(last.loss):
         raise NotFiniteError(
             f"The run ended at step {state.step} without a finite loss: no model is written.",
@@ -440,10 +465,43 @@ def _finish(
         console.note(console.NOTHING_TO_DO)
     else:
         export_model(checkpoint, model_folder(folder), autoencoders, claims)
+        _mirror_model(mirror)
     facts: dict[str, Any] = {"step": state.step, "of": prepared.run.settings.steps, "skipped": state.skipped}
     if last is not None:
         facts["loss"] = last.loss
-    return {**facts, "checkpoint": str(checkpoint), "model": str(model_folder(folder))}
+    return {
+        **facts,
+        "checkpoint": str(mirror.name_of(checkpoint)),
+        "model": str(mirror.name_of(model_folder(folder))),
+    }
+
+
+def _mirror_model(mirror: Mirror) -> None:
+    """Put the model, and the end of the log, where the run lives."""
+    if metrics_file(mirror.here).is_file():
+        mirror.push(metrics_file(mirror.here), previews_folder(mirror.here), mirror.here / TENSORBOARD)
+    mirror.push(model_folder(mirror.here), last=(INDEX_NAME, MADE_FROM))
+
+
+@contextmanager
+def _worked_on(folder: Path, world: World, *, overwrite: bool, locked: bool = True) -> Iterator[Mirror]:
+    """A run's folder to work on: of one in an object store the main process keeps a copy on this machine, which all
+    processes of the run see."""
+    if not is_remote(folder):
+        yield Mirror(folder, folder)
+    elif world.is_main:
+        own = [path.relative_to(folder).as_posix() for path in _written_by_a_run(folder)]
+        mark = (model_folder(folder) / MADE_FROM).relative_to(folder).as_posix()
+        checkpoints = checkpoints_folder(folder).name
+        with mirrored(
+            folder, own=own, checkpoints=checkpoints, marks=(mark,), overwrite=overwrite, locked=locked
+        ) as mirror:
+            world.tell(str(mirror.here))
+            yield mirror
+    else:
+        here = world.tell(None)
+        assert here is not None
+        yield Mirror(folder, Path(here))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from copgen_cli.layout import moments_beside, store_beside
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     DataDirOption,
@@ -30,6 +31,7 @@ from copgen_cli.options import (
     complete_names,
     config_file,
 )
+from copgen_cli.storage import as_path
 
 if TYPE_CHECKING:
     from copgen_cli.latents import PatchPacking
@@ -43,7 +45,11 @@ def encode(
     path: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that `prepare` wrote, instead of a region's.", show_default=False, rich_help_panel=DATA_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="Folder that `prepare` wrote, instead of a region's.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     vae: VaeOption = None,
@@ -67,7 +73,13 @@ def encode(
     scheduler: SchedulerOption = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option(help="Where moments go.", show_default="beside the patches", rich_help_panel=WRITTEN_PANEL),
+        typer.Option(
+            parser=as_path,
+            metavar=PATH,
+            help="Where moments go.",
+            show_default="beside the patches",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,

@@ -14,6 +14,7 @@ from copgen_cli.modalities import Modality, Split
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
@@ -27,6 +28,7 @@ from copgen_cli.options import (
     complete_names,
     config_file,
 )
+from copgen_cli.storage import as_local_path, as_path, require_local
 
 if TYPE_CHECKING:
     from copgen_cli.cluster import ClusterExecutor
@@ -42,7 +44,11 @@ def pack(
     input_dir: Annotated[
         Path | None,
         typer.Option(
-            help="What to pack, instead of a region's moments.", show_default=False, rich_help_panel=DATA_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="What to pack, instead of a region's moments.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     input_type: Annotated[
@@ -58,6 +64,8 @@ def pack(
     place_cache: Annotated[
         Path | None,
         typer.Option(
+            parser=as_local_path,
+            metavar=PATH,
             help="Places of the cells of a COP-GEN (2026) database: a folder with latlon_patches.npy.",
             show_default="no place in the store",
             rich_help_panel=DATA_PANEL,
@@ -66,6 +74,8 @@ def pack(
     time_cache: Annotated[
         Path | None,
         typer.Option(
+            parser=as_local_path,
+            metavar=PATH,
             help="Times of the cells of such a database: a pickled file, read without unpickling.",
             show_default="no time in the store",
             rich_help_panel=DATA_PANEL,
@@ -104,7 +114,13 @@ def pack(
     scheduler: SchedulerOption = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the store goes.", show_default="beside the input", rich_help_panel=WRITTEN_PANEL),
+        typer.Option(
+            parser=as_path,
+            metavar=PATH,
+            help="Where the store goes.",
+            show_default="beside the input",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
@@ -137,6 +153,8 @@ def pack(
     kind = settings.pack.input_type
     where = settings.workspace
     source = input_dir or {"npy": where.moments, "png": where.patches, "lmdb": where.store}[kind]
+    if kind == "lmdb":
+        require_local(source, "--input-type lmdb")
     output = output_dir or store_beside(source)
     places = [output, *(split_store(output, split) for split in Split)]
     if kind == "lmdb" and (output_dir is None or source.resolve() in map(Path.resolve, places)):

@@ -16,6 +16,7 @@ from copgen_cli.modalities import BETA, Modality, Split, as_modality
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     WRITTEN_PANEL,
     DataDirOption,
     DryRunOption,
@@ -30,6 +31,7 @@ from copgen_cli.options import (
     config_file,
     modality_names,
 )
+from copgen_cli.storage import as_path
 
 if TYPE_CHECKING:
     from copgen_cli.patches import Plan
@@ -43,7 +45,11 @@ def prepare(
     subset_path: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that `download` wrote, instead of a region's.", show_default=False, rich_help_panel=DATA_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="Folder that `download` wrote, instead of a region's.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     files: Annotated[
@@ -78,6 +84,7 @@ def prepare(
     hold_out: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
             metavar="FILE",
             help="Text with the cells for test, one a line; all others are for train.",
             show_default="from settings: dealt by ratio and seed",
@@ -99,7 +106,11 @@ def prepare(
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Where patches go.", show_default="<subset>/<name>_thumbnail_png", rich_help_panel=WRITTEN_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="Where patches go.",
+            show_default="<subset>/<name>_thumbnail_png",
+            rich_help_panel=WRITTEN_PANEL,
         ),
     ] = None,
     visualize: Annotated[
@@ -179,7 +190,7 @@ def _folders(texts: Sequence[str]) -> dict[Modality, Path]:
         name, equals, folder = text.partition("=")
         if not equals or not folder:
             raise UsageError(f"--files {text} is not MODALITY=FOLDER.", hint="For instance: --files land_cover=lulc")
-        folders[as_modality(name)] = Path(folder).expanduser()
+        folders[as_modality(name)] = as_path(folder).expanduser()
     return folders
 
 

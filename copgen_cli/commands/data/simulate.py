@@ -13,6 +13,7 @@ from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     DryRunOption,
@@ -21,6 +22,7 @@ from copgen_cli.options import (
     RegionOption,
     config_file,
 )
+from copgen_cli.storage import as_local_path
 
 
 def simulate(
@@ -95,7 +97,14 @@ def simulate(
         int, typer.Option("--workers", min=1, help="Processes at a time.", rich_help_panel=RUN_PANEL)
     ] = 1,
     output: Annotated[
-        Path, typer.Option("--output", help="Folder to hold the archive.", rich_help_panel=WRITTEN_PANEL)
+        Path,
+        typer.Option(
+            "--output",
+            parser=as_local_path,
+            metavar=PATH,
+            help="Folder to hold the archive.",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
     ],
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,

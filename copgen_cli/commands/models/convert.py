@@ -10,6 +10,7 @@ import typer
 from copgen_cli import console
 from copgen_cli.options import (
     MADE_PANEL,
+    PATH,
     JsonOption,
     OverwriteOption,
     as_modalities,
@@ -18,13 +19,16 @@ from copgen_cli.options import (
     family_names,
     modality_names,
 )
+from copgen_cli.storage import as_local_path, as_path
 
 
 def convert(
     source: Annotated[
         str, typer.Argument(help="A .pth, .ckpt or .safetensors file, a folder, or a hub id.", show_default=False)
     ],
-    target: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    target: Annotated[
+        Path, typer.Argument(parser=as_local_path, metavar="TARGET", help="The folder to make.", show_default=False)
+    ],
     modalities: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,6 +61,8 @@ def convert(
     vae_dir: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="A folder with an autoencoder for each raster, named like it or as published.",
             show_default="those of a model's folder, else the published ones",
             rich_help_panel=MADE_PANEL,

@@ -11,6 +11,7 @@ from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     DataDirOption,
@@ -32,6 +33,7 @@ from copgen_cli.options import (
     modality_names,
 )
 from copgen_cli.settings import Preset
+from copgen_cli.storage import as_local_path, as_path
 
 SETTINGS = "from settings"
 
@@ -45,6 +47,8 @@ def train(
         Path | None,
         typer.Option(
             "--data",
+            parser=as_path,
+            metavar=PATH,
             help="Packed store, with train/ and test/; or the index.json of its shards.",
             show_default="the region's",
             rich_help_panel=DATA_PANEL,
@@ -98,7 +102,13 @@ def train(
     num_processes: ProcessesOption = None,
     accelerate_config: Annotated[
         Path | None,
-        typer.Option("--accelerate-config", help="Configuration file of accelerate.", rich_help_panel=RUN_PANEL),
+        typer.Option(
+            "--accelerate-config",
+            parser=as_local_path,
+            metavar=PATH,
+            help="Configuration file of accelerate.",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = None,
     mixed_precision: Annotated[
         str | None,
@@ -148,7 +158,12 @@ def train(
     workdir: Annotated[
         Path | None,
         typer.Option(
-            "--workdir", help="Folder of the run.", show_default="runs/REGION-PRESET", rich_help_panel=WRITTEN_PANEL
+            "--workdir",
+            parser=as_path,
+            metavar=PATH,
+            help="Folder of the run.",
+            show_default="runs/REGION-PRESET",
+            rich_help_panel=WRITTEN_PANEL,
         ),
     ] = None,
     save_every: Annotated[

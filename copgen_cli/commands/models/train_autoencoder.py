@@ -12,6 +12,7 @@ from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     DataDirOption,
@@ -27,6 +28,7 @@ from copgen_cli.options import (
     config_file,
     modality_names,
 )
+from copgen_cli.storage import as_local_path, require_local
 
 if TYPE_CHECKING:
     from copgen_cli.autoencoding import Training
@@ -43,6 +45,8 @@ def train_autoencoder(
         Path | None,
         typer.Option(
             "--data",
+            parser=as_local_path,
+            metavar=PATH,
             help="Prepared patches, with train/ and test/.",
             show_default="the region's",
             rich_help_panel=DATA_PANEL,
@@ -102,6 +106,8 @@ def train_autoencoder(
         Path | None,
         typer.Option(
             "--output",
+            parser=as_local_path,
+            metavar=PATH,
             help="Where it is written.",
             show_default="runs/REGION-autoencoder; of rasters beside the patches",
             rich_help_panel=WRITTEN_PANEL,
@@ -138,8 +144,11 @@ def train_autoencoder(
         "dtype": dtype,
     }
     settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, autoencoder=chosen)
+    patches = data or settings.workspace.patches
+    require_local(patches, "train-autoencoder")
+    require_local(settings.runs_dir, "train-autoencoder")
     trainings = plan_trainings(
-        data or settings.workspace.patches,
+        patches,
         find_family(settings.family),
         as_modalities(modality, option="--modality"),
         output=output,

@@ -14,6 +14,7 @@ from copgen_cli.metrics import Metric, parse_metrics
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     WRITTEN_PANEL,
     BatchSizeOption,
     DataDirOption,
@@ -34,6 +35,7 @@ from copgen_cli.options import (
     typed_options,
 )
 from copgen_cli.records import Ignored
+from copgen_cli.storage import as_path
 
 if TYPE_CHECKING:
     from copgen_cli.evaluation import Assessment
@@ -53,18 +55,28 @@ def evaluate(
     real: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of true pictures, matched by file name.", show_default=False, rich_help_panel=DATA_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="Folder of true pictures, matched by file name.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     generated: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of generated ones, such as `sample` writes.", show_default=False, rich_help_panel=DATA_PANEL
+            parser=as_path,
+            metavar=PATH,
+            help="Folder of generated ones, such as `sample` writes.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = None,
     training: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Pictures that the model was trained on.",
             show_default="the region's train split, of a model trained on it",
             rich_help_panel=DATA_PANEL,
@@ -147,6 +159,8 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Folder for report.html and metrics.json.",
             show_default="none is written",
             rich_help_panel=WRITTEN_PANEL,

@@ -11,10 +11,12 @@ from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     WRITTEN_PANEL,
     OverwriteOption,
     run_line,
 )
+from copgen_cli.storage import as_local_path
 
 DEFAULT_FOLDER = Path("copgen-quickstart")
 
@@ -27,7 +29,10 @@ def quickstart(
     ] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated region.", rich_help_panel=MADE_PANEL)] = 0,
     output: Annotated[
-        Path, typer.Option("--output", help="Where everything goes.", rich_help_panel=WRITTEN_PANEL)
+        Path,
+        typer.Option(
+            "--output", parser=as_local_path, metavar=PATH, help="Where everything goes.", rich_help_panel=WRITTEN_PANEL
+        ),
     ] = DEFAULT_FOLDER,
     overwrite: OverwriteOption = False,
 ) -> None:

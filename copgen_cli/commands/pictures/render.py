@@ -12,11 +12,13 @@ from copgen_cli.errors import UsageError
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     WRITTEN_PANEL,
     JsonOption,
     complete_assignments,
     modality_names,
 )
+from copgen_cli.storage import as_path
 
 
 def render(
@@ -40,7 +42,13 @@ def render(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option(help="The PNG to write; its place goes beside, as .aux.xml.", rich_help_panel=WRITTEN_PANEL)
+        Path,
+        typer.Option(
+            parser=as_path,
+            metavar=PATH,
+            help="The PNG to write; its place goes beside, as .aux.xml.",
+            rich_help_panel=WRITTEN_PANEL,
+        ),
     ],
     json: JsonOption = False,
 ) -> None:

@@ -12,6 +12,7 @@ from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     BatchSizeOption,
@@ -41,6 +42,7 @@ from copgen_cli.options import (
     typed_options,
 )
 from copgen_cli.records import Ignored
+from copgen_cli.storage import as_local_path, as_path, require_local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +68,8 @@ def sample(
     data: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Packed store, or tree of npy or png files.",
             show_default="the region's test split",
             rich_help_panel=DATA_PANEL,
@@ -108,6 +112,7 @@ def sample(
     like: Annotated[
         Path | None,
         typer.Option(
+            parser=as_local_path,
             metavar="PICTURE",
             help="Make this picture again, exactly. --model, --input and --data say where these are now.",
             show_default=False,
@@ -158,6 +163,8 @@ def sample(
     output: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Folder to write to.",
             show_default="outputs/<region>/<given>-to-<generated>",
             rich_help_panel=WRITTEN_PANEL,
@@ -295,6 +302,7 @@ def _repeat(
 ) -> None:
     from copgen_cli.sampling import repeat_picture
 
+    require_local(output, "--output of --like")
     made = repeat_picture(picture, model=model, inputs=inputs, data=data, device=device or "auto", output=output)
     values = {"file": made.file, "identical": not made.differing, "differing_pixels": made.differing}
     console.result_json(values) if json else console.result("Repeated", **values)

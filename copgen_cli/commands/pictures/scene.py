@@ -12,6 +12,7 @@ from copgen_cli import console
 from copgen_cli.options import (
     DATA_PANEL,
     MADE_PANEL,
+    PATH,
     RUN_PANEL,
     WRITTEN_PANEL,
     BatchSizeOption,
@@ -36,6 +37,7 @@ from copgen_cli.options import (
     config_file,
     modality_names,
 )
+from copgen_cli.storage import as_local_path, as_path
 
 if TYPE_CHECKING:
     from copgen_cli.places import SceneOptions
@@ -71,6 +73,7 @@ def scene(
     aoi: Annotated[
         Path | None,
         typer.Option(
+            parser=as_local_path,
             metavar="FILE",
             help="The area: GeoJSON, GeoPackage and others.",
             show_default=False,
@@ -161,6 +164,8 @@ def scene(
     output: Annotated[
         Path | None,
         typer.Option(
+            parser=as_path,
+            metavar=PATH,
             help="Folder to write to.",
             show_default="outputs/scenes/<area>-<given>-to-<generated>",
             rich_help_panel=WRITTEN_PANEL,

@@ -44,6 +44,8 @@ def is_merged(folder: Path) -> bool:
 class MergedStore:
     """The databases `train/` and `test/` of a folder, or a single one, which counts as train; a `MomentSource`."""
 
+    readers = 1
+
     def __init__(self, folder: Path, scalars: Mapping[Modality, ScalarCache]) -> None:
         """Open and check them.
 

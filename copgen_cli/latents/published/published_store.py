@@ -31,6 +31,8 @@ _HINT = "Export the database again, or pack from npy or png."
 class PublishedStore:
     """The databases `train/` and `test/` of a folder, or a single one, which counts as train."""
 
+    readers = 1
+
     def __init__(self, folder: Path) -> None:
         """Open and check them.
 

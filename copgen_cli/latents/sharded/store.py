@@ -23,6 +23,7 @@ from copgen_cli.latents.sharded.index import IndexedFile, ShardIndex, index_of, 
 from copgen_cli.latents.store import LatentStore, Names, check_store, names_in, open_environment
 from copgen_cli.latents.store_cache import HeldCopy, StoreCache, unusable_shard
 from copgen_cli.latents.store_format import METADATA_KEY, StoreMetadata
+from copgen_cli.storage import as_path, cache_folder, is_remote
 
 MOST_OPEN = 128
 """Shards of a store that a process keeps open: each takes a file descriptor, of which many systems give 1024."""
@@ -36,8 +37,12 @@ def open_store(path: Path, cache: StoreCache | None = None) -> LatentStore:
         BrokenInputError: it is damaged, or no store of copgen.
         MismatchError: it is of another version.
     """
-    index = index_of(path)
-    return LatentStore(path) if index is None else ShardedStore(index, cache)
+    index = index_of(as_path(path))
+    if index is None:
+        return LatentStore(path)
+    if cache is None and is_remote(index):  # what is mapped must be here
+        cache = StoreCache(cache_folder() / "shards")
+    return ShardedStore(index, cache)
 
 
 class ShardedStore(LatentStore):
@@ -51,7 +56,7 @@ class ShardedStore(LatentStore):
             BrokenInputError: index or names are damaged.
             MismatchError: the index is of another version.
         """
-        self.folder = index.parent
+        self.folder = self.named = index.parent
         self.index = read_index(index)
         self.metadata = self.index.metadata
         self.modalities = self.metadata.modalities
