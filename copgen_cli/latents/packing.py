@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -40,6 +39,7 @@ from copgen_cli.stages import (
     require_free_space,
     units_file,
 )
+from copgen_cli.storage import is_there
 
 PACK = "pack"
 """Also of `copgen encode --to lmdb`: one record for one store, whichever command made it."""
@@ -310,7 +310,7 @@ def foreign_databases(output: Path) -> Iterator[Path]:
     """What lies in the places of stores and is none that can be read, or of which no finished run has left a record."""
     recorded = units_file(output, PACK).is_file()
     for split in (split_store(output, split) for split in Split):
-        yield from (file for file in (split / INDEX_FILE, split / NAMES_FILE) if os.path.lexists(file))
+        yield from (file for file in (split / INDEX_FILE, split / NAMES_FILE) if is_there(file))
         for folder in (split, *split.glob(shard_folder(0).replace("00000", "*"))):
             if (folder / DATA_FILE).is_file() and not (recorded and source_of(folder)):
                 yield from (file for file in (folder / DATA_FILE, folder / LOCK_FILE) if file.is_file())

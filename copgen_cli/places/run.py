@@ -374,6 +374,7 @@ def _draw_elsewhere(plan: ScenePlan, files: BlockFiles, executor: Executor) -> I
     missing = [block for block in plan.blocks if not files.has(block)]
     yield walked * sum(len(block.windows) for block in plan.blocks if block not in missing)
     if missing:
+        files.folder.mkdir(parents=True, exist_ok=True)
         executor.require(files.folder)
     work = functools.partial(_draw_block, recipe=plan.recipe, expected=_identity(plan), files=files)
     for windows in executor.map(work, missing):

@@ -243,7 +243,9 @@ class StageRun:
             work, retries: as for `run`.
             elsewhere: the worker may be on another machine, and does not write to the journal: `record` what it gives.
         """
-        return Attempt(work, None if elsewhere else self._journal, self._claims_elsewhere, retries)
+        by_driver = elsewhere or self._journal.by_driver
+        claims = self._claims_elsewhere if elsewhere else self._claims
+        return Attempt(work, None if by_driver else self._journal, claims, retries)
 
     @property
     def shared(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -232,7 +233,7 @@ def _scene(
     )
 
     request = check_scene(settings, options)
-    plan = plan_scene(settings, options, request, _load_model(settings), sys.argv[1:])
+    plan = plan_scene(settings, options, request, _load_model(settings), _without_scheduler(sys.argv[1:]))
     for text in (*request.notes, *plan.notes):
         console.note(text)
     for text in request.warnings:
@@ -254,6 +255,17 @@ def _scene(
             summary = run.finish()
     console.report("Drawn", summary, json=json, preview=folder / "preview.png")
     return summary.exit_code
+
+
+def _without_scheduler(words: Sequence[str]) -> list[str]:
+    """A command line by what is drawn, whoever draws it."""
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] == "--scheduler":
+            kept.pop()
+        elif not word.startswith("--scheduler="):
+            kept.append(word)
+    return kept
 
 
 def _load_model(settings: Settings) -> LoadedModel:
