@@ -54,3 +54,11 @@ def mark_slowly(number: int, folder: Path) -> int:
     time.sleep(0.1)
     (folder / str(number)).touch()
     return number
+
+
+def shout_and_tell(word: str, place: Place, told: Path) -> Result:
+    """`shout`, in 10 ms, and a file for each time that it is done."""
+    time.sleep(0.01)
+    result = shout(word, place)
+    (told / f"{word}-{os.getpid()}-{time.monotonic_ns()}").touch()
+    return result

@@ -39,7 +39,7 @@ def cluster_of(workers: int) -> LocalCluster:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
         memory_limit=0,
     )
@@ -228,7 +228,7 @@ def test_every_command_leaves_the_same_tree_bit_for_bit(tmp_path, monkeypatch, c
         folder = tmp_path / name
         folder.mkdir()
         monkeypatch.chdir(folder)
-        Path("copgen.toml").write_text(COMMANDS_SETTINGS.format(archive=archive.root))
+        Path("copgen.toml").write_text(COMMANDS_SETTINGS.format(archive=archive.root, model=tmp_path / "model"))
         for command in COMMANDS:
             call = call_copgen(capsys, *command, "--data-dir", "data", *where)
             assert call.code == 0, call.err
@@ -250,12 +250,12 @@ train_ratio = 0.5
 workers = 1
 
 [encode]
-vae = "../model/vae"
+vae = "{model}/vae"
 batch_size = 2
 device = "cpu"
 
 [sample]
-model = "../model"
+model = "{model}"
 device = "cpu"
 steps = 1
 """

@@ -26,6 +26,7 @@ undisturbed run leaves: everything of a run under way lies in `<output>/.copgen/
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ from copgen_cli.stages.manifest import (
     write_manifest,
 )
 from copgen_cli.stages.objects.outputs import claims_of, journal_of, private_folder_of
+from copgen_cli.stages.unit_table import UnitTable
 from copgen_cli.stages.work_items import Result, Summary, WorkItem
 from copgen_cli.storage import is_remote, is_there, sizes_in
 
@@ -110,8 +112,7 @@ class StageRun:
         self._claims_elsewhere = self._claims if is_remote(output) else Claims(output, by_worker=True)
         self._beside = frozenset(beside)
         self.place = Place(output, self._private.temporary, self._claims)
-        self._lines: dict[str, bytes] = {}  # the record of each known unit, as it will stand in the manifest
-        self._wanted: dict[str, None] = {}
+        self._units = UnitTable()  # the record of each known unit, as it will stand in the manifest
         self._afresh = overwrite
         self._finished_here = 0
         self._already = 0
@@ -176,7 +177,7 @@ class StageRun:
         """
         todo = []
         for unit in units:
-            self._wanted[unit.key] = None
+            self._units.want(unit.key)
             known = self.recorded(unit.key)
             if (
                 known is None
@@ -194,7 +195,7 @@ class StageRun:
 
     def recorded(self, key: str) -> Outcome | None:
         """What earlier runs, or this one, say of a unit."""
-        line = self._lines.get(key)
+        line = self._units.get(key)
         known = Outcome.from_line(line) if line is not None else None
         return None if known is not None and known.reason == MADE_ANEW else known
 
@@ -259,15 +260,15 @@ class StageRun:
 
     def record(self, outcome: Outcome) -> None:
         """Note a finished unit; for stages that do their own mapping. Its files must be in place."""
-        self._wanted[outcome.key] = None
+        self._units.want(outcome.key)
         self._journal.append(outcome)
         self._finish_unit(outcome)
 
     def take_in(self) -> None:
         """Learn what other processes of this run have noted in its journal."""
-        noted = {outcome.key: outcome for outcome in self._journal.read() if outcome.key in self._wanted}
+        noted = {outcome.key: outcome for outcome in self._journal.read() if self._units.is_wanted(outcome.key)}
         for outcome in noted.values():  # the last word on each
-            if self._lines.get(outcome.key) != outcome.as_line():
+            if self._units.get(outcome.key) != outcome.as_line():
                 self._finish_unit(outcome)
 
     def finish(self, *, still_to_come: Iterable[str] = ()) -> Summary:
@@ -278,22 +279,22 @@ class StageRun:
         Args:
             still_to_come: of the files beside those of the units, which will be written after this.
         """
-        self._lines = {key: line for key, line in sorted(self._lines.items()) if self._stays(key)}
+        self._units.keep(self._stays)
         summary = self._sum_up()
         if self._dry_run:
             return summary
-        for path in sorted(self._superseded() - self._files_of(self._lines)):
+        for path in sorted(self._superseded()):
             self._remove(self.output / safe_path(path))
         beside = {name for name in self._beside if (self.output / name).is_file()}.union(still_to_come)
         totals = {
-            "units": len(self._wanted),
+            "units": self._units.wanted,
             "done": summary.done + summary.already,
             "skipped": len(summary.skipped),
             "failed": len(summary.failed),
             "files": summary.files,
             "bytes": summary.bytes,
         }
-        write_manifest(self.place, self.header, self._lines.values(), totals, beside)
+        write_manifest(self.place, self.header, lambda: (line for _, line in self._units.lines()), totals, beside)
         self._journal.remove()
         self._claims.forget()
         shutil.rmtree(self._private.build, ignore_errors=True)
@@ -316,7 +317,7 @@ class StageRun:
 
     def _stays(self, key: str) -> bool:
         """Whether a unit stays in the manifest."""
-        if key in self._wanted:
+        if self._units.is_wanted(key):
             return True
         known = self.recorded(key)
         return self._keeps and known is not None and known.status is Status.DONE
@@ -324,16 +325,21 @@ class StageRun:
     def _superseded(self) -> set[str]:
         """Files that earlier runs made of units which were made anew since or, where the run says so, not wanted."""
         everything = self._prune or self._afresh
-        return {
-            file.path
-            for outcome in (*read_outcomes(self.output, self.header.stage), *self._journal.read())
-            if everything or outcome.key in self._wanted
-            for file in outcome.files
-        }
+        before: set[str] = set()
+        for outcome in itertools.chain(read_outcomes(self.output, self.header.stage), self._journal.read()):
+            if outcome.files and (everything or self._units.is_wanted(outcome.key)):
+                line = self._units.get(outcome.key)
+                now = {file.path for file in Outcome.from_line(line).files} if line is not None else set()
+                before.update(file.path for file in outcome.files if file.path not in now)
+        if before:  # which another unit may have made
+            for _, line in self._units.lines():
+                before.difference_update(file.path for file in Outcome.from_line(line).files)
+        return before
 
     def _must_share_a_unit(self) -> None:
-        done = [key for key in self._lines if (known := self.recorded(key)) is not None and known.status is Status.DONE]
-        if done and self._wanted and self._wanted.keys().isdisjoint(done):
+        known = ((key, Outcome.from_line(line)) for key, line in self._units.lines())
+        done = [key for key, outcome in known if outcome.status is Status.DONE and outcome.reason != MADE_ANEW]
+        if done and self._units.wanted and not any(map(self._units.is_wanted, done)):
             raise MismatchError(
                 f"{self.output} holds what was made of others, such as {done[0]}, and of none that are to be made now.",
                 hint="Choose another output folder, or give --overwrite to replace all that is there.",
@@ -350,15 +356,16 @@ class StageRun:
         if started is not None:
             self._must_agree(started[0])
         for outcome in read_outcomes(self.output, self.header.stage):
-            self._lines[outcome.key] = outcome.as_line()
+            self._units.set(outcome.key, outcome.as_line())
         if self._afresh:
-            self._lines = {key: _forgotten(line) for key, line in self._lines.items()}
+            self._units.change(_forgotten)
         if started is not None:
             for outcome in self._journal.read():
                 self._keep(outcome)
             return
         abandoned = [_forgotten(outcome.as_line()) for outcome in self._journal.read()]
-        self._lines |= {Outcome.from_line(line).key: line for line in abandoned}
+        for line in abandoned:
+            self._units.set(Outcome.from_line(line).key, line)
         if not self._dry_run:
             theirs = self._claims.theirs
             self._journal.start(self.place, self.header, afresh=self._overwrite, abandoned=abandoned, theirs=theirs)
@@ -405,12 +412,9 @@ class StageRun:
 
     def _keep(self, outcome: Outcome) -> None:
         """Make this the record of its unit. Where the key says all, files of before are right though it fails now."""
-        if outcome.status is Status.FAILED and not self._fixed and outcome.key in self._lines:
-            outcome = replace(outcome, files=Outcome.from_line(self._lines[outcome.key]).files)
-        self._lines[outcome.key] = outcome.as_line()
-
-    def _files_of(self, keys: Iterable[str]) -> set[str]:
-        return {file.path for key in keys for file in Outcome.from_line(self._lines[key]).files}
+        if outcome.status is Status.FAILED and not self._fixed and (before := self._units.get(outcome.key)):
+            outcome = replace(outcome, files=Outcome.from_line(before).files)
+        self._units.set(outcome.key, outcome.as_line())
 
     def _remove(self, file: Path) -> None:
         """Remove a file of the output and the folders that it leaves empty."""
@@ -425,7 +429,7 @@ class StageRun:
 
     def _sum_up(self) -> Summary:
         skipped, failed, files, size = [], [], 0, 0
-        for outcome in (Outcome.from_line(self._lines[key]) for key in self._wanted if key in self._lines):
+        for outcome in map(Outcome.from_line, self._units.wanted_lines()):
             if outcome.status is Status.SKIPPED:
                 skipped.append(outcome)
             elif outcome.status is Status.FAILED:

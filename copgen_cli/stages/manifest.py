@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -117,15 +117,22 @@ def read_outcomes(output: Path, stage: str) -> Iterator[Outcome]:
 
 
 def write_manifest(
-    place: Place, header: Header, lines: Iterable[bytes], totals: Mapping[str, int], beside: Iterable[str]
+    place: Place,
+    header: Header,
+    lines: Callable[[], Iterable[bytes]],
+    totals: Mapping[str, int],
+    beside: Iterable[str],
 ) -> None:
     """Write both files, the units first; a file that would not change is left alone.
 
     Args:
+        place: of the output.
+        header: what it was made from.
+        lines: gives those of the units, by key, each time it is called.
+        totals: numbers of units, files and bytes.
         beside: names of the files that the stage writes beside those of its units.
     """
-    ordered = list(lines)
-    missing = [outcome for outcome in map(Outcome.from_line, ordered) if outcome.status is not Status.DONE]
+    missing = [outcome for outcome in map(Outcome.from_line, lines()) if outcome.status is not Status.DONE]
     values = {
         "format": FORMAT,
         "stage": header.stage,
@@ -138,8 +145,8 @@ def write_manifest(
         "beside": sorted(beside),
     }
     text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    _write_if_changed(place, units_file(place.output, header.stage), b"".join(ordered))
-    _write_if_changed(place, manifest_file(place.output, header.stage), text.encode())
+    _write_if_changed(place, units_file(place.output, header.stage), lines)
+    _write_if_changed(place, manifest_file(place.output, header.stage), lambda: [text.encode()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,18 @@ def read_lines(file: Path) -> Iterator[Outcome]:
                 continue
 
 
-def _write_if_changed(place: Place, file: Path, data: bytes) -> None:
-    if not file.is_file() or file.read_bytes() != data:
-        place.write(file.name, data, durable=True)
+def _write_if_changed(place: Place, file: Path, pieces: Callable[[], Iterable[bytes]]) -> None:
+    if _holds(file, pieces()):
+        return
+    with place.writing(file.name) as beside, beside.open("wb") as stream:
+        stream.writelines(pieces())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _holds(file: Path, pieces: Iterable[bytes]) -> bool:
+    """Whether a file is there with just these bytes."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return all(stream.read(len(piece)) == piece for piece in pieces) and not stream.read(1)
