@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -36,7 +38,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from tiny_hub import Quota, TinyHub
 
 from copgen_cli.cluster import ClusterExecutor, open_cluster
+from copgen_cli.patches.cutting import Cutting, save_patches
+from copgen_cli.patches.preparation import plan_patches
 from copgen_cli.settings import ClusterSettings
+from copgen_cli.settings.sections import PrepareSettings
 from copgen_cli.stages import Executor, Result, StageRun, WorkItem, local_executor
 
 MEGABYTE = 1_000_000
@@ -56,6 +61,7 @@ GPU_IMAGES_PER_SECOND = 400.0
 """That an accelerator encodes with the published autoencoder; assumed, not measured here."""
 EUROS = {"processor-hour": 0.04, "GPU-hour": 2.50, "terabyte-month": 22.0}
 """What a cloud asks, about."""
+CEILING = "processes apart"
 STAGES = ("download", "prepare", "encode", "pack")
 
 
@@ -250,11 +256,8 @@ def measure_items(items: int, scheduler: str | None) -> None:
 
 
 def measure_executors(cells: int, workers: int, turns: int) -> None:
-    """Cut the same cells by one process, by a pool, and by a cluster that is up already, in turns."""
-    from copgen_cli.patches.cutting import save_patches
-    from copgen_cli.patches.preparation import plan_patches
-    from copgen_cli.settings.sections import PrepareSettings
-
+    """Cut the same cells by one process, by a pool, and by a cluster that is up already, in turns; and by as many
+    processes that know nothing of one another, which is what this machine can do."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         simulated = min(cells, 24)
@@ -271,8 +274,10 @@ def measure_executors(cells: int, workers: int, turns: int) -> None:
                 f"a pool of {workers}": local_executor(workers, processes=True),
                 f"a cluster of {workers}": cluster,
             }
-            seconds: dict[str, list[float]] = {name: [] for name in manners}
+            seconds: dict[str, list[float]] = {name: [] for name in manners} | {CEILING: []}
             for turn in range(-1, turns):
+                if turn >= 0:
+                    seconds[CEILING].append(cut_apart(here, units, plan.cutting, workers))
                 for name, executor in manners.items():
                     with StageRun("prepare", here / "out", settings={}, overwrite=True) as run:
                         work = functools.partial(save_patches, place=run.place, cutting=plan.cutting)
@@ -283,12 +288,37 @@ def measure_executors(cells: int, workers: int, turns: int) -> None:
                             seconds[name].append(time.perf_counter() - started)
                     shutil.rmtree(here / "out", ignore_errors=True)
     medians = {name: sorted(taken)[len(taken) // 2] for name, taken in seconds.items()}
-    one, pool, on_cluster = medians.values()
+    one, pool, on_cluster, apart = medians.values()
     for name, median in medians.items():
         print(f"{name}: {len(units) / median:.2f} cells/s ({median:.1f} s for {len(units)} cells)")
     print(
-        f"cluster against one process {one / on_cluster:.2f} times; against the pool {on_cluster / pool - 1:+.1%} time"
+        f"times as fast as one process: the pool {one / pool:.2f}, the cluster {one / on_cluster:.2f}, {CEILING} "
+        f"{one / apart:.2f}; the cluster against the pool {on_cluster / pool - 1:+.1%} time"
     )
+
+
+def cut_apart(here: Path, units: Sequence[WorkItem[Any]], cutting: Cutting, workers: int) -> float:
+    """Seconds in which processes that share nothing cut a share each."""
+    outputs = [here / f"out-{number}" for number in range(workers)]
+    processes = [
+        multiprocessing.get_context("spawn").Process(target=cut_alone, args=(output, units[number::workers], cutting))
+        for number, output in enumerate(outputs)
+    ]
+    started = time.perf_counter()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    seconds = time.perf_counter() - started
+    for output in outputs:
+        shutil.rmtree(output)
+    return seconds
+
+
+def cut_alone(output: Path, units: list[WorkItem[Any]], cutting: Cutting) -> None:
+    with StageRun("prepare", output, settings={}) as run:
+        for _ in run.run(units, functools.partial(save_patches, place=run.place, cutting=cutting)):
+            pass
 
 
 def main() -> None:
