@@ -5,6 +5,7 @@ Every step of the way yields as it goes, so that a command can show how far it i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from copgen_cli.errors import CopgenError, MissingInputError, UsageError
+from copgen_cli.errors import CopgenError, MismatchError, MissingInputError, UsageError
 from copgen_cli.evaluation.pairs import Pair
 from copgen_cli.evaluation.pictures import Pictures, PictureSet, list_pictures, read_pictures
 from copgen_cli.layout import Workspace
@@ -20,6 +21,7 @@ from copgen_cli.modalities import Modality, Role, Split
 from copgen_cli.model import ImageAutoencoder, draw_latents, sample_noise, to_uint8
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling import LoadedModel, PictureGenerator, Task
+from copgen_cli.stages import Executor, OncePerProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +165,67 @@ class Batch:
     pictures: tuple[Mapping[Modality, np.ndarray], ...]
 
 
-def paint_pairs(model: LoadedModel, truth: Truth, plan: Plan) -> Iterator[Batch]:
-    """Draw every pair of the plan, in batches; a sample depends on its place, number and seed alone."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Samples of one pair that are drawn together."""
+
+    pair: Pair
+    tasks: tuple[tuple[int, Task], ...]
+    """Each with its place's number."""
+
+
+def paint_pairs(
+    model: LoadedModel,
+    truth: Truth,
+    plan: Plan,
+    executor: Executor | None = None,
+    recipe: OncePerProcess[LoadedModel] | None = None,
+) -> Iterator[Batch]:
+    """Draw every pair of the plan, in batches; a sample depends on its place, number and seed alone.
+
+    Args:
+        model: what draws.
+        truth: what is given.
+        plan: the pairs.
+        executor: who draws a batch at a time; this process where there is none.
+        recipe: how its workers come by the model.
+    """
+    if executor is None or recipe is None:
+        yield from (_paint(draws, model, plan) for draws in _draws_of(truth, plan))
+        return
+    work = functools.partial(_paint_elsewhere, recipe=recipe, plan=plan, sha256=model.sha256)
+    yield from executor.map(work, _draws_of(truth, plan), ordered=True)
+
+
+def _draws_of(truth: Truth, plan: Plan) -> Iterator[Draws]:
     for pair in plan.pairs:
-        generator = _generator_of(model, plan, pair)
         tasks = [
             (i, Task(f"{name}_v{k + 1}", name, {m: truth.moments[m][i] for m in pair.conditions}))
             for i, name in enumerate(truth.names)
             for k in range(plan.n_samples)
         ]
         for start in range(0, len(tasks), plan.batch_size):
-            batch = tasks[start : start + plan.batch_size]
-            generated = generator.generate([task for _, task in batch])
-            yield Batch(pair, tuple(i for i, _ in batch), tuple(generated))
+            yield Draws(pair, tuple(tasks[start : start + plan.batch_size]))
+
+
+def _paint(draws: Draws, model: LoadedModel, plan: Plan) -> Batch:
+    generated = _generator_of(model, plan, draws.pair).generate([task for _, task in draws.tasks])
+    return Batch(draws.pair, tuple(i for i, _ in draws.tasks), tuple(generated))
+
+
+def _paint_elsewhere(draws: Draws, recipe: OncePerProcess[LoadedModel], plan: Plan, sha256: str) -> Batch:
+    """Runs in a worker.
+
+    Raises:
+        MismatchError: the model is another there.
+    """
+    model = recipe.get()
+    if model.sha256 != sha256:
+        raise MismatchError(
+            f"A worker finds another model under {model.source}.",
+            hint="Workers need the same files as the driver, on a shared disk.",
+        )
+    return _paint(draws, model, plan)
 
 
 def gather(batches: Iterable[Batch], truth: Truth, plan: Plan) -> Iterator[PictureSet]:

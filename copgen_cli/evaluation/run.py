@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from copgen_cli.errors import CopgenError, UsageError
 from copgen_cli.evaluation import in_units, protocol
@@ -46,7 +47,7 @@ from copgen_cli.model import BUNDLED_NAME, bundled_folder, choose_device, choose
 from copgen_cli.records import Ignored
 from copgen_cli.sampling import LoadedModel, ModelChoice, choose_batch_size, choose_model, load_model
 from copgen_cli.settings import Settings
-from copgen_cli.stages import Claims, write_atomically
+from copgen_cli.stages import Claims, Executor, OncePerProcess, write_atomically
 from copgen_cli.storage import reach
 
 T = TypeVar("T")
@@ -169,7 +170,9 @@ def assess_folders(settings: Settings, real: Path, generated: Path, training: Pa
     return assessment
 
 
-def assess_model(settings: Settings, ignored: Ignored, training: Path | None, watch: Watch) -> Assessment:
+def assess_model(
+    settings: Settings, ignored: Ignored, training: Path | None, watch: Watch, executor: Executor | None = None
+) -> Assessment:
     """Let a model translate the test patches of a region, and judge what comes of it.
 
     Args:
@@ -178,6 +181,7 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
         training: a tree of the pictures that the model was trained on; None is the region's train split, of a model
             that a run of the region made.
         watch: what batches pass through as they are drawn.
+        executor: who draws the pairs' samples of pictures, a batch at a time; this process where there is none.
 
     Raises:
         CopgenError: the region has no test patches, or a metric that was asked for can not be had.
@@ -220,12 +224,23 @@ def assess_model(settings: Settings, ignored: Ignored, training: Path | None, wa
     if Metric.RECONSTRUCTION in metrics:
         _assess_autoencoder(assessment, model, truth, watch)
     if metrics - NEED_MODEL:
-        batches = watch(protocol.paint_pairs(model, truth, plan), total=plan.batches, label="Sampling", unit="batches")
+        drawn = protocol.paint_pairs(model, truth, plan, executor, _recipe_of(model, settings))
+        batches = watch(drawn, total=plan.batches, label="Sampling", unit="batches")
         for pictures in protocol.gather(batches, truth, plan):
             assessment.add(pictures)
     if plan.cycles:
         _assess_cycles(assessment, model, truth, plan, watch)
     return assessment
+
+
+def _recipe_of(model: LoadedModel, settings: Settings) -> OncePerProcess[LoadedModel]:
+    dtypes = model.net.dtype, model.autoencoders.dtype
+    return OncePerProcess(_load_in_worker, model.source, settings.sample.device, dtypes)
+
+
+def _load_in_worker(source: str, device: str, dtypes: tuple[torch.dtype, torch.dtype]) -> LoadedModel:
+    dtype, of_autoencoder = dtypes
+    return load_model(source, device=choose_device(device), dtype=dtype, autoencoder_dtype=of_autoencoder)
 
 
 def _load(settings: Settings) -> tuple[ModelChoice, LoadedModel]:

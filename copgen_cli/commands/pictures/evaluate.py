@@ -25,6 +25,7 @@ from copgen_cli.options import (
     IgnoredOption,
     JsonOption,
     RegionOption,
+    SchedulerOption,
     SeedOption,
     SolverOption,
     StepsOption,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 MODEL_OPTIONS = (
     "model", "region", "family", "data_dir", "pairs", "n_samples", "steps", "solver", "guidance_scale", "ignored",
-    "translations", "batch_size", "dtype",
+    "translations", "batch_size", "dtype", "scheduler",
 )  # fmt: skip
 """Options that say nothing to two folders."""
 
@@ -156,6 +157,7 @@ def evaluate(
     batch_size: BatchSizeOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    scheduler: SchedulerOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -205,11 +207,14 @@ def evaluate(
             "device": device,
             "dtype": dtype,
         },
+        cluster={"scheduler": scheduler},
     )
     if settings.evaluate.metrics:
         parse_metrics(settings.evaluate.metrics)  # a misspelt name is told before torch is loaded
 
+    from copgen_cli.cluster import open_cluster
     from copgen_cli.evaluation import assess_folders, assess_model, claim_report
+    from copgen_cli.model import wants_gpu
 
     if output:
         output.mkdir(parents=True, exist_ok=True)  # the errors of these are better known before hours of work
@@ -217,7 +222,8 @@ def evaluate(
     if real is not None and generated is not None:
         assessment = assess_folders(settings, real, generated, training, console.track)
     else:
-        assessment = assess_model(settings, ignored, training, console.track)
+        with open_cluster(settings.cluster, note=console.note, gpu=wants_gpu(settings.sample.device)) as cluster:
+            assessment = assess_model(settings, ignored, training, console.track, cluster)
     _tell(assessment, output, json=json)
 
 
