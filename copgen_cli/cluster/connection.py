@@ -50,9 +50,9 @@ def connect(settings: ClusterSettings, *, gpu: bool) -> Iterator[Connection]:
         ClusterError: nobody answers, or Dask is not installed.
     """
     distributed = _import_distributed()
+    _silence()
     named = settings.scheduler or ""
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
         local = _LOCAL.fullmatch(named)
         if local:
             cluster = _start(int(local["workers"]), stack, gpu=gpu)
@@ -128,15 +128,8 @@ def _start(workers: int, stack: ExitStack, *, gpu: bool) -> LocalCluster:
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask says of connections that break is told in an error of our own, or is none of the user's business."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _silence() -> None:
+    """What Dask says of connections that break is told in an error of our own, or is none of the user's business; to
+    the end of the process, for Dask goes on when a cluster is closed in a hurry."""
+    for name in ("distributed", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -39,7 +39,7 @@ from copgen_cli.stages import StageRun, WorkItem
 
 def main():
     output, told, scheduler, units = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    settings = ClusterSettings(scheduler=scheduler if scheduler != "none" else None, wait=8)
+    settings = ClusterSettings(scheduler=scheduler if scheduler != "none" else None, wait=40)
     units = [WorkItem(f"word{number:04}", f"word{number:04}") for number in range(units)]
     try:
         with open_cluster(settings, note=print) as cluster, StageRun("shout", output, settings={}) as run:
