@@ -217,8 +217,7 @@ class _Flow:
             task = self.out[number]
             assert task.future is not None
             results = self._result_of(task)
-            if results is None:
-                self._send(task)
+            if results is None:  # it is on its way again
                 continue
             del self.out[number]
             task.future = None
@@ -249,6 +248,10 @@ class _Flow:
             retries=0,
             resources={GPU: 1} if self.gpu else None,
         )
+        self._await(task)
+
+    def _await(self, task: _Task) -> None:
+        assert task.future is not None
         task.future.add_done_callback(lambda _, number=task.number: self._finished.put(number))
 
     def _drain(self, seconds: float) -> list[int]:
@@ -263,15 +266,17 @@ class _Flow:
                 return [number for number in dict.fromkeys(numbers) if number in self.out]
 
     def _result_of(self, task: _Task) -> Sequence[Any] | None:
-        """What came back; None where the worker was lost and the task is to be sent again."""
+        """What came back; None where its worker was lost, and it is done once more."""
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
 
         assert task.future is not None
         try:
-            results, seconds = task.future.result(timeout=self.settings.wait)
-        except KilledWorker as error:
+            results, seconds = task.future.result(timeout=LOOK_EVERY)
+        except (KilledWorker, CancelledError) as error:
+            if self.client.status != "running":
+                raise _scheduler_gone() from error
             task.lost += 1
             if task.lost > self.settings.lost_workers:
                 raise WorkerLostError(
@@ -279,9 +284,13 @@ class _Flow:
                     "them for want of memory.",
                     hint="What is complete is kept. Run again to continue, with more memory for each worker.",
                 ) from error
+            self._send(task)
             return None
-        except (CancelledError, TimeoutError) as error:
-            raise _scheduler_gone() from error
+        except TimeoutError:
+            if task.future.status == "error":
+                raise  # by the work itself
+            self._await(task)  # lost with its worker after it was done: the scheduler has given it to another
+            return None
         each = max(seconds / len(task.items), 1e-6)
         self._items_of_a_task = max(1, min(MOST_ITEMS, 2 * self._items_of_a_task, int(TASK_SECONDS / each)))
         return results
