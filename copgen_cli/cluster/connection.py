@@ -19,6 +19,7 @@ from copgen_cli.settings import ClusterSettings
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
+SECONDS_TO_CLOSE = 5.0
 _LOCAL = re.compile(r"local:(?P<workers>[1-9]\d{0,3})")
 _ADDRESS = re.compile(r"(?P<protocol>tcp|tls|ws|wss|ucx)://[^/\s]+:\d+")
 _WORKER_SETUP = "copgen_cli.cluster.worker_setup"
@@ -68,7 +69,7 @@ def connect(settings: ClusterSettings, *, gpu: bool) -> Iterator[Connection]:
                 f"No scheduler {told}answers at {address}.",
                 hint="Check --scheduler, and that `dask scheduler` runs there with the same version of Dask.",
             ) from error
-        stack.enter_context(client)
+        stack.callback(client.close, timeout=SECONDS_TO_CLOSE)
         yield Connection(client, private=address.startswith(("tls://", "wss://")))
 
 
@@ -131,5 +132,6 @@ def _start(workers: int, stack: ExitStack, *, gpu: bool) -> LocalCluster:
 def _silence() -> None:
     """What Dask says of connections that break is told in an error of our own, or is none of the user's business; to
     the end of the process, for Dask goes on when a cluster is closed in a hurry."""
-    for name in ("distributed", "tornado", "asyncio"):
+    theirs = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    for name in (*theirs, "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
