@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tiny_subsets import write_subset
 
 from copgen_cli.app import main
 from copgen_cli.layout import Workspace
+from copgen_cli.rasters.pictures import _chunk
 from copgen_cli.sampling import load_model
 from copgen_cli.settings import load_settings
 
@@ -53,6 +55,13 @@ def make_workplace(folder: Path) -> Workplace:
         main(["prepare", "--region", REGION, "--data-dir", str(place.data_dir), "--workers", "1"])
     assert place.patches.is_dir()
     return place
+
+
+def png_of_80_megapixels() -> bytes:
+    """It claims to be 10000 x 8000 px, in few bytes."""
+    header = b"\x00\x00\x27\x10\x00\x00\x1f\x40\x08\x02\x00\x00\x00"
+    rows = zlib.compress(bytes(1000 * (1 + 3 * 10_000)))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
 
 
 @dataclass(frozen=True)

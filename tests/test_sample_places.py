@@ -88,6 +88,27 @@ def test_generated_patches_carry_their_place(tmp_path, monkeypatch, capsys):
     assert {path.name for path in Path("o/dem").iterdir()} == {"a_0_v1.png", "a_0_v1.png.aux.xml", "x_9_v1.png"}
 
 
+@pytest.mark.parametrize("given", ["a file of the patches", "the patches"])
+def test_a_model_of_smaller_pictures_draws_the_middle_of_a_patch_where_that_lies(tmp_path, monkeypatch, capsys, given):
+    monkeypatch.chdir(tmp_path)
+    patches = tmp_path / "data" / "majorTOM" / "rome" / "rome_thumbnail_png"
+    picture = save_picture(patches / "test" / Modality.S1RTC.spec.folder / "a_1.png", size=(256, 256))
+    write_table(patches / "test_metadata.parquet")
+    condition = ("--condition", "s1_rtc") if given == "the patches" else ("--input", f"s1_rtc={picture}")
+
+    with one_thread():
+        call = call_copgen(
+            capsys, "sample", "--model", small_model(tmp_path / "model"), *condition, "--generate", "dem",
+            "--resolution", 48, "--steps", 1, "--save-as", "geotiff", "--output", "o",
+        )  # fmt: skip
+
+    assert call.code == 0, call.err
+    with rasterio.open("o/dem/a_1_v1.tif") as drawn:
+        assert drawn.crs == PLACE.crs
+        assert drawn.shape == (48, 48)
+        assert drawn.transform == rasterio.Affine(*PLACE.transform) @ rasterio.Affine.translation(104, 104)
+
+
 def write_geotiff(file: Path, pixels: np.ndarray, place: Georeferencing = PLACE) -> Path:
     with rasterio.open(
         file, "w", driver="GTiff", width=pixels.shape[1], height=pixels.shape[0], count=3, dtype=pixels.dtype,

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import sys
-import zlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import requests
 from copgen_processes import copgen, running
 from PIL import Image
 from sample_commands import call_copgen, one_thread, save_picture
-from studio_servers import CELL, PATCH, REGION, Client, Workplace, make_workplace, studio
+from studio_servers import CELL, PATCH, REGION, Client, Workplace, make_workplace, png_of_80_megapixels, studio
 
 from copgen_cli.app import main
+from copgen_cli.inputs import Frame
+from copgen_cli.modalities import Modality
 from copgen_cli.outputs import read_provenance
-from copgen_cli.rasters.pictures import _chunk
+from copgen_cli.studio.generation import Kept
+from copgen_cli.studio.results.points import values_at
 
 PLACE = {"region": REGION, "patch": PATCH}
 LONG = {"steps": 200, "n_samples": 16, "condition": ["s1_rtc"], "place": PLACE}
@@ -61,7 +67,9 @@ def test_a_patch_on_the_map_becomes_pictures_at_its_place_that_the_told_command_
     assert [(p["modality"], p["name"]) for p in pictures] == [
         (modality, f"{PATCH}_v{k}") for modality in ("dem", "s2_l2a") for k in (1, 2)
     ]
-    assert np.allclose(pictures[0]["corners"][0], patch["corners"][0], atol=1e-6)  # the model's pictures are smaller
+    inner, outer = np.array(pictures[0]["corners"]), np.array(patch["corners"])
+    assert np.allclose(inner.mean(axis=0), outer.mean(axis=0), atol=1e-6)
+    assert np.allclose(np.ptp(inner, axis=0), np.ptp(outer, axis=0) / 4, rtol=1e-2)  # 64 px of 256
     monkeypatch.chdir(tmp_path)
     command = shlex.split(done["result"]["lines"]["command"])
     assert call_copgen(capsys, *command[1:]).code == 0
@@ -100,6 +108,84 @@ def test_a_place_with_truth_is_judged_by_the_numbers_of_evaluate(client: Client)
     psnr = 10 * np.log10(255**2 / np.square(truth - drawn).mean())
     assert scores["samples"][0]["values"]["psnr"] == pytest.approx(psnr)
     assert scores["quantities"]["psnr"]["unit"] == "dB"
+
+
+def test_a_picture_of_a_patch_has_a_stac_item_with_its_place_and_its_time(client: Client):
+    import pystac
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+    done = client.result(generate=["dem"], condition=["s1_rtc"], place=PLACE, n_samples=2, seed=9)
+    path = f"/api/requests/{done['id']}/pictures/1"
+    answer = client.get(f"{path}.json")
+    item = answer.json()
+
+    JsonSchemaSTACValidator().validate_core(item, pystac.STACObjectType.ITEM, "1.1.0", "item.json")
+    tif = client.get(f"{path}.tif")
+    assert f'filename="{Path(item["assets"]["data"]["href"]).name}"' in tif.headers["content-disposition"]
+    with rasterio.open(io.BytesIO(tif.content)) as made:
+        assert item["properties"]["proj:transform"] == list(made.transform)
+        assert item["properties"]["proj:shape"] == list(made.shape)
+    facts = item["properties"]
+    assert (facts["synthetic"], facts["copgen:sample"], facts["copgen:seed"]) == (True, 2, 9)
+    table = pq.read_table(next(client.app.state.studio.settings.data_dir.rglob("t*_metadata.parquet"))).to_pylist()
+    seen = next(row["s1_rtc_timestamp"] for row in table if row["patch"] == PATCH)
+    assert datetime.fromisoformat(facts["datetime"]) == datetime.fromisoformat(seen).replace(tzinfo=UTC)
+    assert str(client.app.state.studio.settings.data_dir) not in answer.text.replace(facts["copgen:model"]["id"], "")
+
+
+def test_a_file_without_a_place_has_no_item(client: Client, tmp_path):
+    taken = client.upload(save_picture(tmp_path / "radar.png", seed=6)).json()
+    done = client.result(generate=["dem"], uploads={"s1_rtc": taken["id"]})
+
+    assert client.get(f"/api/requests/{done['id']}/pictures/0.json").status_code == 404
+
+
+def test_values_under_the_pointer_are_those_of_the_files(client: Client):
+    done = client.result(
+        generate=["dem", "s2_l2a"], condition=["s1_rtc"], place=PLACE, n_samples=2, spread=True, seed=9
+    )
+    path = f"/api/requests/{done['id']}"
+    numbers = {(p["modality"], p["kind"]): p["number"] for p in done["result"]["pictures"]}
+    names = [
+        f"pictures/{numbers['s2_l2a', 'sample']}",
+        f"pictures/{numbers['dem', 'std']}",
+        "truth/dem",
+        "given/s1_rtc",
+    ]
+
+    told = client.get(f"{path}/values", params={"of": names, "across": 0.5, "down": 0.25}).json()
+
+    at = [pixels(client.get(f"{path}/{name}.png").content)[16, 32] for name in names]
+    assert [(one["column"], one["row"]) for one in told] == [(32, 16)] * 4
+    assert told[0]["values"] == list(at[0])
+    assert (told[0]["bands"], told[0]["unit"]) == (["red", "green", "blue"], "")
+    assert (told[1]["values"], told[1]["unit"]) == ([at[1][0] / 4], "grey levels")  # its picture is brightened fourfold
+    assert told[2]["values"] == [at[2][0]]
+    assert told[3]["values"] == list(at[3])
+    for wrong in ("pictures/99", "truth/s1_rtc", "given/dem"):
+        assert client.get(f"{path}/values", params={"of": wrong, "across": 0, "down": 0}).status_code == 404
+    for wrong in ("pictures/../../x", "x/dem"):
+        assert client.get(f"{path}/values", params={"of": wrong, "across": 0, "down": 0}).status_code == 422
+    assert client.get(f"{path}/values", params={"of": names[0], "across": 1, "down": 0}).status_code == 422
+
+
+def test_values_of_measurements_have_their_unit_and_classes_their_name(tmp_path):
+    heights, cover = Modality("dem_m"), Modality("land_cover")
+    files = {}
+    for modality, values in ((heights, np.float32(412.25)), (cover, np.uint8(cover.spec.classes[1].value))):
+        files[modality] = tmp_path / f"{modality}.tif"
+        side, size = modality.spec.side, modality.spec.pixel_size
+        with rasterio.open(
+            files[modality], "w", driver="GTiff", width=side, height=side, count=1, dtype=modality.spec.dtype,
+            crs="EPSG:32633", transform=rasterio.Affine(size, 0, 0, 0, -size, 0),
+        ) as file:  # fmt: skip
+            file.write(np.full((1, side, side), values))
+    kept = Kept(None, tmp_path, (), inputs=files, truths={}, documents=())
+
+    told = [values_at(kept, f"given/{modality}", (0.5, 0.5), Frame(64, 64)) for modality in files]
+
+    assert (told[0].values, told[0].unit) == ([412.25], "m")
+    assert told[1].meaning == cover.spec.classes[1].name
 
 
 def test_an_area_becomes_maps_with_their_catalogue_that_the_told_command_makes_again(
@@ -151,19 +237,12 @@ def test_a_file_is_taken_shown_as_the_model_sees_it_and_used(client: Client, tmp
     assert (pixels(client.get(f"/api/requests/{done['id']}/given/s1_rtc.png").content) == shown).all()
 
 
-def bomb() -> bytes:
-    """A PNG that claims 80 megapixels, in few bytes."""
-    header = b"\x00\x00\x27\x10\x00\x00\x1f\x40\x08\x02\x00\x00\x00"
-    rows = zlib.compress(bytes(1000 * (1 + 3 * 10_000)))
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"hello", "no PNG, JPEG, WebP or TIFF"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "no readable picture"),
-        (bomb(), "10,000 x 8,000 pixels"),
+        (png_of_80_megapixels(), "10,000 x 8,000 pixels"),
         (b"", "no PNG"),
     ],
     ids=["no picture", "damaged", "80 megapixels", "empty"],
@@ -181,6 +260,32 @@ def test_a_file_that_is_no_picture_gets_one_line_and_leaves_nothing(client: Clie
     assert str(folder) not in problem["error"] + problem["hint"]
     assert set(folder.iterdir()) == before
     assert client.get("/healthz").status_code == 200
+
+
+def test_uploads_make_room_for_newer_ones_those_of_an_earlier_studio_first(place, tmp_path):
+    files = [save_picture(tmp_path / f"{seed}.png", seed=seed) for seed in range(3)]
+    with studio(place, tmp_path / "output") as client:
+        client.upload(files[0])
+    with studio(place, tmp_path / "output", uploads=2) as client:
+        names = [client.upload(file).json()["id"] for file in files[1:]]
+
+        assert {file.stem for file in (tmp_path / "output/uploads").iterdir()} == set(names)
+        again = client.upload(files[0]).json()["id"]
+        assert [client.get(f"/api/uploads/{name}.png").status_code for name in (*names, again)] == [404, 200, 200]
+
+
+def test_files_of_other_origin_in_the_folder_of_the_studio_stay(place, tmp_path):
+    mine = [tmp_path / "output/uploads/mine.png", tmp_path / "output/results/mine/notes.txt"]
+    for file in mine:
+        save_picture(file.with_suffix(".png")).rename(file)
+        os.utime(file.parent, (1, 1))
+    with studio(place, tmp_path / "output", uploads=1, results=1) as client:
+        for seed in range(2):
+            client.upload(save_picture(tmp_path / "radar.png", seed=seed))
+            client.result(seed=seed)
+
+    assert all(file.is_file() for file in mine)
+    assert len(list((tmp_path / "output/uploads").iterdir())) == len(list((tmp_path / "output/results").iterdir())) == 2
 
 
 def test_a_file_of_too_many_bytes_is_not_read_to_its_end(place, tmp_path):

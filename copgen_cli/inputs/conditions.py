@@ -15,7 +15,7 @@ from typing import Any
 
 from copgen_cli.errors import UsageError
 from copgen_cli.inputs.names import modality_in, place_of
-from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture, read_place
+from copgen_cli.inputs.pictures import SUFFIXES, Frame, read_picture_and_size, read_place
 from copgen_cli.inputs.rasters import view_values
 from copgen_cli.inputs.views import InputFile, Record, View
 from copgen_cli.modalities import Modality, as_modality
@@ -96,8 +96,8 @@ class Files:
 
 def view_picture(frame: Frame, path: Path, modality: Modality) -> View:
     """A picture, fitted to the frame."""
-    pixels = read_picture(path, modality, frame)
-    return View(pixels, None, InputFile(path.as_posix(), hash_file(path)), read_place(path, frame))
+    pixels, size = read_picture_and_size(path, modality, frame)
+    return View(pixels, None, InputFile(path.as_posix(), hash_file(path)), read_place(path, frame), size=size)
 
 
 def view_file(frame: Frame, path: Path, modality: Modality) -> View:

@@ -79,6 +79,15 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
         BrokenInputError: it can not be read, has more than eight bits, is very large, or smaller than
             the frame's resolution.
     """
+    return read_picture_and_size(path, modality, frame)[0]
+
+
+def read_picture_and_size(path: Path, modality: Modality, frame: Frame) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `read_picture`, with width and height of the whole picture, of which the square is the middle.
+
+    Raises:
+        BrokenInputError: see `read_picture`.
+    """
     pixels = read_rgb(path)
     height, width = pixels.shape[:2]
     if min(height, width) < frame.resolution:
@@ -86,7 +95,7 @@ def read_picture(path: Path, modality: Modality, frame: Frame) -> np.ndarray:
             f"{path} is {width} x {height} px; the model takes {frame.resolution} x {frame.resolution}.",
             hint=_advice_for_small(min(height, width), modality, frame),
         )
-    return frame.fit(pixels)
+    return frame.fit(pixels), (width, height)
 
 
 def read_place(path: Path, frame: Frame) -> Georeferencing | None:

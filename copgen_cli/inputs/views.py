@@ -34,6 +34,8 @@ class View:
     """Where the square lies on the ground, if its file says so."""
     values: np.ndarray | None = None
     """(channels, S, S) float32 of a raster, as its autoencoder takes it."""
+    size: tuple[int, int] | None = None
+    """Width and height of the picture that the square is the middle of; None where it is all there is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,11 @@ class Record:
     conditions: Mapping[Modality, View] = field(default_factory=dict)
     truth: Mapping[Modality, View] = field(default_factory=dict)
     """Of modalities that are generated, where the data has them."""
+
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Width and height of the first picture that is given; None where none is."""
+        return next((view.size for view in self.conditions.values() if view.size is not None), None)
 
     def place_of(self, modality: Modality) -> Georeferencing | None:
         """Where the first condition lies that says so, as pixels of a modality."""

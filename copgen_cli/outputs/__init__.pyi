@@ -18,4 +18,4 @@ from .provenance import (
     read_provenance as read_provenance,
     synthetic_text as synthetic_text,
 )
-from .spread import show_deviation as show_deviation
+from .spread import STD_GAIN as STD_GAIN, show_deviation as show_deviation

@@ -18,7 +18,8 @@ from copgen_cli.places.mosaics import SceneRaster
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
-COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+GEOTIFF = "image/tiff; application=geotiff"
+COG = f"{GEOTIFF}; profile=cloud-optimized"
 COLLECTION_FILE = "collection.json"
 ATTRIBUTION = (
     "Synthetic, made by copgen. What it imitates is Copernicus data (Sentinel-1, Sentinel-2, Copernicus DEM); where "
@@ -66,10 +67,36 @@ def tags_of(raster: SceneRaster, facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def build_item(raster: SceneRaster, grid: Grid, facts: Mapping[str, Any], created: datetime) -> bytes:
-    """The STAC item of a raster as JSON.
+    """The STAC item of a raster of a scene as JSON.
 
     Its time is that of the conditions where these tell it, and else that of the run.
     """
+    pystac = require_pystac()
+    item = _item(raster, grid, facts, created, href=f"../../{raster.name}.tif", media_type=COG)
+    item.collection_id = facts["scene"]
+    for relation in ("root", "parent", "collection"):
+        item.add_link(pystac.Link(relation, f"../../{COLLECTION_FILE}", "application/json"))
+    return _as_json(item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def build_single_item(
+    raster: SceneRaster, grid: Grid, facts: Mapping[str, Any], created: datetime, *, href: str
+) -> bytes:
+    """The STAC item of a GeoTIFF that belongs to no collection, as JSON.
+
+    Args:
+        href: of the GeoTIFF, from the item's own folder.
+
+    Raises:
+        CopgenError: pystac is not installed.
+    """
+    item = _item(raster, grid, facts, created, href=href, media_type=GEOTIFF)
+    return _as_json(item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _item(
+    raster: SceneRaster, grid: Grid, facts: Mapping[str, Any], created: datetime, *, href: str, media_type: str
+) -> Any:
     pystac = require_pystac()
     outline = grid.outline()
     longitudes, latitudes = zip(*outline["coordinates"][0], strict=True)
@@ -81,20 +108,17 @@ def build_item(raster: SceneRaster, grid: Grid, facts: Mapping[str, Any], create
         datetime=moments[0] if moments else created,
         properties=_properties(raster, grid, facts, created),
         stac_extensions=[PROJECTION, PROCESSING],
-        collection=facts["scene"],
     )
     item.add_asset(
         "data",
         pystac.Asset(
-            href=f"../../{raster.name}.tif",
+            href=href,
             title=f"{raster.modality.spec.title}, {raster.kind}",
-            media_type=COG,
+            media_type=media_type,
             roles=["data", "synthetic"],
         ),
     )
-    for relation in ("root", "parent", "collection"):
-        item.add_link(pystac.Link(relation, f"../../{COLLECTION_FILE}", "application/json"))
-    return _as_json(item.to_dict(include_self_link=False, transform_hrefs=False))
+    return item
 
 
 def build_collection(rasters: Sequence[SceneRaster], grid: Grid, facts: Mapping[str, Any], created: datetime) -> bytes:

@@ -395,8 +395,13 @@ def _files_of(job: Job, finished: Finished) -> Iterator[tuple[str, bytes]]:
 
 def place_of_sample(job: Job, record: Record, modality: Modality) -> Georeferencing | None:
     """Where what is generated of a record lies: by the table of its data, else by the files it is made from."""
-    place = job.places.of(record.name, modality) or record.place_of(modality)
-    return place if place is None or not modality.spec.is_picture else job.frame.georeferencing_of_cut(place)
+    of_patch = job.places.of(record.name, modality)
+    place = of_patch or record.place_of(modality)
+    if place is None or not modality.spec.is_picture:
+        return place
+    if of_patch is not None and record.picture_size is not None:  # a patch may be larger than the model's pictures
+        place = job.frame.georeferencing_of_square(of_patch, record.picture_size)
+    return job.frame.georeferencing_of_cut(place)
 
 
 def _facts_of(job: Job, one: GeneratedRecord) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -27,13 +28,16 @@ from copgen_cli.settings import Settings
 from copgen_cli.studio.generation import Kept, Studio, view_of
 from copgen_cli.studio.guard import Guard
 from copgen_cli.studio.problems import NotThereError, QueueFullError, status_of
+from copgen_cli.studio.results.items import item_of
 from copgen_cli.studio.results.pictures import png_of, png_of_map
+from copgen_cli.studio.results.points import values_at
 from copgen_cli.studio.results.scores import scores_of
 from copgen_cli.studio.schemas import (
     Ask,
     Health,
     ModalityInfo,
     ModelInfo,
+    PixelValues,
     Place,
     Problem,
     RegionInfo,
@@ -48,7 +52,7 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 HEARTBEAT = 15.0
 """Seconds after which a stream of events says that it is still there."""
-PNG, GEOTIFF = "image/png", "image/tiff; application=geotiff"
+PNG, GEOTIFF, GEOJSON = "image/png", "image/tiff; application=geotiff", "application/geo+json"
 LASTING = {"cache-control": "private, max-age=3600"}
 """Of what never changes under its address."""
 
@@ -91,6 +95,8 @@ def _queue(request: Request) -> TicketQueue:
 
 TheStudio = Annotated[Studio, Depends(_studio)]
 TheQueue = Annotated[TicketQueue, Depends(_queue)]
+PictureName = Annotated[str, StringConstraints(pattern=r"^(pictures|truth|given)/\w{1,100}$")]
+Share = Annotated[float, Query(ge=0, lt=1)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 413, 422, 429, 500)}
 router = APIRouter(responses=PROBLEMS)
 
@@ -216,7 +222,7 @@ def show_preview(name: str, modality: str, queue: TheQueue) -> Response:
 def show_picture(name: str, number: int, studio: TheStudio, queue: TheQueue, download: bool = False) -> Response:
     """A picture as PNG, with its provenance."""
     kept, file = _picture(studio, queue, name, number)
-    headers = LASTING | (_named(_name_of(kept, number), "png") if download else {})
+    headers = LASTING | (_named(kept.names[number], "png") if download else {})
     return Response(png_of_map(file) if kept.is_map else png_of(file), media_type=PNG, headers=headers)
 
 
@@ -224,7 +230,28 @@ def show_picture(name: str, number: int, studio: TheStudio, queue: TheQueue, dow
 def fetch_geotiff(name: str, number: int, studio: TheStudio, queue: TheQueue) -> Response:
     """A picture as GeoTIFF, with its place and its provenance."""
     kept, file = _picture(studio, queue, name, number)
-    return FileResponse(file, media_type=GEOTIFF, headers=_named(_name_of(kept, number), "tif"))
+    return FileResponse(file, media_type=GEOTIFF, headers=_named(kept.names[number], "tif"))
+
+
+@router.get("/api/requests/{name}/pictures/{number}.json", response_class=Response)
+def fetch_item(name: str, number: int, studio: TheStudio, queue: TheQueue) -> Response:
+    """The STAC item of a picture whose place is known; its asset is the GeoTIFF, under the name that it is given."""
+    kept, _ = _picture(studio, queue, name, number)
+    return Response(item_of(kept, number), media_type=GEOJSON, headers=_named(kept.names[number], "json"))
+
+
+@router.get("/api/requests/{name}/values")
+def read_values(
+    name: str,
+    of: Annotated[list[PictureName], Query(min_length=1, max_length=4)],
+    across: Share,
+    down: Share,
+    studio: TheStudio,
+    queue: TheQueue,
+) -> list[PixelValues]:
+    """What pictures hold at a point, in the unit of the modality; `across` and `down` are shares of their sides."""
+    kept = _kept(studio, queue, name)
+    return [values_at(kept, one, (across, down), studio.frame) for one in of]
 
 
 @router.get("/api/requests/{name}/given/{modality}.png", response_class=Response)
@@ -267,12 +294,6 @@ def _picture(studio: Studio, queue: TicketQueue, name: str, number: int) -> tupl
     if not 0 <= number < len(kept.files):
         raise NotThereError.of("picture", str(number))
     return kept, kept.files[number]
-
-
-def _name_of(kept: Kept, number: int) -> str:
-    """Of a picture's file: maps have the modality in theirs."""
-    picture = kept.result.pictures[number]
-    return picture.name if kept.is_map else f"{picture.modality}_{picture.name}"
 
 
 def _beside(studio: Studio, files: Any, modality: str) -> Response:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 import shutil
 import threading
 import time
@@ -47,6 +48,8 @@ from copgen_cli.studio.tickets import Ticket, TicketQueue
 from copgen_cli.studio.uploads import Uploads
 
 RESULTS, UPLOADS = "results", "uploads"
+NAME = re.compile(r"[0-9a-f]{32}")
+"""Of the folder of a result; others are not ours to remove."""
 SECONDS_BETWEEN_PREVIEWS = 0.5
 SHARE_OF_PREVIEWS = 0.15
 """Of the time that drawing takes, at most."""
@@ -74,7 +77,15 @@ class Kept:
     truths: Mapping[Modality, Path]
     documents: tuple[Path, ...]
     """Files of JSON beside the pictures, by number."""
+    times: Mapping[Modality, str] = field(default_factory=dict)
+    """When what is given was seen, as far as it is known."""
     is_map: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Of the pictures' files, without suffix, as they are handed out: maps have the modality in theirs."""
+        pictures = self.result.pictures
+        return [one.name if self.is_map else f"{one.modality}_{one.name}" for one in pictures]
 
 
 @dataclass(slots=True, eq=False)
@@ -206,7 +217,8 @@ class Studio:
             seconds=round(time.monotonic() - started, 3),
             lines=lines_of(job, checked.inputs, scalars, self.config),
         )
-        return Kept(result, folder, tuple(files), checked.inputs, truths, (report.listing,))
+        times = self._times(ticket.ask, checked.inputs)
+        return Kept(result, folder, tuple(files), checked.inputs, truths, (report.listing,), times)
 
     def _truths(self, ask: Ask, job: Job) -> dict[Modality, Path]:
         if ask.place is None:
@@ -214,6 +226,11 @@ class Studio:
         generated = (m for m in job.recipe.request.generated if not m.spec.is_scalar)
         found = {modality: self.places.file(ask.place, modality) for modality in generated}
         return {modality: file for modality, file in found.items() if file is not None}
+
+    def _times(self, ask: Ask, inputs: Mapping[Modality, Path]) -> dict[Modality, str]:
+        if ask.place is None:
+            return {}
+        return self.places.times(ask.place, [m for m in inputs if str(m) not in ask.uploads])
 
     def _conditions(self, ask: Ask) -> list[Modality]:
         """Of files, in the order of all modalities; uploads that are not named are conditions too."""
@@ -265,7 +282,8 @@ class Studio:
 
     def _make_room(self, newest: Path) -> None:
         """Remove the oldest results, so that as many as the settings say are left."""
-        folders = sorted(newest.parent.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+        ours = (folder for folder in newest.parent.iterdir() if NAME.fullmatch(folder.name))
+        folders = sorted(ours, key=lambda folder: folder.stat().st_mtime_ns)
         for folder in folders[: max(0, len(folders) - self.settings.studio.results)]:
             if folder != newest:
                 with self._lock:

@@ -111,6 +111,22 @@ class PlacesOnDisk:
         file = _file(found, place.patch, modality)
         return file if file.is_file() else None
 
+    def times(self, place: Place, modalities: Iterable[Modality]) -> dict[Modality, str]:
+        """When a patch was seen, as its table has it; without those of which nothing is known.
+
+        Raises:
+            NotThereError: there is no such region or patch.
+        """
+        found = self._region(place.region)
+        if place.patch not in found.patches:
+            raise NotThereError.of("patch", place.patch)
+        table = split_index(found.workspace.patches, found.patches[place.patch].split)
+        there = set(pq.read_schema(table).names)
+        names = {m: f"{m}_timestamp" for m in modalities if f"{m}_timestamp" in there}
+        columns = pq.read_table(table, columns=["patch", *names.values()], filters=[("patch", "=", place.patch)])
+        row: dict[str, Any] = next(iter(columns.to_pylist()), {})
+        return {m: str(row[name]) for m, name in names.items() if row.get(name)}
+
     def _corners(self, region: RegionOnDisk, patch: str, split: Split) -> Corners | None:
         table = _places_of(*_state_of(split_index(region.workspace.patches, split)))
         for modality in self.modalities:

@@ -199,6 +199,21 @@ class UploadInfo(Message):
     notes: list[str]
 
 
+class PixelValues(Message):
+    """What a picture holds at one point."""
+
+    of: str
+    column: int
+    row: int
+    bands: list[str]
+    values: list[float | None]
+    """None where the pixel has no value."""
+    unit: str
+    """Empty where values are 8 bits of a picture."""
+    meaning: str | None = None
+    """Name of the class, where it is one."""
+
+
 class Scores(Message):
     """How like the truth each sample is, in the numbers of `copgen evaluate`."""
 

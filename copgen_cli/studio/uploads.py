@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import threading
 from collections import OrderedDict
@@ -28,6 +29,10 @@ KINDS = {
     b"MM\0+": ".tif",
 }
 """How files begin that are taken, and the ending that they get: names of a browser are not used for anything."""
+
+
+NAME = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp|tif)")
+"""Of files that are kept here; others are not ours to remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,7 @@ class Uploads:
         with self._lock:
             self._known[digest] = upload
             self._known.move_to_end(digest)
-            gone = [self._known.popitem(last=False)[1] for _ in range(len(self._known) - self.most_files)]
-        for old in gone:
-            old.file.unlink(missing_ok=True)
+            self._make_room()
         return upload.info
 
     def get(self, name: str) -> Upload:
@@ -106,6 +109,16 @@ class Uploads:
         if found is None or not found.file.is_file():
             raise NotThereError.of("upload", name)
         return found
+
+    def _make_room(self) -> None:
+        """Remove the oldest files, those of an earlier studio in this folder among them."""
+        files = {file.name: file.stat().st_mtime_ns for file in self.folder.iterdir() if NAME.fullmatch(file.name)}
+        used = {upload.file.name for upload in self._known.values()}
+        earlier = sorted(files.keys() - used, key=files.__getitem__)
+        oldest = [*earlier, *(upload.file.name for upload in self._known.values())]
+        for name in oldest[: max(0, len(oldest) - self.most_files)]:
+            self._known.pop(Path(name).stem, None)
+            (self.folder / name).unlink(missing_ok=True)
 
     def _read(self, part: Path, digest: str, modality: Modality, file: Path) -> Upload:
         view: View = read_view(part, modality, self.frame).conditions[modality]

@@ -67,8 +67,35 @@ function choosePatch(name) {
   fillMatrix();
 }
 
+const EDGES = ["west", "south", "east", "north"];
+
+/** A box as a map, with what the region has. */
+function useBox(edges) {
+  by("box-draw").setAttribute("aria-pressed", "false");
+  EDGES.forEach((edge, number) => { by(edge).value = edges[number]; });
+  by("patch").value = "";
+  const region = state.regions.find((one) => one.name === by("region").value);
+  state.patch = { whole: true, box: edges, patch: text("box_of", Object.fromEntries(EDGES.map((edge, number) => [edge, edges[number]]))), modalities: region?.modalities ?? [] };
+  map?.showBox(edges);
+  sayPlace();
+  fillMatrix();
+}
+
+function readBox() {
+  const edges = EDGES.map(number);
+  if (edges.some((edge) => !Number.isFinite(edge) || edge === null) || edges[0] >= edges[2] || edges[1] >= edges[3]) return tell(text("box_wrong"));
+  tell("");
+  useBox(edges);
+}
+
+function drawBox() {
+  const is = by("box-draw").getAttribute("aria-pressed") !== "true";
+  by("box-draw").setAttribute("aria-pressed", String(is));
+  map?.startBox(is);
+  if (is) by("mapside").scrollIntoView({ block: "nearest" });
+}
+
 function sayPlace() {
-  const cell = by("cell").value;
   by("place-words").textContent = state.patch
     ? text(state.patch.whole ? "chosen_whole" : "chosen", { patch: state.patch.patch, modalities: state.patch.modalities.map(titleOf).join(", ") })
     : !state.regions.length ? text("no_regions") : "";
@@ -154,7 +181,7 @@ async function upload(name, file) {
   tell(text("uploading", { name: file.name }));
   try {
     const taken = await call("POST", `api/uploads?modality=${encode(name)}`, file);
-    state.files.set(name, { id: taken.id, name: file.name });
+    state.files.set(name, { id: taken.id, name: file.name, file });
     fillMatrix();
     setRole(name, "given");
     tell(taken.notes.join("\n"));
@@ -175,7 +202,7 @@ function wishes() {
     generate: named("wanted"),
     condition: given,
     place,
-    area: whole ? { region, cell: by("cell").value } : null,
+    area: !whole ? null : state.patch.box ? { region, bbox: state.patch.box } : { region, cell: by("cell").value },
     uploads: Object.fromEntries(given.filter((name) => state.files.has(name)).map((name) => [name, state.files.get(name).id])),
     n_samples: number("n_samples"),
     seed: number("seed"),
@@ -186,6 +213,21 @@ function wishes() {
   };
 }
 
+/** A studio that was started again does not know the files any more: they are handed in once more. */
+async function submit(wanted) {
+  try {
+    return await call("POST", "api/requests", wanted);
+  } catch (problem) {
+    const names = Object.keys(wanted.uploads);
+    if (problem.status !== 404 || !names.length) throw problem;
+    for (const name of names) {
+      const held = state.files.get(name);
+      held.id = (await call("POST", `api/uploads?modality=${encode(name)}`, held.file)).id;
+    }
+    return call("POST", "api/requests", { ...wanted, uploads: Object.fromEntries(names.map((name) => [name, state.files.get(name).id])) });
+  }
+}
+
 async function ask(event) {
   event.preventDefault();
   const wanted = wishes();
@@ -193,7 +235,7 @@ async function ask(event) {
   tell("");
   by("draw").disabled = true;
   try {
-    const told = await call("POST", "api/requests", wanted);
+    const told = await submit(wanted);
     view.asked = wanted.generate;
     track(told.id);
     view.show(told);
@@ -214,7 +256,7 @@ function track(id) {
   state.stop = follow(id, {
     changed: (told) => { if (told.id === state.id) { tell(""); view.show(told); } },
     gone: () => forget(text("gone")),
-    offline: tell,
+    offline: () => tell(text("asked_again")),
   });
 }
 
@@ -250,6 +292,23 @@ function setDefaults({ defaults, limits, solvers }) {
   by("steps-number").max = limits.steps;
 }
 
+async function openMap() {
+  map = await setUpMap({
+    cell: (name) => chooseCell(name).catch(tell),
+    patch: choosePatch,
+    box: useBox,
+    point: (shares) => view.readMapPixel(shares),
+  });
+  by("map").hidden = !map;
+  by("box-draw").hidden = !map;
+  by("nomap").hidden = Boolean(map);
+  if (!map) return;
+  map.showCells(state.cells);
+  if (state.patches.features.length) map.showPatches(state.patches);
+  map.choose(state.patches.features.find((one) => one.properties.patch === by("patch").value) ?? null);
+  view.setMap(map);
+}
+
 async function start() {
   await setUpTexts(rewrite);
   by("region").addEventListener("change", () => chooseRegion(by("region").value).catch(tell));
@@ -257,20 +316,25 @@ async function start() {
   by("patch").addEventListener("change", () => choosePatch(by("patch").value));
   by("ask").addEventListener("submit", ask);
   by("cancel").addEventListener("click", cancel);
+  by("box-draw").addEventListener("click", drawBox);
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => { // beside the rows: the browser would leave the page and show the file
+    if (!event.defaultPrevented) tell(text("drop_on_row"));
+    event.preventDefault();
+  });
+  by("box-use").addEventListener("click", readBox);
   [state.model, state.regions] = await Promise.all([get("api/model"), get("api/regions")]);
   by("model").textContent = `${state.model.source} · ${state.model.version}`;
   setDefaults(state.model);
   makeMatrix();
   setRole(state.model.modalities[0].name, "wanted");
   options(by("region"), state.regions.map((one) => one.name), "", !state.regions.length);
-  map = await setUpMap({ cell: (name) => chooseCell(name).catch(tell), patch: choosePatch });
-  by("map").hidden = !map;
-  by("nomap").hidden = Boolean(map);
-  view = new ResultView(titleOf, map);
+  view = new ResultView(titleOf);
   const first = state.regions.find((one) => one.prepared) ?? state.regions[0];
   await chooseRegion(first?.name ?? "");
   const earlier = /^#request=(\w+)$/.exec(location.hash);
   if (earlier) track(earlier[1]);
+  await openMap(); // last: all else works without
   document.documentElement.dataset.ready = "true";
 }
 

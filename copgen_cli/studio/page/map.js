@@ -32,6 +32,8 @@ function paints(colours) {
     patches: { "fill-color": colours.patch, "fill-opacity": 0.04 },
     "patches-edge": { "line-color": colours.patch, "line-width": 0.8 },
     chosen: { "line-color": colours.chosen, "line-width": 3 },
+    box: { "fill-color": colours.chosen, "fill-opacity": 0.15 },
+    "box-edge": { "line-color": colours.chosen, "line-width": 2, "line-dasharray": [2, 1] },
   };
 }
 
@@ -47,6 +49,7 @@ function style() {
       centres: { type: "geojson", data: EMPTY },
       patches: { type: "geojson", data: EMPTY },
       chosen: { type: "geojson", data: EMPTY },
+      box: { type: "geojson", data: EMPTY },
     },
     layers: [
       { id: "sea", type: "background", paint: paint.sea },
@@ -59,6 +62,8 @@ function style() {
       layer("patches", "fill", "patches", { minzoom: 7 }),
       layer("patches-edge", "line", "patches", { minzoom: 7 }),
       layer("chosen", "line", "chosen"),
+      layer("box", "fill", "box"),
+      layer("box-edge", "line", "box"),
     ],
   };
 }
@@ -80,10 +85,33 @@ const centresOf = (collection) => ({
   }),
 });
 
-/** A map that calls `cell` and `patch` with the names that are clicked; null where the browser draws none. */
-export async function setUpMap({ cell, patch }) {
+const polygonOf = ([west, south, east, north]) =>
+  ({ type: "Feature", properties: {}, geometry: { type: "Polygon", coordinates: [[[west, south], [east, south], [east, north], [west, north], [west, south]]] } });
+
+/** Shares of width and height at which a point lies in a picture of four corners; null beside it. */
+function sharesOf({ lng, lat }, [[x, y], [right, rightY], , [left, leftY]]) {
+  const [ax, ay, bx, by] = [right - x, rightY - y, left - x, leftY - y];
+  const area = ax * by - bx * ay;
+  const across = ((lng - x) * by - (lat - y) * bx) / area;
+  const down = ((lat - y) * ax - (lng - x) * ay) / area;
+  return across >= 0 && across < 1 && down >= 0 && down < 1 ? [across, down] : null;
+}
+
+/** The stylesheet comes with the map, so that the page is there before it. */
+const dress = () => new Promise((done) => {
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("vendor/maplibre-gl.css", import.meta.url).href });
+  link.onload = link.onerror = done;
+  document.head.prepend(link);
+});
+
+/**
+ * A map that calls `cell` and `patch` with the names that are clicked, `box` with west, south, east and north of what is
+ * drawn, and `point` with the shares of a laid picture that the pointer is at; null where the browser draws none.
+ */
+export async function setUpMap({ cell, patch, box, point }) {
   let map;
   try {
+    await dress();
     const maplibre = await import("./vendor/maplibre-gl.js");
     maplibre.setWorkerUrl(new URL("vendor/maplibre-gl-worker.js", import.meta.url).href);
     map = new maplibre.Map({ container: "map", style: style(), center: [10, 30], zoom: 1, attributionControl: { compact: true }, dragRotate: false, pitchWithRotate: false });
@@ -96,13 +124,43 @@ export async function setUpMap({ cell, patch }) {
   await new Promise((done) => map.once("load", done));
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches || navigator.webdriver;
   const see = (bounds, most) => bounds && map.fitBounds(bounds, { padding: 40, maxZoom: most, animate: !still, duration: 600 });
+  let drawing = null; // a box: null, or where it begins
+  let laid = null; // corners of the picture
   for (const name of ["cells", "cells-far"]) {
     map.on("click", name, (event) => {
+      if (drawing) return;
       if (map.queryRenderedFeatures(event.point, { layers: ["patches"] }).length) return;
       cell(event.features[0].properties.cell);
     });
   }
-  map.on("click", "patches", (event) => patch(event.features[0].properties.patch));
+  map.on("click", "patches", (event) => { if (!drawing) patch(event.features[0].properties.patch); });
+  const boxTo = ({ lngLat: { lng, lat } }) => {
+    const round = (value) => Math.round(value * 1e6) / 1e6;
+    const [x, y] = drawing.from;
+    return [Math.min(x, lng), Math.min(y, lat), Math.max(x, lng), Math.max(y, lat)].map(round);
+  };
+  for (const name of ["mousedown", "touchstart"]) {
+    map.on(name, (event) => {
+      if (!drawing) return;
+      event.preventDefault(); // the map stays where it is
+      drawing.from = [event.lngLat.lng, event.lngLat.lat];
+    });
+  }
+  for (const name of ["mousemove", "touchmove"]) {
+    map.on(name, (event) => {
+      if (drawing?.from) map.getSource("box").setData(polygonOf(boxTo(event)));
+      else if (laid) point(sharesOf(event.lngLat, laid));
+    });
+  }
+  for (const name of ["mouseup", "touchend"]) {
+    map.on(name, (event) => {
+      if (!drawing?.from) return;
+      const edges = boxTo(event);
+      setTimeout(() => { drawing = null; }); // the click that follows is still of the box
+      map.getCanvas().style.cursor = "";
+      box(edges);
+    });
+  }
   for (const name of ["cells", "cells-far", "patches"]) {
     map.on("mouseenter", name, () => { map.getCanvas().style.cursor = "pointer"; });
     map.on("mouseleave", name, () => { map.getCanvas().style.cursor = ""; });
@@ -123,9 +181,21 @@ export async function setUpMap({ cell, patch }) {
     },
     choose(feature) {
       map.getSource("chosen").setData(feature ?? EMPTY);
+      map.getSource("box").setData(EMPTY);
+    },
+    /** Have the next drag draw a box instead of moving the map. */
+    startBox(is) {
+      drawing = is ? { from: null } : null;
+      map.getCanvas().style.cursor = is ? "crosshair" : "";
+    },
+    showBox(edges) {
+      map.getSource("chosen").setData(EMPTY);
+      map.getSource("box").setData(polygonOf(edges));
     },
     /** Put a picture on the ground, below the outlines; null takes it away. */
     lay(url, corners, opacity = 1) {
+      laid = url ? corners : null;
+      this.veil(null);
       if (map.getLayer("picture")) map.removeLayer("picture");
       if (map.getSource("picture")) map.removeSource("picture");
       if (!url) return;
@@ -134,6 +204,14 @@ export async function setUpMap({ cell, patch }) {
       const lon = corners.map((c) => c[0]);
       const lat = corners.map((c) => c[1]);
       see([[Math.min(...lon), Math.min(...lat)], [Math.max(...lon), Math.max(...lat)]], 14);
+    },
+    /** Put a canvas over the picture; null takes it away. */
+    veil(canvas, corners) {
+      if (map.getLayer("veil")) map.removeLayer("veil");
+      if (map.getSource("veil")) map.removeSource("veil");
+      if (!canvas) return;
+      map.addSource("veil", { type: "canvas", canvas, coordinates: corners, animate: false });
+      map.addLayer({ id: "veil", type: "raster", source: "veil", paint: { "raster-fade-duration": 0 } }, "patches");
     },
     opacity(value) {
       if (map.getLayer("picture")) map.setPaintProperty("picture", "raster-opacity", value);

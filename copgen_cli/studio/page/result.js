@@ -20,11 +20,20 @@ const kindOf = (picture) => {
   return /^q\d+$/.test(picture.kind) ? text("quantile", { percent: picture.kind.slice(1) }) : text(picture.kind);
 };
 
+const VEIL = [216, 27, 96];
+
+/** The values of a pixel in words, such as `red 12, green 40, blue 7`, `412.3 m` or `Grassland`. */
+function valuesOf({ bands, values, unit, meaning }) {
+  if (meaning) return meaning;
+  const told = values.map((value) => (value === null ? "–" : Number.isInteger(value) ? String(value) : value.toPrecision(4)));
+  return `${told.length === 1 ? told[0] : told.map((value, number) => `${bands[number]} ${value}`).join(", ")}${unit && ` ${unit}`}`;
+}
+
 export class ResultView {
-  /** @param titleOf modality to its title  @param map null where there is none */
-  constructor(titleOf, map) {
+  /** @param titleOf modality to its title */
+  constructor(titleOf) {
     this.titleOf = titleOf;
-    this.map = map;
+    this.map = null;
     this.state = null;
     this.chosen = 0;
     this.scores = null;
@@ -37,7 +46,14 @@ export class ResultView {
     swipe.addEventListener("pointermove", (event) => { if (event.buttons) this.swipe(at(event)); this.readPixel(event); });
     swipe.addEventListener("dragstart", (event) => event.preventDefault());
     for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => this.copy(button));
-    this.canvases = {};
+    by("deviation").addEventListener("change", () => this.layDeviation());
+    this.point = null; // where values are asked for, until they are there
+  }
+
+  /** The map comes later than all else, or never. */
+  setMap(map) {
+    this.map = map;
+    if (this.state?.state === "done") this.choose(this.chosen, false);
   }
 
   show(state) {
@@ -56,7 +72,10 @@ export class ResultView {
     for (const id of ["result", "take"]) by(id).hidden = !done;
     by("judge").hidden = !(done && state.result.truth.length);
     if (done) this.showResult(state.result);
-    else { by("opacity-row").hidden = true; if (fresh) this.map?.lay(null); }
+    else {
+      for (const id of ["opacity-row", "deviation-row", "map-pixel"]) by(id).hidden = true;
+      if (fresh) this.map?.lay(null);
+    }
   }
 
   words() {
@@ -134,17 +153,43 @@ export class ResultView {
     this.compare();
     by("opacity-row").hidden = !(this.map && picture.corners);
     const key = `${this.state.id}/${number}`;
-    if (this.map && this.laid !== key) {
+    if (this.map && (byHand || this.laid !== key)) {
       this.map.lay(picture.corners ? this.source(picture) : null, picture.corners, by("opacity").value / 100);
       this.laid = key;
+      this.layDeviation();
     }
+    by("deviation-row").hidden = by("opacity-row").hidden || !this.deviationOf(picture);
+  }
+
+  deviationOf({ modality }) { return this.state.result.pictures.find((one) => one.kind === "std" && one.modality === modality); }
+
+  /** Where the samples differ, as a veil over the picture on the map: the more, the thicker. */
+  async layDeviation() {
+    this.map?.veil(null);
+    const key = this.laid;
+    const deviation = by("deviation").checked && this.deviationOf(this.state.result.pictures[this.chosen]);
+    if (!deviation || !this.map) return;
+    const image = new Image();
+    image.src = this.source(deviation);
+    try { await image.decode(); } catch { return; }
+    if (this.laid !== key || !by("deviation").checked) return;
+    const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+    for (let at = 0; at < pixels.data.length; at += 4) {
+      const alpha = pixels.data[at + 3] && pixels.data[at];
+      pixels.data.set([VEIL[0], VEIL[1], VEIL[2], alpha], at);
+    }
+    context.putImageData(pixels, 0, 0);
+    this.map.veil(canvas, deviation.corners);
   }
 
   compare() {
     for (const [side, id] of [["left", "under"], ["right", "over"]]) {
       const image = by(id);
       const source = `${path(this.state.id)}/${by(side).value}.png`;
-      if (image.getAttribute("src") !== source) { image.src = source; delete this.canvases[id]; }
+      if (image.getAttribute("src") !== source) image.src = source;
       image.alt = by(side).selectedOptions[0]?.textContent ?? "";
     }
   }
@@ -160,22 +205,31 @@ export class ResultView {
     const across = (event.clientX - box.left) / box.width;
     const down = (event.clientY - box.top) / box.height;
     if (across < 0 || across >= 1 || down < 0 || down >= 1) return;
-    const side = by("under").naturalWidth;
-    const read = (id) => {
-      const image = by(id);
-      if (!image.complete || !image.naturalWidth) return "";
-      if (!this.canvases[id]) {
-        const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
-        const context = canvas.getContext("2d", { willReadFrequently: true });
-        context.drawImage(image, 0, 0);
-        this.canvases[id] = context;
+    this.readValues("pixel", [by("left").value, by("right").value], across, down);
+  }
+
+  /** Of the picture on the map. */
+  readMapPixel(shares) {
+    by("map-pixel").hidden = !shares;
+    if (shares) this.readValues("map-pixel", [`pictures/${this.chosen}`], ...shares);
+  }
+
+  /** What pictures hold at a point; of the points that come while an answer is awaited, the last is asked for. */
+  async readValues(place, names, across, down) {
+    const busy = this.point;
+    this.point = { place, names, across, down };
+    if (busy) return;
+    const id = this.state.id;
+    try {
+      while (this.point && this.state.id === id) {
+        const asked = this.point;
+        const query = new URLSearchParams([...asked.names.map((name) => ["of", name]), ["across", asked.across], ["down", asked.down]]);
+        const [left, right] = await get(`${path(id)}/values?${query}`);
+        const words = { x: left.column, y: left.row, left: valuesOf(left), right: right && valuesOf(right) };
+        by(asked.place).textContent = text(right ? "pixel" : "pixel_of_one", words);
+        if (this.point === asked) this.point = null;
       }
-      const x = Math.floor(across * image.naturalWidth);
-      const y = Math.floor(down * image.naturalHeight);
-      return [...this.canvases[id].getImageData(x, y, 1, 1).data.slice(0, 3)].join(" ");
-    };
-    const values = { x: Math.floor(across * side), y: Math.floor(down * by("under").naturalHeight), left: read("under"), right: read("over") };
-    by("pixel").textContent = text("pixel", values);
+    } catch { /* the page says it elsewhere */ } finally { this.point = null; }
   }
 
   showFiles(result) {
@@ -184,7 +238,8 @@ export class ResultView {
       ...result.pictures.map((picture) => make("li", {},
         `${this.titleOf(picture.modality)}, ${kindOf(picture)}: `,
         link(`${path(this.state.id)}/pictures/${picture.number}.tif`, "GeoTIFF"), " · ",
-        link(`${path(this.state.id)}/pictures/${picture.number}.png?download=true`, "PNG"))),
+        link(`${path(this.state.id)}/pictures/${picture.number}.png?download=true`, "PNG"),
+        ...(picture.corners ? [" · ", link(`${path(this.state.id)}/pictures/${picture.number}.json`, "STAC")] : []))),
       ...result.documents.map((name, number) => make("li", {}, link(`${path(this.state.id)}/documents/${number}.json`, name))),
     );
   }
