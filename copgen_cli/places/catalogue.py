@@ -38,7 +38,7 @@ def require_pystac() -> Any:
     except ImportError:
         raise CopgenError(
             "The catalogue of a scene is written with pystac, which is not installed.",
-            hint="Install it with `pip install copgen[scene]`.",
+            hint="Install it with `pip install 'copgen[scene]'`.",
         ) from None
     return pystac
 
