@@ -110,7 +110,9 @@ figure, (overview, colour, spread) = plt.subplots(1, 3, figsize=(13, 4.2), width
 land = json.loads((Path(copgen_cli.__file__).parent / "studio/page/vendor/land.json").read_text())
 for feature in land["features"]:
     for polygon in feature["geometry"]["coordinates"]:
-        overview.fill(*zip(*polygon[0], strict=True), facecolor="#e8e6df", edgecolor="#8d8b82", linewidth=0.5)
+        lon, lat = np.transpose(polygon[0])
+        for turn in (0, 360):  # outlines run on across the date line
+            overview.fill(lon + turn, lat, facecolor="#e8e6df", edgecolor="#8d8b82", linewidth=0.5)
 overview.plot(*ring[0], "o", color="#00796b")
 overview.set(xlim=(-12, 42), ylim=(34, 62), facecolor="#f7fafa", title="Where it lies")
 

@@ -186,7 +186,7 @@ def test_every_file_says_that_it_is_synthetic_and_from_what(scene, tmp_path):
     tags = read_tags(tmp_path / "out/dem.tif")
     facts = json.loads(tags["copgen"])
     assert tags["Synthetic"] == "true"
-    assert "Synthetic: dem given s2_l2a" in tags["TIFFTAG_IMAGEDESCRIPTION"]
+    assert "Synthetic: dem given s2_l2a, sample 1." in tags["TIFFTAG_IMAGEDESCRIPTION"]
     assert "Copernicus" in tags["TIFFTAG_COPYRIGHT"]
     assert len(facts["inputs"]["s2_l2a"]["files"]["s2.tif"]) == 64
     assert len(facts["model"]["sha256"]) == 64
