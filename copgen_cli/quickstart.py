@@ -233,7 +233,9 @@ def _made(folder: Path, step: Step) -> Iterator[str]:
         for file in sorted((folder / output).glob("*.png")):
             yield figure(file, given.split(",") if given else [], wanted.split(","), int(amount or 1))
     if command == "evaluate":
-        yield scores(folder / REPORT / "report.json", f"{REPORT}/report.html")
+        from copgen_cli.evaluation import NUMBERS_FILE, REPORT_FILE  # brings torch
+
+        yield scores(folder / REPORT / NUMBERS_FILE, f"{REPORT}/{REPORT_FILE}")
 
 
 def _value(step: Step, option: str) -> str:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 from documentation.commands import commands_page  # noqa: E402
+from documentation.extras import extras_page  # noqa: E402
 from documentation.settings import settings_page  # noqa: E402
 
 TAKEN = {
@@ -26,13 +27,24 @@ TAKEN = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/results/gpu-rehearsal.md": "benchmarks-gpu-rehearsal.md",
     "copgen_cli/assets/copgen-sim/README.md": "model-card.md",
     "examples/cloud_removal.md": "cloud-removal.md",
 }
 """Documents of the repository, and where they stand on the site."""
-COPIED = ("examples/quicktour.ipynb", "examples/train.sbatch")
+COPIED = (
+    "examples/cluster_local.sh",
+    "examples/cluster_slurm.py",
+    "examples/quicktour.ipynb",
+    "examples/scene_tour.ipynb",
+    "examples/train.sbatch",
+)
 """Files that documents link to, which the site gives as they are."""
-MADE = {"reference/commands.md": commands_page, "reference/settings.md": settings_page}
+MADE = {
+    "reference/commands.md": commands_page,
+    "reference/settings.md": settings_page,
+    "reference/extras.md": extras_page,
+}
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 

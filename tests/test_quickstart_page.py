@@ -12,6 +12,7 @@ import typer
 from tiny_subsets import patch_pixels, picture_bytes
 
 from copgen_cli.app import app
+from copgen_cli.evaluation import NUMBERS_FILE
 from copgen_cli.quickstart import steps, write_page
 from copgen_cli.quickstart_page import NEXT
 
@@ -31,7 +32,7 @@ def tour(tmp_path):
         file.parent.mkdir(parents=True)
         file.write_bytes(picture_bytes(patch_pixels(name, grey=False)))
     (tmp_path / "report").mkdir()
-    (tmp_path / "report/report.json").write_text(json.dumps({"scores": SCORES}))
+    (tmp_path / "report" / NUMBERS_FILE).write_text(json.dumps({"scores": SCORES}))
     return tmp_path
 
 
@@ -61,7 +62,7 @@ def test_the_page_has_the_numbers_of_the_report_that_are_known(tour):
 
 @pytest.mark.parametrize("content", [None, "no json", '{"scores": [3]}', "[]"])
 def test_a_report_that_can_not_be_read_leaves_a_page_without_numbers(tour, content):
-    file = tour / "report/report.json"
+    file = tour / "report" / NUMBERS_FILE
     file.unlink() if content is None else file.write_text(content)
 
     assert 'href="report/report.html"' in page_of(tour)

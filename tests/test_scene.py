@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_every_file_says_that_it_is_synthetic_and_from_what(scene, tmp_path):
     tags = read_tags(tmp_path / "out/dem.tif")
     facts = json.loads(tags["copgen"])
     assert tags["Synthetic"] == "true"
-    assert "Synthetic: dem given s2_l2a" in tags["TIFFTAG_IMAGEDESCRIPTION"]
+    assert "Synthetic: dem given s2_l2a, sample 1." in tags["TIFFTAG_IMAGEDESCRIPTION"]
     assert "Copernicus" in tags["TIFFTAG_COPYRIGHT"]
     assert len(facts["inputs"]["s2_l2a"]["files"]["s2.tif"]) == 64
     assert len(facts["model"]["sha256"]) == 64
@@ -814,3 +815,13 @@ def test_a_map_is_no_picture_to_repeat_and_that_is_said(scene, tmp_path, capsys)
 
     assert call.code == 1
     assert "copgen scene" in call.err
+
+
+def test_a_missing_extra_is_told_before_the_model_is_looked_for(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pystac", None)
+
+    call = call_copgen(capsys, "scene", "--cell", "465U_103R", "--generate", "dem", "--model", "nowhere")
+
+    assert call.code == 1
+    assert "pip install 'copgen[scene]'" in call.err

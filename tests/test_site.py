@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,17 @@ def test_every_setting_is_in_the_reference_with_what_it_is(site):
     assert "train.steps" in shown
 
 
+def test_every_extra_is_in_the_reference_with_what_it_brings(site):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = re.findall(r"<tr>(.*?)</tr>", (site / "reference/extras.html").read_text(encoding="utf-8"), re.DOTALL)
+    shown = {found[1]: row for row in rows if (found := re.search(r"<td><code>(.*?)</code></td>", row))}
+
+    assert shown.keys() == project["optional-dependencies"].keys()
+    for name, packages in project["optional-dependencies"].items():
+        assert all(html.escape(package, quote=False) in shown[name] for package in packages)
+        assert re.search(r"<td>\w.*?</td>", shown[name]), f"{name} is for nothing that is said"
+
+
 def test_the_python_reference_shows_docstrings(site):
     page = (site / "reference/python.html").read_text(encoding="utf-8")
 
@@ -102,8 +114,12 @@ def test_pages_load_nothing_from_other_hosts(site):
 def test_every_page_of_docs_is_in_the_navigation(site):
     home = (site / "index.html").read_text(encoding="utf-8")
 
-    assert [
-        page.name
-        for page in ROOT.glob("docs/*.md")
-        if f'href="{page.stem}.html"' not in home and f"{page.stem}.html" not in home
-    ] == []
+    pages = [page.relative_to(ROOT / "docs").with_suffix(".html") for page in ROOT.glob("docs/**/*.md")]
+    assert [str(page) for page in pages if f'href="{page}"' not in home] == []
+
+
+def test_pages_show_pictures_and_files_that_are_there(site):
+    """Strict builds check links of Markdown; files that the site takes as they are stand beside them."""
+    assert {file.name for file in (site / "examples").iterdir()} == {
+        file.name for file in (ROOT / "examples").iterdir() if file.suffix != ".md"
+    }

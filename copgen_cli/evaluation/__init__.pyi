@@ -1,6 +1,8 @@
 from .pairs import GROUPS as GROUPS
 from .report import as_json as as_json, as_text as as_text
 from .run import (
+    NUMBERS_FILE as NUMBERS_FILE,
+    REPORT_FILE as REPORT_FILE,
     Assessment as Assessment,
     assess_folders as assess_folders,
     assess_model as assess_model,

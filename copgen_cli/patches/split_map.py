@@ -54,7 +54,7 @@ def require_matplotlib() -> None:
     except ImportError:
         raise CopgenError(
             "Drawing the map needs matplotlib, which is not installed.",
-            hint="Install it with `pip install copgen[plot]`, or leave out --visualize.",
+            hint="Install it with `pip install 'copgen[plot]'`, or leave out --visualize.",
         ) from None
 
 

@@ -1,6 +1,6 @@
 from .area import Area as Area, area_of_box as area_of_box, read_area as read_area
 from .canvas import Canvas as Canvas
-from .catalogue import build_single_item as build_single_item
+from .catalogue import build_single_item as build_single_item, require_pystac as require_pystac
 from .grid import Grid as Grid, grid_of_area as grid_of_area
 from .mosaics import SceneRaster as SceneRaster
 from .request import (

@@ -181,7 +181,7 @@ def require_shapes() -> tuple[Any, Any]:
     except ImportError:
         raise CopgenError(
             "Files of shapes are read with pyogrio and shapely, which are not installed.",
-            hint="Install them with `pip install copgen[scene]`, or give --bbox.",
+            hint="Install them with `pip install 'copgen[scene]'`, or give --bbox.",
         ) from None
     return shapely, pyogrio
 

@@ -39,7 +39,7 @@ def require_pystac() -> Any:
     except ImportError:
         raise CopgenError(
             "The catalogue of a scene is written with pystac, which is not installed.",
-            hint="Install it with `pip install copgen[scene]`.",
+            hint="Install it with `pip install 'copgen[scene]'`.",
         ) from None
     return pystac
 
@@ -56,9 +56,9 @@ def describe_raster(raster: SceneRaster, facts: Mapping[str, Any]) -> dict[str, 
 def tags_of(raster: SceneRaster, facts: Mapping[str, Any]) -> dict[str, str]:
     """Tags of a GeoTIFF: TIFF's own for people and programs for maps, and all facts as JSON."""
     conditions = ", ".join(facts["condition"]) or "nothing"
-    shown = "of the samples" if raster.sample is None else f"sample {raster.sample}"
+    shown = f"{raster.kind} of the samples" if raster.sample is None else f"sample {raster.sample}"
     return {
-        "TIFFTAG_IMAGEDESCRIPTION": f"Synthetic: {raster.modality} given {conditions}, {raster.kind} {shown}.",
+        "TIFFTAG_IMAGEDESCRIPTION": f"Synthetic: {raster.modality} given {conditions}, {shown}.",
         "TIFFTAG_SOFTWARE": f"copgen {__version__}",
         "TIFFTAG_COPYRIGHT": ATTRIBUTION,
         "Synthetic": "true",

@@ -47,7 +47,7 @@ def require_studio() -> None:
     except ImportError:
         raise CopgenError(
             "The studio needs fastapi and uvicorn, which are not installed.",
-            hint="Install them with `pip install copgen[studio]`.",
+            hint="Install them with `pip install 'copgen[studio]'`.",
         ) from None
 
 

@@ -226,12 +226,14 @@ def _scene(
         draw_blocks,
         is_whole,
         plan_scene,
+        require_pystac,
         seconds_of,
         start_run,
         work_items_of,
         write_scene,
     )
 
+    require_pystac()  # before the model is loaded, which takes a while
     request = check_scene(settings, options)
     plan = plan_scene(settings, options, request, _load_model(settings), _without_scheduler(sys.argv[1:]))
     for text in (*request.notes, *plan.notes):
