@@ -161,17 +161,17 @@ class ClusterExecutor:
                 raise _scheduler_gone()
             try:
                 found = threads_of(client, gpu=self._gpu)
-            except (OSError, TimeoutError) as error:
+                if found:
+                    self._meet(found)
+                    return
+            except OSError as error:
                 raise _scheduler_gone() from error
-            if found:
-                break
             if time.monotonic() > deadline:
                 raise ClusterError(
                     "No worker of the cluster is left.",
                     hint="What is complete is kept. Start workers, and run again to continue.",
                 )
             time.sleep(LOOK_EVERY / 4)
-        self._meet(found)
 
     def _meet(self, found: dict[str, int]) -> None:
         """Check those that are new."""
@@ -286,9 +286,11 @@ class _Flow:
                 ) from error
             self._send(task)
             return None
-        except TimeoutError:
+        except OSError as error:  # also a time-out
             if task.future.status == "error":
                 raise  # by the work itself
+            if self.client.status != "running":
+                raise _scheduler_gone() from error
             self._await(task)  # lost with its worker after it was done: the scheduler has given it to another
             return None
         each = max(seconds / len(task.items), 1e-6)
