@@ -189,7 +189,6 @@ def assess_model(
     asked, sample = settings.evaluate, settings.sample
     choice, model = _load(settings)
     chosen = [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
-    device = model.autoencoders.device
     if model.autoencoders.of_all is None:
         return _assess_measurements(settings, model, ignored, chosen, watch)
     metrics, notes = _choose_metrics(asked.metrics, has_model=True, has_training=True)
@@ -201,7 +200,9 @@ def assess_model(
     plan = _plan(settings, model, pairs, names, ignored, with_cycles=Metric.CYCLE in metrics)
     if Metric.CYCLE in metrics and not plan.cycles:
         notes.append("No cycle: it needs a pair of one modality and one other, such as --pairs single gives.")
-    network, metrics = _choose_features(asked.features, model, metrics, explicit=bool(asked.metrics), device=device)
+    network, metrics = _choose_features(
+        asked.features, model, metrics, explicit=bool(asked.metrics), device=model.autoencoders.device
+    )
     side = protocol.side_of(model)
     metrics = _leave_out_small(metrics, side, network, notes, explicit=bool(asked.metrics))
     trained_on = training or (settings.workspace.patches / Split.TRAIN if choice.of_region else None)
@@ -213,7 +214,7 @@ def assess_model(
     scorer = Scorer(
         metrics,
         features=network,
-        perceptual=_choose_perceptual(metrics, device),
+        perceptual=_choose_perceptual(metrics, model.autoencoders.device),
         training=known,
         resamples=asked.resamples,
         seed=sample.seed,
@@ -225,12 +226,18 @@ def assess_model(
         _assess_autoencoder(assessment, model, truth, watch)
     if metrics - NEED_MODEL:
         drawn = protocol.paint_pairs(model, truth, plan, executor, _recipe_of(model, settings))
-        batches = watch(drawn, total=plan.batches, label="Sampling", unit="batches")
-        for pictures in protocol.gather(batches, truth, plan):
-            assessment.add(pictures)
+        _assess_pairs(assessment, drawn, truth, plan, watch)
     if plan.cycles:
         _assess_cycles(assessment, model, truth, plan, watch)
     return assessment
+
+
+def _assess_pairs(
+    assessment: Assessment, drawn: Iterator[protocol.Batch], truth: protocol.Truth, plan: protocol.Plan, watch: Watch
+) -> None:
+    batches = watch(drawn, total=plan.batches, label="Sampling", unit="batches")
+    for pictures in protocol.gather(batches, truth, plan):
+        assessment.add(pictures)
 
 
 def _recipe_of(model: LoadedModel, settings: Settings) -> OncePerProcess[LoadedModel]:
