@@ -371,7 +371,7 @@ def test_without_matplotlib_the_map_is_refused_before_any_work(prepare, monkeypa
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     run = prepare("--visualize")
     assert run.code == EXIT_FAILED
-    assert "pip install copgen[plot]" in run.err
+    assert "pip install 'copgen[plot]'" in run.err
     assert not Path("out").exists()
 
 

@@ -196,8 +196,9 @@ def test_a_published_database_goes_to_shards_also_from_workers(pack, shared):
 
 
 @pytest.mark.parametrize("kill", [None, (Moment.UNIT, 3), (Moment.NOTE, 1)])
-def test_patches_straight_through_the_autoencoder_give_the_records_of_a_single_file(pack, tmp_path, monkeypatch, kill):
-    monkeypatch.setenv("COPGEN_ENCODE__BATCH_SIZE", "4")  # two patches, so that one batch lies across the edge
+def test_patches_straight_through_the_autoencoder_give_the_records_of_a_single_file(pack, tmp_path, kill):
+    two_patches = "[encode]\nbatch_size = 4\n"  # so that one batch lies across the edge
+    (tmp_path / "copgen.toml").write_text(two_patches)  # a process forked from a server has not this one's variables
     with one_thread():
         tiny_autoencoder(channels=(4, 4, 4, 4)).save_pretrained(tmp_path / "vae")
         write_patches(tmp_path / "png", NAMES[:7], modalities=BOTH)
