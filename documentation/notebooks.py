@@ -60,7 +60,7 @@ def main() -> None:
         target = NOTEBOOKS[name]
         with tempfile.TemporaryDirectory() as folder:
             notebook = executed(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"), Path(folder))
-            told = nbformat.writes(notebook).replace(folder, "/home/you/tour")
+            told = nbformat.writes(notebook).replace(folder, "tour")
         target.write_text(told + "\n", encoding="utf-8")
         sys.stdout.write(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} kB\n")
 

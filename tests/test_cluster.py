@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -319,14 +320,26 @@ def test_a_worker_without_a_gpu_where_one_is_asked_for(address):
         list(executor.map(str, [1]))
 
 
-def test_a_folder_that_workers_do_not_see(tmp_path, address):
-    with executor_of(address) as executor:
-        monkey = tmp_path / "seen"
-        monkey.mkdir()
-        executor.require(monkey)
-        hidden = Path("/proc/self/task")  # of each process its own, and nobody writes there
-        with pytest.raises((CopgenError, OSError)):
-            executor.require(hidden)
+def test_a_folder_that_workers_do_not_see(tmp_path):
+    """A worker to which another disk lies where the folder is."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs "{folder}" && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*hidden, "true"], capture_output=True).returncode:
+        pytest.skip("this user can not mount a disk that others do not see")
+    with cluster_of(0) as cluster:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-dashboard"]
+        worker = subprocess.Popen([*hidden, *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        try:
+            with (
+                executor_of(str(cluster.scheduler_address)) as executor,
+                pytest.raises(CopgenError, match=f"can not use {folder}: it is not there"),
+            ):
+                executor.require(folder)
+        finally:
+            worker.terminate()
+            worker.wait()
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(("package", "said"), [("", "no copgen"), ('__version__ = "0.0.1"', "copgen 0.0.1")])

@@ -76,7 +76,7 @@ class ClusterExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._connecting is not None:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError):
                 self._connecting.__exit__(kind, error, trace)
         self._connecting = self._connection = None
 
@@ -116,12 +116,12 @@ class ClusterExecutor:
             ClusterError: the scheduler is gone, or there are no workers any more.
         """
         source = iter(items)
-        first = next(source, None)
-        if first is None:
+        first = list(itertools.islice(source, 1))
+        if not first:  # nothing to do needs no cluster
             return
         flow = _Flow(self.connection.client, work, self._settings, gpu=self._gpu)
         try:
-            yield from self._drive(flow, itertools.chain([first], source), ordered)
+            yield from self._drive(flow, itertools.chain(first, source), ordered)
         finally:
             flow.leave()
 

@@ -80,16 +80,12 @@ def _installed_packages() -> Callable[[], dict[str, str]]:
     def look() -> dict[str, str]:  # a function in a function travels by value: copgen may be missing where it runs
         import importlib.metadata
 
-        found = {}
-        for name in ("copgen", "torch"):
-            try:
-                found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                found[name] = ""
+        found = {"copgen": "", "torch": ""}
         try:
+            found["torch"] = importlib.metadata.version("torch")
             found["copgen"] = __import__("copgen_cli").__version__
-        except ImportError:
-            found["copgen"] = ""
+        except ImportError:  # also of a package that has no metadata
+            pass
         return found
 
     look.__module__ = "__main__"

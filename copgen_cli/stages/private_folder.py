@@ -17,6 +17,7 @@ from copgen_cli.errors import BusyError
 from copgen_cli.stages.atomic import disk_full_is_an_error
 from copgen_cli.stages.claims import PRIVATE_FOLDER
 from copgen_cli.stages.locks import ExclusiveLock
+from copgen_cli.storage import is_alive
 
 SECONDS_FOR_LOCK = 0.5
 
@@ -99,15 +100,5 @@ class PrivateFolder:
         for folder in (self.folder / "tmp").glob("*"):
             host, _, pid = folder.name.rpartition("_")[0].rpartition("_")
             here = host == socket.gethostname() and pid.isdigit() and int(pid) != os.getpid()
-            if not (here and _is_alive(int(pid))):
+            if not (here and is_alive(int(pid))):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -8,7 +8,7 @@ from .listing import (
     sizes_in as sizes_in,
 )
 from .local_copies import cache_folder as cache_folder, local_copy as local_copy, local_source as local_source
-from .object_lock import HeldError as HeldError, ObjectLock as ObjectLock
+from .object_lock import HeldError as HeldError, ObjectLock as ObjectLock, is_alive as is_alive
 from .paths import (
     absolute as absolute,
     as_local_path as as_local_path,

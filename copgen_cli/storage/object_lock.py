@@ -111,13 +111,14 @@ class ObjectLock:
 def _is_gone(owner: dict[str, Any]) -> bool:
     try:
         if owner["host"] == socket.gethostname():
-            return not _is_alive(int(owner["pid"]))
+            return not is_alive(int(owner["pid"]))
         return time.time() - float(owner["seen"]) > STALE
     except (KeyError, TypeError, ValueError):
         return False
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
