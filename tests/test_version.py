@@ -23,6 +23,7 @@ def test_the_version_is_the_one_written_at_the_build_else_the_fallback(tmp_path,
     fallback = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools_scm"]["fallback_version"]
 
     line = "import copgen_cli; print(copgen_cli.__version__)"
-    said = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, env={}, capture_output=True, text=True)
+    # without site-packages, since an editable install finds the module that its checkout has written
+    said = subprocess.run([sys.executable, "-S", "-c", line], cwd=tmp_path, env={}, capture_output=True, text=True)
 
     assert said.stdout.strip() == (fallback if told == "fallback" else told)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -243,6 +244,7 @@ class _Flow:
             self.work,
             task.items,
             os.getcwd(),
+            _compute_threads(),
             key=f"copgen-{task.number}-{task.lost}-{id(self):x}",
             pure=False,
             retries=0,
@@ -314,12 +316,21 @@ def _scheduler_gone() -> ClusterError:
     )
 
 
-def _do(work: Callable[[Any], Any], items: Sequence[Any], folder: str) -> tuple[list[Any], float]:
+def _compute_threads() -> int | None:
+    """Threads that PyTorch computes with here; None where it is not in use."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def _do(
+    work: Callable[[Any], Any], items: Sequence[Any], folder: str, threads: int | None
+) -> tuple[list[Any], float]:
     """Runs in a worker: the results of some items, and the seconds that they took.
 
     Args:
         work, items: what is called with what.
         folder: that relative paths start from.
+        threads: that PyTorch computes with, as in the driver, since kernels round by their number.
     """
     if os.getcwd() != folder:
         try:
@@ -329,6 +340,10 @@ def _do(work: Callable[[Any], Any], items: Sequence[Any], folder: str) -> tuple[
                 f"A worker on {socket.gethostname()} can not use {folder}: {error.strerror}.",
                 hint="Workers need the same folders under the same names: use a shared disk, or object storage.",
             ) from None
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)  # for this thread of the worker; Dask starts workers with one
     started = time.perf_counter()
     return [work(item) for item in items], time.perf_counter() - started
 
