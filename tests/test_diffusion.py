@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import oracle
@@ -228,6 +229,30 @@ def test_a_pure_last_step_shows_the_noise_that_sampling_starts_from_and_nothing_
     assert torch.equal(pure[last], noise[last])
     assert torch.equal(pure[~last], mixed[~last])
     assert (mixed[last] - noise[last]).abs().mean() > 0.03
+
+
+def test_a_schedule_that_ends_in_noise_shows_nothing_of_the_places_at_its_end_and_as_much_at_its_start():
+    seen: list[list[torch.Tensor]] = []
+
+    class Net(torch.nn.Module):
+        config = SimpleNamespace(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+
+        def forward(self, noisy, timesteps):
+            seen.append(noisy)
+            return [-z for z in clean]
+
+    clean, noise = torch.randn(2, 4, 2, 3, 8, 8, generator=generator(0))
+    steps = torch.tensor([[1, 1000], [1000, 1], [1, 1000], [1000, 1000]])
+
+    errors = denoising_loss_parts(Net(), clean, list(steps), noise)
+
+    noisy = torch.stack(seen[0])
+    assert_close(noisy[steps == 1000], noise[steps == 1000], rtol=0, atol=1e-2)
+    assert_close(
+        noisy[steps == 1],
+        torch.stack([add_noise(z, e, n) for z, e, n in zip(clean, noise, steps, strict=True)])[steps == 1],
+    )
+    assert (errors[steps == 1000] < 1e-4).all(), "the velocity of noise alone is the clean latents turned round"
 
 
 def test_noise_that_does_not_match_the_latents_is_refused():

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from copgen_cli.errors import UnknownNameError
 from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.diffusion import SCHEDULE
+from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE
 from copgen_cli.model.sampler import SampleNoise, sample_latents, sample_noise
 from copgen_cli.records import Ignored, Solver
 
@@ -406,3 +406,26 @@ def test_a_network_of_velocities_draws_what_one_of_the_same_noise_draws(solver, 
     ]
 
     assert relative_error(drawn[1].values(), drawn[0].values()) < 1e-6
+
+
+@pytest.mark.parametrize("solver", ["reference", "dpm++2m", "unipc", "ddim"])
+def test_from_a_schedule_that_ends_in_noise_comes_what_a_network_knows_for_sure(solver):
+    known = latents("given")[1]
+
+    class Sure(torch.nn.Module):
+        """Tells the velocity of one place, whatever it is shown."""
+
+        config = type(
+            "Config", (), {**dict(network().config), "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+        )
+        device = torch.device("cpu")
+
+        def forward(self, noisy, timesteps, heads=None):
+            n = timesteps[heads[0]]
+            signal, spread = (a[:, None, None, None] for a in SCHEDULE_ENDING_IN_NOISE.amplitudes(n, torch.float32))
+            return [(signal * noisy[i] - known) / spread for i in heads]
+
+    drawn = sample_latents(Sure(), [0], batch_size=len(known), steps=4, solver=solver, noise_source=None)
+
+    clean = SCHEDULE_ENDING_IN_NOISE.amplitudes(torch.tensor(1.0), torch.float32)[0] if solver == "reference" else 1.0
+    assert (drawn[0] - clean * known).abs().mean() < (0.05 if solver == "reference" else 0.002)

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 from copgen_cli.errors import UnknownNameError
-from copgen_cli.model.diffusion import SCHEDULE
+from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE
 from copgen_cli.model.solvers import (
     SOLVERS,
     Update,
@@ -38,7 +38,8 @@ class Mixture:
 
     spread = 0.15
 
-    def __init__(self):
+    def __init__(self, schedule=SCHEDULE):
+        self.schedule = schedule
         draw = torch.Generator().manual_seed(0)
         centres = torch.randn(6, 4, generator=draw, dtype=torch.float64)
         self.centres = (centres - centres.mean(0)) / centres.std(0)
@@ -47,7 +48,7 @@ class Mixture:
 
     def predict(self, x, timestep):
         self.timesteps.append(timestep)
-        signal, noise = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
+        signal, noise = self.schedule.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
         variance = (signal * self.spread) ** 2 + noise**2
         offsets = x.double()[:, None] - signal * self.centres
         share = (-offsets.square().sum(-1) / (2 * variance)).softmax(1)
@@ -55,7 +56,7 @@ class Mixture:
 
     def clean(self, x, timestep):
         """What the state at a timestep was before its noise."""
-        signal, noise = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
+        signal, noise = self.schedule.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
         return (x - noise * self.predict(x, timestep)) / signal
 
 
@@ -116,12 +117,14 @@ def test_the_reference_gives_the_network_a_thousand_times_the_time():
 
 @pytest.mark.parametrize("solver", list(Solver))
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 20, 61, 250])
-def test_every_solver_calls_the_network_once_per_step_at_steps_it_was_trained_on(solver, steps):
-    mixture = Mixture()
+@pytest.mark.parametrize("schedule", [SCHEDULE, SCHEDULE_ENDING_IN_NOISE], ids=["ordinary", "ends in noise"])
+def test_every_solver_calls_the_network_once_per_step_at_steps_it_was_trained_on(solver, steps, schedule):
+    mixture = Mixture(schedule)
 
-    final = find_solver(solver).integrate(mixture.start.float(), steps, mixture.predict)
+    final = find_solver(solver, schedule).integrate(mixture.start.float(), steps, mixture.predict, schedule)
 
     assert len(mixture.timesteps) == steps
+    assert schedule is SCHEDULE or mixture.timesteps[0] == 1000
     assert final.isfinite().all()
     assert all(1 <= t <= 1000 for t in mixture.timesteps)
     assert mixture.timesteps == sorted(mixture.timesteps, reverse=True)
@@ -172,6 +175,36 @@ def test_every_solver_reaches_the_exact_solution(exact, solver, steps, near):
         final = mixture.clean(final.double(), 1.0)
 
     assert distance(final, solution) < near
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps", "near"),
+    [
+        (Solver.REFERENCE, 50, 0.04),
+        (Solver.DPM_2M, 20, 0.02),
+        (Solver.DPM_3M, 20, 0.015),
+        (Solver.UNIPC, 60, 0.02),
+        (Solver.DDIM, 250, 0.02),
+    ],
+)
+def test_every_solver_reaches_the_exact_solution_of_a_schedule_that_ends_in_noise(solver, steps, near):
+    mixture = Mixture(SCHEDULE_ENDING_IN_NOISE)
+    solution = mixture.clean(integrate_reference(mixture.start, 3000, mixture.predict, SCHEDULE_ENDING_IN_NOISE), 1.0)
+    final = find_solver(solver, mixture.schedule).integrate(
+        mixture.start.float(), steps, mixture.predict, mixture.schedule
+    )
+    if solver is Solver.REFERENCE:
+        final = mixture.clean(final.double(), 1.0)
+
+    assert distance(final, solution) < near
+
+
+@pytest.mark.parametrize("solver", [solver for solver in Solver if solver is not Solver.REFERENCE])
+def test_a_scheduler_of_another_end_is_refused(solver):
+    for own, other in ((SCHEDULE, SCHEDULE_ENDING_IN_NOISE), (SCHEDULE_ENDING_IN_NOISE, SCHEDULE)):
+        find_solver(make_scheduler(solver, own), own)
+        with pytest.raises(ValueError, match="is set up for another noise schedule"):
+            find_solver(make_scheduler(solver, own), other)
 
 
 @pytest.mark.parametrize("solver", MULTISTEP)

@@ -225,3 +225,10 @@ def test_a_checkpoint_from_before_velocities_is_one_of_noise(tmp_path):
     velocities = Identity({"depth": 2, "prediction_type": "v_prediction"}, IDENTITY.data)
     with pytest.raises(MismatchError, match="prediction_type"):
         load_state(folder, some_state(0), velocities)
+
+
+def test_a_checkpoint_from_before_schedules_that_end_in_noise_goes_on_with_its_own(tmp_path):
+    save(tmp_path, 1)
+    ordinary = Identity({"depth": 2, "prediction_type": "epsilon", "rescale_betas_zero_snr": False}, IDENTITY.data)
+
+    load_state(step_folder(tmp_path, 1), some_state(0), ordinary)

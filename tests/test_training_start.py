@@ -17,7 +17,7 @@ from copgen_cli.modalities import PUBLISHED, Modality, Split
 from copgen_cli.model.autoencoder import ImageAutoencoder, fingerprint
 from copgen_cli.model.autoencoders import Autoencoders
 from copgen_cli.model.checkpoint import load_transformer
-from copgen_cli.model.diffusion import prediction_of
+from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE, prediction_of, schedule_of
 from copgen_cli.model.memory import activation_bytes, choose_micro_batch, shrink_until_it_fits
 from copgen_cli.records import LatentSpec, PositionStart, Prediction
 from copgen_cli.settings.sections import NetworkSettings, TrainSettings
@@ -125,6 +125,22 @@ def test_a_trunk_can_learn_to_predict_something_else_with_fresh_heads(tmp_path):
     assert not net.decoder_preds[1].bias.any()
 
 
+def test_the_schedule_of_other_weights_stays_or_ends_in_noise_as_asked(tmp_path):
+    tiny_transformer(sample_size=8, patch_size=4, prediction_type="v_prediction").save_pretrained(tmp_path / "source")
+    velocities = NetworkSettings(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    asked = SETTINGS.model_copy(update={"init_from": str(tmp_path / "source"), "model": velocities})
+    net = make_network(SPEC, asked)
+    net.save_pretrained(tmp_path / "ended")
+
+    further = make_network(SPEC, SETTINGS.model_copy(update={"init_from": str(tmp_path / "ended")}))
+
+    assert schedule_of(load_transformer(tmp_path / "source")) is SCHEDULE
+    assert schedule_of(net) is schedule_of(further) is SCHEDULE_ENDING_IN_NOISE
+    assert torch.equal(net.decoder_preds[1].weight, load_transformer(tmp_path / "source").decoder_preds[1].weight)
+    with pytest.raises(ValueError, match="needs prediction_type = v_prediction"):
+        NetworkSettings(rescale_betas_zero_snr=True)
+
+
 def test_weights_of_other_latents_are_refused():
     with pytest.raises(MismatchError, match="is of latents 4 x 16 x 16, the data of 4 x 8 x 8"):
         widen(tiny_transformer(sample_size=16), ALL, SPEC, seed=0, name="source")
@@ -152,6 +168,11 @@ def test_a_run_from_another_model_goes_on_without_it(tmp_path):
     [
         ({"modalities": ALL[::-1]}, MismatchError, "was trained on dem, s1_rtc, s2_l1c, s2_l2a, and can not go on"),
         ({"model": NetworkSettings(prediction_type="v_prediction")}, MismatchError, "predicts epsilon, and can not"),
+        (
+            {"model": NetworkSettings.model_construct({"rescale_betas_zero_snr"}, rescale_betas_zero_snr=True)},
+            MismatchError,
+            "does not end in noise alone, and can not change",
+        ),
         ({"init_from": "copgen-sim"}, UsageError, "began from .*source, and --init-from copgen-sim would change"),
     ],
 )

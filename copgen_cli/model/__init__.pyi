@@ -26,12 +26,14 @@ from .devices import (
 from .diffusion import (
     PUBLISHED_LAW as PUBLISHED_LAW,
     SCHEDULE as SCHEDULE,
+    NoiseSchedule as NoiseSchedule,
     TimestepLaw as TimestepLaw,
     denoising_loss as denoising_loss,
     denoising_loss_parts as denoising_loss_parts,
     draw_timesteps as draw_timesteps,
     noise_from as noise_from,
     prediction_of as prediction_of,
+    schedule_of as schedule_of,
 )
 from .memory import (
     choose_micro_batch as choose_micro_batch,
@@ -45,7 +47,7 @@ from .sampler import (
     sample_latents as sample_latents,
     sample_noise as sample_noise,
 )
-from .solvers import find_solver as find_solver, make_scheduler as make_scheduler
+from .solvers import find_solver as find_solver, make_scheduler as make_scheduler, scheduler_at as scheduler_at
 from .transformer import Block as Block, CopGenTransformer as CopGenTransformer, initialise as initialise
 from .weights import (
     DEFAULT_HUB as DEFAULT_HUB,

@@ -93,7 +93,13 @@ def load_transformer(
     prediction = _choose_prediction(prediction_type, configured.get("prediction_type"), weights)
     try:
         with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
-            net = CopGenTransformer(**sizes, num_heads=heads, modalities=names, prediction_type=prediction)
+            net = CopGenTransformer(
+                **sizes,
+                num_heads=heads,
+                modalities=names,
+                prediction_type=prediction,
+                rescale_betas_zero_snr=configured.get("rescale_betas_zero_snr", False),
+            )
     except ValueError as error:
         raise MismatchError(
             f"{weights}: {error}.", hint="Pass the num_heads, modalities and prediction_type that it was trained with."
@@ -135,6 +141,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         "mlp_ratio": int | float,
         "modalities": list | None,
         "prediction_type": str,
+        "rescale_betas_zero_snr": bool,
         "latent_shapes": list | None,
         "patch_sizes": list | None,
     }

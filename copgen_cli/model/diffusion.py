@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,18 @@ class NoiseSchedule:
         """Betas whose square roots are evenly spaced, as in latent diffusion (arXiv:2112.10752)."""
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
         return cls(betas, torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, dim=0)]))
+
+    def ending_in_noise(self) -> NoiseSchedule:
+        """The schedule whose last step leaves no signal: amplitudes shifted and scaled, the first one kept
+        (arXiv:2305.08891, algorithm 1).
+
+        What is left, `LEAST_SIGNAL`, is what diffusers' schedulers leave, so that log-SNR stays finite.
+        """
+        signal = self.abar[1:].sqrt()
+        first, last = signal[0], signal[-1]
+        abar = torch.cat([self.abar[:1], ((signal - last) * first / (first - last)).square()])
+        abar[-1] = LEAST_SIGNAL
+        return NoiseSchedule(1 - abar[1:] / abar[:-1], abar)
 
     @property
     def steps(self) -> int:
@@ -82,8 +95,14 @@ def _amplitude_tables(schedule: NoiseSchedule, device: torch.device, dtype: torc
     return schedule.abar.sqrt().to(device, dtype), (1 - schedule.abar).sqrt().to(device, dtype)
 
 
+LEAST_SIGNAL = 2.0**-24
+"""Share of signal power at the end of a schedule that ends in noise."""
+
 SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.0120, SCHEDULE_STEPS)
-"""The schedule of Stable Diffusion and of COP-GEN-Beta."""
+"""The schedule of Stable Diffusion and of COP-GEN-Beta, which leaves 7 % of the signal's amplitude at its end."""
+
+SCHEDULE_ENDING_IN_NOISE = SCHEDULE.ending_in_noise()
+"""The same, with nothing left, as networks that predict velocities can have it."""
 
 
 def add_noise(clean: Tensor, noise: Tensor, n: Tensor, schedule: NoiseSchedule = SCHEDULE) -> Tensor:
@@ -195,12 +214,23 @@ def _shifted(step: Tensor, law: TimestepLaw, schedule: NoiseSchedule) -> Tensor:
 
 def prediction_of(net: Denoiser) -> Prediction:
     """What a network's output means: as its configuration says, also from within a wrapper for several processes."""
+    return Prediction(getattr(_config_of(net), "prediction_type", Prediction.NOISE))
+
+
+def schedule_of(net: Denoiser) -> NoiseSchedule:
+    """The schedule of a network: as its configuration says, also from within a wrapper for several processes."""
+    return SCHEDULE_ENDING_IN_NOISE if getattr(_config_of(net), "rescale_betas_zero_snr", False) else SCHEDULE
+
+
+def _config_of(net: Denoiser) -> Any:
     while not hasattr(net, "config") and hasattr(net, "module"):
         net = net.module
-    return Prediction(getattr(getattr(net, "config", None), "prediction_type", Prediction.NOISE))
+    return getattr(net, "config", None)
 
 
-def what_to_predict(clean: Tensor, noise: Tensor, n: Tensor, prediction: Prediction) -> Tensor:
+def what_to_predict(
+    clean: Tensor, noise: Tensor, n: Tensor, prediction: Prediction, schedule: NoiseSchedule = SCHEDULE
+) -> Tensor:
     """What a network should say of latents at steps n: their noise, or their velocity.
 
     The velocity is sqrt(abar_n) noise - sqrt(1 - abar_n) clean (arXiv:2202.00512, appendix D). Near the last step it
@@ -216,11 +246,13 @@ def what_to_predict(clean: Tensor, noise: Tensor, n: Tensor, prediction: Predict
     dtype = torch.promote_types(clean.dtype, torch.float32)
     if prediction is Prediction.NOISE:
         return noise.to(dtype)
-    signal, spread = (a[:, None, None, None] for a in SCHEDULE.amplitudes(n, dtype))
+    signal, spread = (a[:, None, None, None] for a in schedule.amplitudes(n, dtype))
     return signal * noise.to(dtype) - spread * clean.to(dtype)
 
 
-def noise_from(output: Tensor, noisy: Tensor, n: float, prediction: Prediction) -> Tensor:
+def noise_from(
+    output: Tensor, noisy: Tensor, n: float, prediction: Prediction, schedule: NoiseSchedule = SCHEDULE
+) -> Tensor:
     """The noise in latents that all are at step n, from what a network says of them.
 
     Args:
@@ -229,7 +261,7 @@ def noise_from(output: Tensor, noisy: Tensor, n: float, prediction: Prediction) 
     output = output.to(noisy.dtype)
     if prediction is Prediction.NOISE:
         return output
-    signal, spread = SCHEDULE.amplitudes(torch.tensor(n, dtype=torch.float64), torch.float64)
+    signal, spread = schedule.amplitudes(torch.tensor(n, dtype=torch.float64), torch.float64)
     return float(spread) * noisy + float(signal) * output
 
 
@@ -320,13 +352,14 @@ def denoising_loss_parts(
             f"latents of shapes {[tuple(shape) for shape in shapes]} with {len(timesteps)} timesteps "
             f"and noise of shapes {[tuple(e.shape) for e in noise]}"
         )
-    noisy = [add_noise(z, e, n) for z, e, n in zip(latents, noise, timesteps, strict=True)]
+    schedule = schedule_of(net)
+    noisy = [add_noise(z, e, n, schedule) for z, e, n in zip(latents, noise, timesteps, strict=True)]
     if pure_last_step:
         last = [(n == SCHEDULE.steps)[:, None, None, None] for n in timesteps]
         noisy = [torch.where(here, e.to(x.dtype), x) for here, e, x in zip(last, noise, noisy, strict=True)]
     predicted = net(noisy, timesteps)
     prediction = prediction_of(net)
-    wanted = [what_to_predict(z, e, n, prediction) for z, e, n in zip(latents, noise, timesteps, strict=True)]
+    wanted = [what_to_predict(z, e, n, prediction, schedule) for z, e, n in zip(latents, noise, timesteps, strict=True)]
     errors = [
         (guess.to(target.dtype) - target).square().flatten(1).mean(1)
         for guess, target in zip(predicted, wanted, strict=True)
@@ -334,7 +367,7 @@ def denoising_loss_parts(
     parts = torch.stack(errors)
     if min_snr_gamma is None:
         return parts
-    return parts * torch.stack([min_snr_weight(n, min_snr_gamma) for n in timesteps])
+    return parts * torch.stack([min_snr_weight(n, min_snr_gamma, schedule) for n in timesteps])
 
 
 def _normal_like(latent: Tensor, generator: torch.Generator | None) -> Tensor:

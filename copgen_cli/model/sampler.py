@@ -19,7 +19,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from copgen_cli.errors import NotFiniteError
-from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of
+from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of, schedule_of
 from copgen_cli.model.solvers import find_solver
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, Solver
@@ -134,7 +134,8 @@ def sample_latents(
         ValueError: roles, shapes or batch sizes contradict one another, or the solver cannot take so few or many steps.
         UnknownNameError: there is no such solver.
     """
-    integrate = find_solver(solver).integrate
+    schedule = schedule_of(net)
+    integrate = find_solver(solver, schedule).integrate
     condition = dict(condition or {})
     _check_roles(generate, condition, net.config.num_modalities)
     noise = _in_order(noise, generate)
@@ -150,7 +151,7 @@ def sample_latents(
     options = {"interpolate_positions": True} if interpolate_positions else {}
     own = [shapes[i] for i in ordered]
     predict = _Network(net, ordered, own, held, redrawn, draw, guidance, options, steps, callback)
-    return dict(zip(ordered, predict.apart(_require_finite(integrate(x, steps, predict))), strict=True))
+    return dict(zip(ordered, predict.apart(_require_finite(integrate(x, steps, predict, schedule))), strict=True))
 
 
 def _draw_on_device(
@@ -256,10 +257,11 @@ class _Network:
         if self.guidance_scale is not None:
             given, free = output.chunk(2, dim=0)
             output = (1 + self.guidance_scale) * given - self.guidance_scale * free
-        noise = noise_from(output, x, timestep, prediction_of(self.net))
+        schedule = schedule_of(self.net)
+        noise = noise_from(output, x, timestep, prediction_of(self.net), schedule)
         self.calls += 1
         if self.callback is not None:
-            signal, spread = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
+            signal, spread = schedule.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
             clean = (x - float(spread) * noise) / float(signal)
             self.callback(self.calls, self.steps, dict(zip(self.generate, self.apart(clean), strict=True)))
         return noise

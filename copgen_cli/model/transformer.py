@@ -132,12 +132,13 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         modalities: names of the modalities in the model's order; None says nothing of them.
         prediction_type: what the output means, in diffusers' words: "epsilon", the noise, as in the released
             checkpoint, or "v_prediction", the velocity. It changes nothing here, but tells those who call.
+        rescale_betas_zero_snr: whether its noise schedule ends in noise alone, likewise (arXiv:2305.08891).
         latent_shapes: (C, H, W) of each modality, where they differ; then `sample_size` and `in_channels` say nothing.
         patch_sizes: side of a patch of each modality; None is `patch_size` for all.
 
     Raises:
-        ValueError: the sizes do not fit one another, `modalities` does not name M different ones, or there is no such
-            `prediction_type`.
+        ValueError: the sizes do not fit one another, `modalities` does not name M different ones, there is no such
+            `prediction_type`, or noise is predicted where it is all that there is.
     """
 
     _supports_gradient_checkpointing = True
@@ -162,11 +163,14 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         latent_shapes: list[list[int]] | None = None,
         patch_sizes: list[int] | None = None,
+        rescale_betas_zero_snr: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes(hidden_size, depth, num_heads, num_modalities, modalities)
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
+        if rescale_betas_zero_snr and prediction_type != "v_prediction":
+            raise ValueError("rescale_betas_zero_snr needs prediction_type v_prediction")
         shapes = latent_shapes or [[in_channels, sample_size, sample_size]] * num_modalities
         self.latent_shapes: tuple[tuple[int, int, int], ...] = tuple((c, h, w) for c, h, w in shapes)
         """(C, H, W) of each modality."""

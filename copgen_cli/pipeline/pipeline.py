@@ -36,6 +36,7 @@ from copgen_cli.model import (
     modalities_of,
     reduction_of,
     sample_latents,
+    schedule_of,
 )
 from copgen_cli.pipeline.model_card import UNKNOWN_LICENSE, render_card
 from copgen_cli.pipeline.sources import find_parts
@@ -73,7 +74,8 @@ class CopGenPipeline(DiffusionPipeline):
         self, transformer: CopGenTransformer, vae: AutoencoderKL, scheduler: SchedulerMixin | None = None
     ) -> None:
         super().__init__()
-        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler or make_scheduler())
+        scheduler = scheduler or make_scheduler(schedule=schedule_of(transformer))
+        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -259,7 +261,7 @@ class CopGenPipeline(DiffusionPipeline):
             )
         if torch_dtype is not None:
             nn.Module.to(net, torch_dtype)  # the method of diffusers warns of modules to keep in float32; this has none
-        pipeline = cls(net, vae or parts.load_vae(), scheduler or parts.load_scheduler())
+        pipeline = cls(net, vae or parts.load_vae(), scheduler or parts.load_scheduler(net))
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipeline
 

@@ -33,6 +33,7 @@ from copgen_cli.model import (
     load_transformer,
     make_scheduler,
     read_autoencoder,
+    schedule_of,
     weight_patterns,
 )
 from copgen_cli.pipeline.carried import INDEX_NAME, VAES, carried
@@ -96,9 +97,14 @@ class Parts:
             of[modality] = load_autoencoder(self.vaes[modality], device=device, dtype=dtype)
         return Autoencoders({modality: of[modality] for modality in modalities if modality in of})
 
-    def load_scheduler(self) -> SchedulerMixin:
-        """Raises BrokenInputError where the configuration is not that of a scheduler of diffusers."""
-        return make_scheduler() if self.scheduler is None else _read_scheduler(self.scheduler)
+    def load_scheduler(self, net: CopGenTransformer) -> SchedulerMixin:
+        """The source's own, or one for the schedule of its network.
+
+        Raises:
+            BrokenInputError: its configuration is not that of a scheduler of diffusers.
+        """
+        schedule = schedule_of(net)
+        return make_scheduler(schedule=schedule) if self.scheduler is None else _read_scheduler(self.scheduler)
 
 
 def find_parts(

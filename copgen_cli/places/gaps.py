@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from copgen_cli.model import SCHEDULE, make_scheduler
+from copgen_cli.model import SCHEDULE, NoiseSchedule, scheduler_at
 from copgen_cli.records import Solver
 
 REPEATS = 3
@@ -55,7 +55,12 @@ def calls_around(steps: int) -> int:
 
 @torch.no_grad()
 def integrate_around(
-    x: Tensor, steps: int, predict: Predict, known: KnownLatents, draw_noise: Callable[[str], Tensor]
+    x: Tensor,
+    steps: int,
+    predict: Predict,
+    known: KnownLatents,
+    draw_noise: Callable[[str], Tensor],
+    schedule: NoiseSchedule = SCHEDULE,
 ) -> Tensor:
     """Walk a state from noise to clean in deterministic steps of first order, around what is known of it.
 
@@ -65,14 +70,13 @@ def integrate_around(
         predict: the noise in a state, at a timestep in [0, 1000].
         known: what is to stay, of the shape of `x`.
         draw_noise: standard normal noise of that shape, for a purpose that is named.
+        schedule: of the network.
 
     Returns:
         The clean state, equal to the known one where that is known.
     """
-    scheduler = make_scheduler(Solver.DPM_2M)
-    scheduler.set_timesteps(steps)
-    timesteps = [float(t) + 1 for t in scheduler.timesteps] + [0.0]
-    levels = [_amplitudes(timestep) for timestep in timesteps]
+    timesteps = [float(t) + 1 for t in scheduler_at(Solver.DPM_2M, schedule, steps).timesteps] + [0.0]
+    levels = [_amplitudes(schedule, timestep) for timestep in timesteps]
     clean, held = known.latents.to(x.device), known.known.to(x.device)
     for step, timestep in enumerate(timesteps[:-1]):
         (signal, spread), (next_signal, next_spread) = levels[step], levels[step + 1]
@@ -91,8 +95,8 @@ def integrate_around(
     return x
 
 
-def _amplitudes(timestep: float) -> tuple[float, float]:
-    signal, spread = SCHEDULE.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
+def _amplitudes(schedule: NoiseSchedule, timestep: float) -> tuple[float, float]:
+    signal, spread = schedule.amplitudes(torch.tensor(timestep, dtype=torch.float64), torch.float64)
     return float(signal), float(spread)
 
 

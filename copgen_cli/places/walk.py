@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import NotFiniteError
-from copgen_cli.model import SCHEDULE, CopGenTransformer, find_solver, noise_from, prediction_of
+from copgen_cli.model import SCHEDULE, CopGenTransformer, find_solver, noise_from, prediction_of, schedule_of
 from copgen_cli.places.canvas import window_weight
 from copgen_cli.places.gaps import KnownLatents, integrate_around
 from copgen_cli.records import Solver
@@ -111,9 +111,10 @@ class JointWalk:
                 return _side_by_side([fresh_noise(i, purpose).to(self.net.device) for i in self.generate])
 
             held = KnownLatents.side_by_side([known.get(i, KnownLatents.nothing(start[i])) for i in self.generate])
-            x = integrate_around(x, steps, predict, held, draw_noise)
+            x = integrate_around(x, steps, predict, held, draw_noise, schedule_of(self.net))
         else:
-            x = find_solver(solver).integrate(x, steps, predict)
+            schedule = schedule_of(self.net)
+            x = find_solver(solver, schedule).integrate(x, steps, predict, schedule)
         if not x.isfinite().all():
             raise NotFiniteError(
                 "The network made latents that are no finite numbers.",
@@ -129,7 +130,9 @@ class JointWalk:
             batch = self.windows[first : first + self.batch_size]
             cut = {i: self._cut(state, batch) for i, state in states.items()}
             for i, predicted in zip(self.generate, self._call(cut, timestep, first, batch), strict=True):
-                noise = noise_from(predicted.to(cut[i].dtype), cut[i], timestep, prediction_of(self.net))
+                noise = noise_from(
+                    predicted.to(cut[i].dtype), cut[i], timestep, prediction_of(self.net), schedule_of(self.net)
+                )
                 for (row, column), window in zip(batch, noise, strict=True):
                     sums[i][:, row : row + self.side, column : column + self.side] += self._weight * window
             self.on_call(len(batch))

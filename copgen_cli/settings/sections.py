@@ -327,6 +327,15 @@ class NetworkSettings(Section):
     """Whether each modality's timestep goes through an MLP of its own."""
     prediction_type: Prediction = Prediction.NOISE
     """What it learns to tell: the noise, or the velocity, which shows clean latents at any step (arXiv:2202.00512)."""
+    rescale_betas_zero_snr: bool = False
+    """End the noise schedule in noise alone, as sampling starts, instead of 7 % of the signal (arXiv:2305.08891);
+    velocities alone can be told there."""
+
+    @model_validator(mode="after")
+    def _velocities_alone_are_told_in_noise(self) -> Self:
+        if self.rescale_betas_zero_snr and self.prediction_type is not Prediction.VELOCITY:
+            raise ValueError("rescale_betas_zero_snr needs prediction_type = v_prediction")
+        return self
 
 
 class TrainSettings(SharedSettings):
@@ -443,6 +452,8 @@ class TrainSettings(SharedSettings):
             raise ValueError("one_given is for timesteps = roles: no other draw gives a modality without noise")
         if self.given_odds and not self.one_given:
             raise ValueError("given_odds divide the share of one_given, which is 0")
+        if self.pure_last_step and self.model.rescale_betas_zero_snr:
+            raise ValueError("pure_last_step is for a schedule that does not end in noise by itself")
         return self
 
     @field_validator("betas")

@@ -35,6 +35,8 @@ def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer
         asked = settings.model.prediction_type
         if "prediction_type" in settings.model.model_fields_set and asked is not prediction_of(source):
             _tell_something_else(net, asked, settings.seed)
+        if "rescale_betas_zero_snr" in settings.model.model_fields_set:  # velocities mean the same in any schedule
+            net.register_to_config(rescale_betas_zero_snr=settings.model.rescale_betas_zero_snr)
         return net
     return _fresh(settings.model.model_dump(), modalities, spec, settings.seed, settings.positions)
 
@@ -65,6 +67,7 @@ def widen(
         for key in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "qkv_bias", "mlp_time_embed")
     }
     sizes["prediction_type"] = str(prediction_of(source))
+    sizes["rescale_betas_zero_snr"] = bool(config.get("rescale_betas_zero_snr", False))
     if spec.common is None:
         sizes["patch_size"] = max(source.patch_sizes)
     net = _fresh(sizes, modalities, spec, seed, positions)

@@ -214,6 +214,12 @@ def _check_network(net: CopGenTransformer, settings: TrainSettings, modalities: 
             f"The run predicts {prediction_of(net)}, and can not go on with {asked}.",
             hint="Set train.model.prediction_type as it was, or begin another --workdir with --init-from.",
         )
+    ends = settings.model.rescale_betas_zero_snr
+    if "rescale_betas_zero_snr" in settings.model.model_fields_set and ends != net.config.rescale_betas_zero_snr:
+        raise MismatchError(
+            f"The run's noise schedule {'does not end' if ends else 'ends'} in noise alone, and can not change that.",
+            hint="Set train.model.rescale_betas_zero_snr as it was, or begin another --workdir with --init-from.",
+        )
 
 
 def _check_optimizer(before: Mapping[str, Any], settings: TrainSettings, world: World) -> None:

@@ -163,7 +163,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def _check_identity(folder: Path, facts: Mapping[str, Any], identity: Identity) -> None:
     wanted = json.loads(json.dumps(asdict(identity)))
     written = {part: facts.get(part, {}) for part in wanted}
-    written["network"] = {"prediction_type": Prediction.NOISE, **written["network"]}  # as it was before there were two
+    before = {"prediction_type": Prediction.NOISE, "rescale_betas_zero_snr": False}  # as it was before there were two
+    written["network"] = before | written["network"]
     differences = [
         f"{key} {written[part].get(key)!r} there, {value!r} here"
         for part, values in wanted.items()
