@@ -169,11 +169,11 @@ def _save(
     if of_rasters:
         pictures = [modality for modality in modalities_of(net) if modality.spec.is_picture]
         shared = {} if autoencoder is None else dict.fromkeys(pictures, ImageAutoencoder(autoencoder))
-        save_model(folder, net, Autoencoders({**shared, **of_rasters}), parts.load_scheduler())
+        save_model(folder, net, Autoencoders({**shared, **of_rasters}), parts.load_scheduler(net))
     elif autoencoder is None:
         net.save_pretrained(folder)
     else:
-        CopGenPipeline(net, autoencoder, parts.load_scheduler()).save_pretrained(folder)
+        CopGenPipeline(net, autoencoder, parts.load_scheduler(net)).save_pretrained(folder)
 
 
 def _write_manifest(folder: Path, conversion: Conversion) -> Conversion:
