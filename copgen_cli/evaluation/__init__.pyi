@@ -4,6 +4,7 @@ from .assessment import (
     Assessment as Assessment,
     claim_report as claim_report,
 )
+from .calibration.reliability import Reliability as Reliability
 from .pairs import GROUPS as GROUPS
 from .report import as_json as as_json, as_text as as_text
 from .run import assess_folders as assess_folders, assess_model as assess_model

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from copgen_cli.evaluation.calibration.reliability import Reliability
 from copgen_cli.evaluation.examples import ExamplePictures
 from copgen_cli.evaluation.page import as_html
 from copgen_cli.evaluation.pictures import PictureSet
@@ -33,12 +34,14 @@ class Assessment:
     """Metrics without a number, and of which targets."""
     examples: ExamplePictures = field(default_factory=ExamplePictures)
     scores: list[Score] = field(default_factory=list)
+    reliability: list[Reliability] = field(default_factory=list)
 
     def add(self, pictures: PictureSet) -> None:
         scores = self.scorer.scores(pictures)
         for metric in sorted(self.told - NEED_MODEL - {QUANTITIES[score.key].metric for score in scores}):
             self.unknown.setdefault(metric, {})[pictures.target] = None
         self.scores += scores
+        self.reliability += self.scorer.reliability(pictures)
         self.examples.add(pictures)
         copy = self.scorer.closest_copy(pictures)
         if copy is not None:
@@ -49,7 +52,7 @@ class Assessment:
         network = self.scorer.features
         titles = {"frechet": network.frechet_name, "kernel": network.kernel_name} if network else {}
         unknown = [f"No {m} of {', '.join(targets)}: it needs {NEEDS[m]}." for m, targets in self.unknown.items()]
-        return Report(self.facts, tuple(self.scores), titles, (*self.notes, *unknown))
+        return Report(self.facts, tuple(self.scores), titles, (*self.notes, *unknown), tuple(self.reliability))
 
     def write(self, folder: Path) -> Mapping[str, Path]:
         """Write the page and the numbers, each whole or not at all.
