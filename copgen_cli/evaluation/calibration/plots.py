@@ -9,7 +9,7 @@ from html import escape
 from copgen_cli.evaluation.calibration.reliability import MEANS, PIXELS, Reliability
 from copgen_cli.metrics import LEVEL, Estimate
 
-WIDTH, HEIGHT = 250, 230
+WIDTH, HEIGHT = 258, 230
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 242.0, 10.0, 188.0
 """Sides of the plot's area; labels stand below and to the left."""
 CLASSES = {PIXELS: "fine", MEANS: "coarse"}
@@ -20,11 +20,11 @@ EXPLANATION = (
     "(dashed). A curve below is of samples that are too sure, one above of samples that are too unsure; the rightmost "
     "point is Coverage. Right: how many samples lie below the truth. Even (dashed) is calibrated, high ends are "
     "samples too close together, a high middle samples too far apart, and one high side a bias. Black: pixels. Yellow: "
-    f"means over 8 x 8 pixels. Bars through marks are {LEVEL:.0%} intervals over cells. Ties count evenly for all ranks that "
-    "they allow."
+    f"means over 8 x 8 pixels. Bars through marks are {LEVEL:.0%} intervals over cells. Ties count evenly for "
+    "all ranks that they allow."
 )
 STYLE = """
-svg.plot { width: 250px; height: 230px; font: 10px/1 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+svg.plot { width: 258px; height: 230px; font: 10px/1 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 .plot text { fill: #55554f; } .plot .frame { fill: none; stroke: #b9b8b1; } .plot .grid { stroke: #e4e3de; }
 .plot .calibrated { stroke: #77766f; stroke-dasharray: 4 3; }
 .plot .fine, .plot .coarse { fill: none; stroke-width: 1.5; } .plot .fine { stroke: #1d1d1b; }
@@ -49,8 +49,8 @@ def _figure(condition: str, target: str, curves: Sequence[Reliability]) -> str:
 
 
 def _curve_plot(name: str, curves: Sequence[Reliability]) -> str:
-    parts = [_frame(((0, "0"), (0.5, "50 %"), (1, "100 %")), most=1)]
-    parts += [_text(_x(at), BOTTOM + 14, label) for at, label in ((0, "0"), (0.5, "50 %"), (1, "100 %"))]
+    parts = [_frame(((0, "0"), (0.5, "50%"), (1, "100%")), most=1)]
+    parts += [_text(_x(at), BOTTOM + 14, label) for at, label in ((0, "0"), (0.5, "50%"), (1, "100%"))]
     parts += [_text((LEFT + RIGHT) / 2, HEIGHT - 6, "should lie within"), _line(0, 0, 1, 1, "calibrated")]
     for curve in curves:
         kind = CLASSES[curve.resolution]
