@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from copgen_cli.evaluation.pictures import PictureSet
 from copgen_cli.metrics import (
@@ -77,7 +78,7 @@ def reliability_of(pictures: PictureSet, weights: Weights) -> tuple[Reliability,
     """
     if not pictures.matched or pictures.samples.shape[1] < 2:
         return ()
-    values = {
+    values: dict[str, tuple[NDArray, NDArray]] = {
         PIXELS: (pictures.truth, pictures.samples),
         MEANS: (block_means(pictures.truth), block_means(pictures.samples)),
     }
