@@ -11,7 +11,8 @@ from skimage import metrics as skimage
 from copgen_cli.errors import CopgenError
 from copgen_cli.metrics.extras import require
 from copgen_cli.metrics.pairwise import correlation, is_grey, psnr, ssim
-from copgen_cli.metrics.sample_spread import block_means, coverage, diversity, mean_over_samples, nominal_coverage
+from copgen_cli.metrics.ranks import coverage, nominal_coverage
+from copgen_cli.metrics.sample_spread import block_means, diversity, mean_over_samples
 
 
 @pytest.fixture

@@ -365,7 +365,11 @@ def test_a_model_is_assessed_on_the_test_split_and_the_report_says_how(workspace
     assert ("nothing", "s1_rtc", "closer", 0) in found
     assert found["s1_rtc", "dem", "psnr", 0]["low"] <= found["s1_rtc", "dem", "psnr", 0]["value"]
     assert found["dem", "s1_rtc", "frechet", 0]["title"] == "AE-FD"
+    curves = {(c["condition"], c["target"], c["resolution"]): c for c in report["reliability"]}
+    assert len(curves) == 2 * sum(metric == "coverage" for _, _, metric, _ in found)
+    assert curves["s1_rtc", "dem", "pixels"]["intervals"][0]["nominal"] == report["facts"]["nominal_coverage"]
     page = written["report"].read_text()
+    assert page.count("<svg") == len(curves)  # of each pair a curve and a histogram, both of either resolution
     assert page.count("data:image/jpeg;base64,") > 20
     assert "://" not in page.replace(str(tmp_path), "")
     assert "synthetic" in page

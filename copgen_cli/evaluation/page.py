@@ -6,6 +6,7 @@ import math
 from html import escape
 
 from copgen_cli import __version__
+from copgen_cli.evaluation.calibration import plots
 from copgen_cli.evaluation.examples import Column, CopyExample, ExamplePictures
 from copgen_cli.evaluation.report import Report, Table, digits_of, order_of, tables
 from copgen_cli.metrics import LEVEL, QUANTITIES, Better, Estimate
@@ -23,11 +24,13 @@ def as_html(report: Report, examples: ExamplePictures) -> str:
         _facts(report),
         *(f'<p class="note">{escape(note)}</p>' for note in report.notes),
         *(_table(table) for table in tables(report)),
+        _calibration(report),
         *(_pictures(target, examples) for target in sorted(examples.columns, key=order_of)),
         _copies(examples),
         _meanings(report),
     ]
-    return _PAGE.format(title=escape(_title(report)), style=_STYLE, body="\n".join(filter(None, parts)))
+    style = _STYLE + (plots.STYLE if report.reliability else "")
+    return _PAGE.format(title=escape(_title(report)), style=style, body="\n".join(filter(None, parts)))
 
 
 def _title(report: Report) -> str:
@@ -68,6 +71,16 @@ def _cell(estimate: Estimate | None) -> str:
         else ""
     )
     return f'<td title="{estimate.n} values">{estimate.value:.{digits}f}{interval}</td>'
+
+
+def _calibration(report: Report) -> str:
+    if not report.reliability:
+        return ""
+    curves = sorted(report.reliability, key=lambda curve: order_of(curve.target))  # as the tables have them
+    return (
+        f"<h2>Calibration of the samples</h2><p>{escape(plots.EXPLANATION)}</p>"
+        f'<div class="figures">{plots.as_figures(curves)}</div>'
+    )
 
 
 def _pictures(target: str, examples: ExamplePictures) -> str:

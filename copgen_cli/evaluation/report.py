@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from copgen_cli import __version__
+from copgen_cli.evaluation.calibration.reliability import Reliability
 from copgen_cli.evaluation.scores import Score
 from copgen_cli.metrics import LEVEL, QUANTITIES, Estimate
 from copgen_cli.modalities import Kind, Modality, Rule
@@ -75,6 +76,8 @@ class Report:
     """What distances are called in the feature network that was used."""
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
+    reliability: tuple[Reliability, ...] = ()
+    """How often central intervals of the samples hold the truth, by condition, target and resolution."""
 
     def title_of(self, key: str) -> str:
         """With its unit, as a column's heading."""
@@ -92,6 +95,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "facts": dict(report.facts),
         "notes": list(report.notes),
         "scores": [_score_as_json(score, report) for score in report.scores],
+        "reliability": [curve.as_json() for curve in report.reliability],
     }
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from copgen_cli.evaluation.calibration.reliability import Reliability, reliability_of
 from copgen_cli.evaluation.pictures import Pictures, PictureSet
 from copgen_cli.metrics import (
     NEED_FEATURES,
@@ -95,6 +96,13 @@ class Scorer:
             for key, estimate in found.items()
             if np.isfinite(estimate.value)
         ]
+
+    def reliability(self, pictures: PictureSet) -> tuple[Reliability, ...]:
+        """How often central intervals of the samples hold the truth, where coverage is asked for."""
+        if Metric.COVERAGE not in self.metrics:
+            return ()
+        names = pictures.truth_names
+        return reliability_of(pictures, draw_weights(names, names, resamples=self.resamples, seed=self.seed))
 
     def _pairs(self, pictures: PictureSet, weights: Weights) -> dict[str, Estimate]:
         """Numbers of a sample beside its truth, each a mean over the samples of a place first."""

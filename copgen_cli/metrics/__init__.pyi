@@ -64,12 +64,16 @@ from .in_units.spectra import (
 )
 from .pairwise import Compare as Compare, psnr as psnr, require_ssim as require_ssim
 from .perceptual import load_lpips as load_lpips
+from .ranks import (
+    central_coverage as central_coverage,
+    coverage as coverage,
+    nominal_coverage as nominal_coverage,
+    rank_histogram as rank_histogram,
+)
 from .retrieval import chance_of_first as chance_of_first, closer_to_own as closer_to_own, nearest as nearest
 from .sample_spread import (
     block_means as block_means,
-    coverage as coverage,
     diversity as diversity,
     layouts as layouts,
     mean_over_samples as mean_over_samples,
-    nominal_coverage as nominal_coverage,
 )

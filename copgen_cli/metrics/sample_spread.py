@@ -1,4 +1,4 @@
-"""How far samples of one place differ, and whether the truth lies among them.
+"""How far samples of one place differ, and pictures averaged until only what samples can know is left.
 
 N places, n samples of each, H and W pixels.
 """
@@ -43,25 +43,6 @@ def diversity(samples: NDArray[np.uint8]) -> float:
         for i, j in combinations(range(len(samples)), 2)
     ]
     return float(np.mean(pairs)) if pairs else float("nan")
-
-
-def coverage(truth: NDArray, samples: NDArray) -> float:
-    """Share of values of the truth (H, W, C) that lie in the range of the samples (n, H, W, C); nan for one sample.
-
-    Where the truth equals the lowest or highest of the samples, it counts by the probability that it would lie inside
-    were such ties broken by lot. So a truth that is drawn as the samples are is covered in (n - 1) / (n + 1) of cases
-    (Hamill 2001, rank histograms), whatever the number of grey levels.
-    """
-    if len(samples) < 2:
-        return float("nan")
-    below, above = (samples < truth).sum(0), (samples > truth).sum(0)
-    outside = ((below == 0).astype(np.float64) + (above == 0)) / (len(samples) - below - above + 1)
-    return float(1 - outside.mean())
-
-
-def nominal_coverage(n: int) -> float:
-    """What `coverage` is when truth and samples are drawn alike."""
-    return (n - 1) / (n + 1)
 
 
 def mean_over_samples(values: Floats) -> Floats:
