@@ -18,13 +18,15 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM python:${PYTHON}-slim
 ARG TORCH_INDEX=
 ARG EXTRAS=cluster,evaluate,plot,s3,scene,studio,tensorboard
+# GDAL in the wheels of rasterio looks for it, and slim images have none
+RUN apt-get update && apt-get install -y --no-install-recommends libexpat1 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /wheels /wheels
 COPY constraints.txt /tmp/constraints.txt
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==$(sed -n 's/^torch==//p' /tmp/constraints.txt)" \
  && pip install --no-cache-dir -c /tmp/constraints.txt "$(echo /wheels/copgen-*.whl)[$EXTRAS]" \
  && rm -rf /wheels
 RUN useradd --create-home --uid 1000 copgen
-USER copgen
+USER 1000
 WORKDIR /work
 EXPOSE 7860
 ENTRYPOINT ["copgen"]
