@@ -16,10 +16,10 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON}-slim
-ARG TORCH_INDEX=
-ARG EXTRAS=cluster,evaluate,plot,s3,scene,studio,tensorboard
 # GDAL in the wheels of rasterio looks for it, and slim images have none
 RUN apt-get update && apt-get install -y --no-install-recommends libexpat1 && rm -rf /var/lib/apt/lists/*
+ARG TORCH_INDEX=
+ARG EXTRAS=cluster,evaluate,plot,s3,scene,studio,tensorboard
 COPY --from=build /wheels /wheels
 COPY constraints.txt /tmp/constraints.txt
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==$(sed -n 's/^torch==//p' /tmp/constraints.txt)" \
