@@ -30,5 +30,6 @@ if __name__ == "__main__":
     in_sdist = {name for name in in_sdist if not name.startswith("copgen.egg-info/")}
     of_package = {name for name in known if name.startswith(PACKAGE)}
     wrong = differences(of_package, in_wheel, "The wheel") + differences(known, in_sdist, "The sdist")
-    print("\n".join(wrong) or f"{len(in_wheel)} files in the wheel, {len(in_sdist)} in the sdist: those that git knows")
-    sys.exit(bool(wrong))
+    if wrong:
+        sys.exit("\n".join(wrong))
+    sys.stdout.write(f"{len(in_wheel)} files in the wheel, {len(in_sdist)} in the sdist: those that git knows\n")
