@@ -16,6 +16,8 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON}-slim
+# GDAL in the wheels of rasterio looks for it, and slim images have none
+RUN apt-get update && apt-get install -y --no-install-recommends libexpat1 && rm -rf /var/lib/apt/lists/*
 ARG TORCH_INDEX=
 ARG EXTRAS=cluster,evaluate,plot,s3,scene,studio,tensorboard
 COPY --from=build /wheels /wheels
@@ -24,7 +26,7 @@ RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch
  && pip install --no-cache-dir -c /tmp/constraints.txt "$(echo /wheels/copgen-*.whl)[$EXTRAS]" \
  && rm -rf /wheels
 RUN useradd --create-home --uid 1000 copgen
-USER copgen
+USER 1000
 WORKDIR /work
 EXPOSE 7860
 ENTRYPOINT ["copgen"]

@@ -341,6 +341,11 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", "0" * 40)
         self.end_headers()
 
+    def do_GET(self):  # what huggingface-hub 0.34 wants to know before it uploads
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"id": "you/earth", "xetEnabled": false}')
+
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         answer = {"url": f"http://{self.headers['Host']}/you/earth", "errors": [], "warnings": []}
@@ -369,6 +374,8 @@ def hub(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
     file_url = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", file_url)
+    # huggingface-hub 0.34 has a copy of it where it is used
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", file_url, raising=False)
     yield Hub
     server.shutdown()
     server.server_close()

@@ -339,7 +339,7 @@ class CopGenPipeline(DiffusionPipeline):
                 Path(folder, "README.md").write_text(self.model_card(name, license=license, notes=notes), "utf-8")
             message = commit_message or "Upload CopGenPipeline"
             commit = hub.upload_folder(repo_id=name, folder_path=folder, commit_message=message, create_pr=create_pr)
-        return str(commit)
+        return commit.commit_url  # the text of `commit` itself is the folder's page in huggingface-hub 0.34
 
     def model_card(self, name: str, *, license: str = UNKNOWN_LICENSE, notes: str = "") -> str:
         """The text of its model card; see `render_card`."""
