@@ -12,7 +12,6 @@ from copgen_cli.errors import (
     UsageError,
 )
 
-
 _LISTED = {
     "region": "/api/regions lists those that there are.",
     "cell": "/api/regions/REGION/cells lists those of a region.",

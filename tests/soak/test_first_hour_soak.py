@@ -79,7 +79,8 @@ def test_snippets_of_python_run_as_they_stand(hour, document, tmp_path, monkeypa
         exec(compile(text.replace("467U_102R_0", patch.stem), document, "exec"), names)
 
     if document == "README.md":
-        assert Image.open("elevation.png").size == (256, 256)
+        with Image.open("elevation.png") as elevation:
+            assert elevation.size == (256, 256)
 
 
 @pytest.mark.parametrize("name", ["quicktour", "scene_tour"])
