@@ -27,6 +27,8 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 NOTHING_TO_DO = "Nothing to do: all of it was done before."
 REASONS_SHOWN = 10
+SIZES = ("bytes", "memory")
+"""Values of a result that are counted in bytes."""
 
 
 class Verbosity(IntEnum):
@@ -58,7 +60,8 @@ def result(title: str, **values: Any) -> None:
     """One headed block of `name: value` lines on standard output."""
     print(title)  # noqa: T201
     for name, value in values.items():
-        print(f"  {name.replace('_', ' ')}: {_plain(value)}")  # noqa: T201
+        told = _size(value) if name in SIZES and isinstance(value, int) else _plain(value)
+        print(f"  {name.replace('_', ' ')}: {told}")  # noqa: T201
 
 
 def result_json(values: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -172,14 +175,22 @@ def _draw_bar(
     items: Iterable[T], total: int | None, label: str, done: int, unit: str, describe: Callable[[T], str] | None
 ) -> Iterator[T]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.3g} {unit or 'items'}/s" if task.speed else "", style="progress.data.speed")
 
-    words = TextColumn("{task.fields[words]}")
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), words)
+    whole = [Column(no_wrap=True) for _ in range(4)]  # on a narrow terminal the bar and the words give way
+    bar = (
+        TextColumn("{task.description}", table_column=whole[0]),
+        BarColumn(bar_width=None, table_column=Column(min_width=4, max_width=40, ratio=1)),
+        MofNCompleteColumn(table_column=whole[1]),
+        Rate(table_column=whole[2]),
+        TimeRemainingColumn(table_column=whole[3]),
+        TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+    )
     with Progress(*bar, console=rich_stderr()) as progress:
         task = progress.add_task(label, total=total, completed=done, words="")
         for item in items:
@@ -190,14 +201,16 @@ def _draw_bar(
 def _print_lines(
     items: Iterable[T], total: int | None, label: str, done: int, unit: str, describe: Callable[[T], str] | None
 ) -> Iterator[T]:
-    started = last = time.monotonic()
+    started = first = last = time.monotonic()
     for new, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
+        if new == 1:
+            first = now
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            rate = new / (now - started)
-            left = f", {_duration((total - done - new) / rate)} left" if total else ""
+            rate = (new - 1) / (now - first) if new > 1 else 1 / (now - started)  # the first waits for what is prepared
+            left = f", {_duration((total - done - new) / rate)} left" if total and new > 1 else ""
             words = f", {describe(item)}" if describe else ""
             print(  # noqa: T201
                 f"{label}: {done + new}{f'/{total}' if total else ''}, {rate:.3g} {unit or 'items'}/s{left}{words}",
@@ -219,6 +232,16 @@ def _styled(prefix: str, text: str, colour: str) -> None:
         rich_stderr().print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
     else:
         print(f"{prefix}{text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _size(number: int) -> str:
+    """Bytes in the unit that leaves three digits, by powers of 1000."""
+    value, units = float(number), ["kB", "MB", "GB", "TB"]
+    if number < 1000:
+        return f"{number} bytes"
+    while (value := value / 1000) >= 999.5 and len(units) > 1:
+        units.pop(0)
+    return f"{value:,.3g} {units[0]}"
 
 
 def _plain(value: Any) -> str:

@@ -46,6 +46,8 @@ class Step:
 
     title: str
     arguments: tuple[str, ...]
+    about: str = ""
+    """What it does, in a sentence for someone who has not seen it."""
 
     @property
     def line(self) -> str:
@@ -70,12 +72,35 @@ def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
         Step(
             "Make a small Earth whose truth is known",
             ("simulate", "--cells", str(cells), "--rugged", str(RUGGED), *season, "--seed", str(seed), *plain),
+            f"An archive of {cells} cells of 10 km, laid out as Major TOM is: elevation, radar, and what Sentinel-2 "
+            "sees above and below the air.",
         ),
-        Step("Fetch the thumbnails of the region from that archive", ("download",)),
-        Step("Align, crop and cut them into patches", ("prepare",)),
-        Step("Send the patches through the frozen autoencoder", ("encode",)),
-        Step("Pack the result into one store per split", ("pack",)),
-        Step("Train the model in the package a little further", ("train", "--steps", str(train_steps))),
+        Step(
+            "Fetch the thumbnails of the region from that archive",
+            ("download",),
+            "One picture of each cell and modality; with the region rome, it would be the real Earth.",
+        ),
+        Step(
+            "Align, crop and cut them into patches",
+            ("prepare",),
+            "Sixteen squares of 2.6 km, 256 px wide, of each cell; whole cells go to training or to the test.",
+        ),
+        Step(
+            "Send the patches through the frozen autoencoder",
+            ("encode",),
+            "The network works on latents, which are an eighth as wide as the pictures.",
+        ),
+        Step(
+            "Pack the result into one store per split",
+            ("pack",),
+            "One file that training reads without waiting for a disk.",
+        ),
+        Step(
+            "Train the model in the package a little further",
+            ("train", "--steps", str(train_steps)),
+            "So few steps teach nothing; they show that checkpoints, metrics and a finished model come of it. The "
+            "pictures below are of copgen-sim as it comes with the package.",
+        ),
         sample("Draw places that do not exist", "", "dem,s1_rtc,s2_l1c,s2_l2a"),
         sample("What could lie below this radar image?", "s1_rtc", "dem,s2_l1c,s2_l2a"),
         sample("From elevation and radar to colour", "dem,s1_rtc", "s2_l1c,s2_l2a"),
@@ -216,7 +241,8 @@ def write_page(folder: Path, todo: tuple[Step, ...]) -> Path:
         `folder/index.html`.
     """
     sections = [
-        section(number, step.title, step.line, *_made(folder, step)) for number, step in enumerate(todo, start=1)
+        section(number, step.title, step.line, *_made(folder, step), about=step.about)
+        for number, step in enumerate(todo, start=1)
     ]
     page = folder / PAGE
     write_atomically(page, tour_page([*sections, what_next()]).encode())
@@ -231,7 +257,8 @@ def _made(folder: Path, step: Step) -> Iterator[str]:
             _value(step, f"--{name}") for name in ("condition", "generate", "n-samples", "output")
         )
         for file in sorted((folder / output).glob("*.png")):
-            yield figure(file, given.split(",") if given else [], wanted.split(","), int(amount or 1))
+            link = file.relative_to(folder).as_posix()
+            yield figure(file, link, given.split(",") if given else [], wanted.split(","), int(amount or 1))
     if command == "evaluate":
         from copgen_cli.evaluation import NUMBERS_FILE, REPORT_FILE  # brings torch
 

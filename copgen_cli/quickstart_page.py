@@ -17,8 +17,12 @@ from copgen_cli.modalities import as_modality
 
 LEAST_SCALE = 0.55
 """Of a grid on the page: its pictures of 256 px have 140 at least."""
-MOST_SCORES = 4
-"""Numbers per translation; the report has the rest."""
+SHOWN = {
+    "psnr": "How near the values of a sample are to the truth's: 30 dB is a difference of 8 grey levels of 255.",
+    "correlation": "Whether slopes lie where they truly lie: 1 is all of them, 0 none.",
+    "closer": "Share of other places that a sample resembles less than its own: 1 is all of them, 0.5 is chance.",
+}
+"""Metrics of a translation that one understands at once, each with a sentence; the report has the rest."""
 
 
 def tour_page(sections: Iterable[str]) -> str:
@@ -26,9 +30,10 @@ def tour_page(sections: Iterable[str]) -> str:
     return _PAGE.format(version=__version__, style=_STYLE, body="\n".join(sections))
 
 
-def section(number: int, title: str, line: str, *parts: str) -> str:
-    """One step: its title, its command line, and what came of it."""
-    return f"<section><h2><span>{number}</span> {escape(title)}</h2>{command(line)}{''.join(parts)}</section>"
+def section(number: int, title: str, line: str, *parts: str, about: str = "") -> str:
+    """One step: its title, a sentence of what it does, its command line, and what came of it."""
+    says = f'<p class="about">{escape(about)}</p>' if about else ""
+    return f"<section><h2><span>{number}</span> {escape(title)}</h2>{says}{command(line)}{''.join(parts)}</section>"
 
 
 def command(line: str) -> str:
@@ -37,14 +42,22 @@ def command(line: str) -> str:
     return f"<pre><code><i>$</i> {words}</code></pre>"
 
 
-def figure(file: Path, given: Sequence[str], wanted: Sequence[str], n_samples: int) -> str:
-    """A page of a grid, of which a wide one scrolls rather than shrink, and a sentence of what it shows."""
+def figure(file: Path, link: str, given: Sequence[str], wanted: Sequence[str], n_samples: int) -> str:
+    """A page of a grid, whole on a wide screen and scrolling on a narrow one, and a sentence of what it shows.
+
+    Args:
+        file: the page.
+        link: to it, from the folder of the tour.
+        given, wanted: modalities, by name.
+        n_samples: of each place.
+    """
     says = what_it_shows(given, wanted, n_samples)
     data = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
     with Image.open(file) as picture:
         least = round(picture.width * LEAST_SCALE)
-    image = f'<div class="wide"><img style="min-width: {least}px" alt="{escape(says)}" src="{data}"></div>'
-    return f"<figure>{image}<figcaption>{escape(says)}</figcaption></figure>"
+    image = f'<div class="wide"><img style="--least: {least}px" alt="{escape(says)}" src="{data}"></div>'
+    whole = f'<a href="{escape(link)}">In full size.</a>'
+    return f"<figure>{image}<figcaption>{escape(says)} {whole}</figcaption></figure>"
 
 
 def what_it_shows(given: Sequence[str], wanted: Sequence[str], n_samples: int) -> str:
@@ -64,16 +77,29 @@ def scores(report: Path, link: str) -> str:
         f'<p><a href="{escape(link)}">The report</a> has all numbers, their meaning, and pictures beside the truth.</p>'
     )
     try:
-        found = [score for score in json.loads(report.read_bytes())["scores"] if score.get("value") is not None]
+        numbers = json.loads(report.read_bytes())
+        found = [s for s in numbers["scores"] if s.get("value") is not None and s["condition"] and s["metric"] in SHOWN]
         pairs = dict.fromkeys((str(score["condition"]), str(score["target"])) for score in found)
         tables = [_table(pair, [s for s in found if (s["condition"], s["target"]) == pair]) for pair in pairs]
+        few = _how_few(numbers.get("facts", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return more
-    return f'<div class="scores">{"".join(tables)}</div>{more}'
+    return f'<div class="scores">{"".join(tables)}</div>{few}{more}'
+
+
+def _how_few(facts: Mapping[str, Any]) -> str:
+    """What so few places can tell."""
+    patches, cells = facts.get("patches"), facts.get("cells")
+    if not (isinstance(patches, int) and isinstance(cells, int)):
+        return ""
+    return (
+        f'<p class="about">Small print below a number is its 95% interval. These are of {patches} patches in {cells} '
+        "cells, so they say how the tour went, and little of the model.</p>"
+    )
 
 
 def _table(pair: tuple[str, str], found: Sequence[Mapping[str, Any]]) -> str:
-    rows = "".join(_row(score) for score in found[:MOST_SCORES])
+    rows = "".join(_row(score) for score in sorted(found, key=lambda score: [*SHOWN].index(score["metric"])))
     condition, target = pair
     caption = f"{_named(target)} from {_listed(condition.split('+'))}" if condition else _named(target)
     return f"<table><caption>{escape(caption)}</caption>{rows}</table>"
@@ -83,8 +109,8 @@ def _row(score: Mapping[str, Any]) -> str:
     low, high = score.get("low"), score.get("high")
     interval = f"<small>{low:.3g} to {high:.3g}</small>" if low is not None and high is not None else ""
     name = f"{score['title']}{' [' + score['unit'] + ']' if score.get('unit') else ''}"
-    better = {"higher": "higher is better", "lower": "lower is better"}.get(score.get("better", ""), "")
-    return f"<tr><th>{escape(name)}<small>{better}</small></th><td>{score['value']:.3g}{interval}</td></tr>"
+    meaning = escape(SHOWN[score["metric"]])
+    return f"<tr><th>{escape(name)}<small>{meaning}</small></th><td>{score['value']:.3g}{interval}</td></tr>"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -102,11 +128,19 @@ def _named(name: str) -> str:
 NEXT = (
     (
         "Ask for other views",
-        "copgen sample --model copgen-sim --condition s2_l2a --generate dem --n-samples 4 --spread",
+        "copgen sample --model copgen-sim --condition s2_l2a --generate dem --n-samples 4 --limit 3 --spread",
     ),
     (
-        "Draw a map of the region, without seams (pip install 'copgen[scene]')",
+        "Ask on a page with a map, and take what comes of it (pip install 'copgen[studio]')",
+        "copgen studio",
+    ),
+    (
+        "Draw a map of a whole cell, without seams, in some minutes (pip install 'copgen[scene]')",
         "copgen scene --model copgen-sim --region simulated --condition s2_l1c --generate s2_l2a",
+    ),
+    (
+        "Draw what a raster of your own could look like to another sensor, here a Sentinel-2 L2A",
+        "copgen scene --model copgen-sim --input s2_l2a=YOUR.tif --generate dem,s1_rtc",
     ),
     ("Leave the simulated Earth: fetch thumbnails of Rome, some hundred megabytes", "copgen download --region rome"),
     ("See every setting, and where it came from", "copgen config show"),
@@ -131,6 +165,7 @@ body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans
 h1 { font-size: clamp(1.6rem, 4vw, 2.3rem); line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 0 0 .6rem; } h2 span { color: var(--mark); margin-right: .3rem; }
 .lead { max-width: 46rem; color: var(--pale); margin: 0 0 2rem; }
+.about { max-width: 46rem; margin: 0 0 .6rem; }
 section { border-top: 1px solid var(--line); padding: 1.4rem 0; }
 pre { background: var(--box); border-radius: 6px; padding: .6rem .9rem; margin: 0 0 .6rem; white-space: pre-wrap;
   overflow-wrap: anywhere; font: .9rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
@@ -139,7 +174,7 @@ pre i { color: var(--pale); font-style: normal; user-select: none; }
 figure { margin: 1rem 0 0; } figcaption { color: var(--pale); max-width: 60rem; margin-top: .4rem; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: #fff; }
 a { color: var(--mark); }
-.scores { display: flex; flex-wrap: wrap; gap: 1rem 3rem; }
+.scores { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem 3rem; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; flex: 0 1 26rem; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { text-align: left; font-weight: 400; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
@@ -147,6 +182,7 @@ th, td { text-align: left; font-weight: 400; padding: .35rem .8rem .35rem 0; bor
 small { display: block; color: var(--pale); font-size: .8rem; }
 ul { padding-left: 1.2rem; } li { margin-bottom: .6rem; } li pre { margin-top: .3rem; }
 .wide { overflow-x: auto; }
+@media (max-width: 60rem) { img { min-width: var(--least); } }
 footer { color: var(--pale); font-size: .85rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 """
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, DiskFullError, MismatchError
+from copgen_cli.errors import EXIT_PARTLY, BrokenInputError, BusyError, DiskFullError, MismatchError, UnusablePathError
 from copgen_cli.stages.atomic import Place, require_free_space, safe_path
 from copgen_cli.stages.driver import StageRun
 from copgen_cli.stages.executors import Executor, Inline, Processes, Threads, WorkerLostError
@@ -239,6 +239,11 @@ def test_a_lock_that_can_not_be_had_is_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", vanish)
     with pytest.raises(BusyError):
         PrivateFolder(tmp_path, "shout").take()
+
+
+def test_where_no_folder_can_be_made_no_other_process_is_blamed():
+    with pytest.raises(UnusablePathError, match="/proc/copgen can not be made"):
+        PrivateFolder(Path("/proc/copgen"), "shout").take()
 
 
 def test_a_dry_run_writes_nothing_and_needs_no_lock(tmp_path):

@@ -21,6 +21,10 @@ SCORES = [
      "value": 27.1234, "low": 25.5, "high": 28.25, "n": 8},
     {"condition": "s2_l2a", "target": "dem", "metric": "psnr", "title": "PSNR", "unit": "dB", "better": "higher",
      "value": None, "low": None, "high": None, "n": 0},
+    {"condition": "", "target": "dem", "metric": "reconstruction", "title": "PSNR", "unit": "dB", "better": "higher",
+     "value": 33.4, "low": 30.0, "high": 36.0, "n": 8},
+    {"condition": "s2_l1c", "target": "s2_l2a", "metric": "frechet", "title": "AE-FD", "unit": "", "better": "lower",
+     "value": 95.9, "low": 0.0, "high": 377.0, "n": 8},
 ]  # fmt: skip
 
 
@@ -32,7 +36,7 @@ def tour(tmp_path):
         file.parent.mkdir(parents=True)
         file.write_bytes(picture_bytes(patch_pixels(name, grey=False)))
     (tmp_path / "report").mkdir()
-    (tmp_path / "report" / NUMBERS_FILE).write_text(json.dumps({"scores": SCORES}))
+    (tmp_path / "report" / NUMBERS_FILE).write_text(json.dumps({"scores": SCORES, "facts": {"patches": 8, "cells": 2}}))
     return tmp_path
 
 
@@ -48,6 +52,24 @@ def test_each_picture_has_a_sentence_of_what_it_shows(tour):
     assert "Sentinel-1 RTC, which was given" in captions[1]
     assert "2 answers of the model and the truth" in captions[1]
     assert "Elevation (hillshade) and Sentinel-1 RTC" in captions[2]
+
+
+def test_each_step_says_what_it_is_for_before_its_picture(tour):
+    sections = re.findall("<section>.*?</section>", page_of(tour), flags=re.DOTALL)
+    silent = [
+        re.search("<h2>(.*?)</h2>", part)[1] for part in sections if "<figure>" not in part and "<p class" not in part
+    ]
+
+    assert silent == ["Where to go next"]
+
+
+def test_numbers_are_those_of_translations_that_one_understands(tour):
+    page = page_of(tour)
+
+    assert "AE-FD" not in page
+    assert "33.4" not in page  # of the autoencoder alone
+    assert "8 grey levels of 255" in page
+    assert "8 patches in 2 cells" in page
 
 
 def test_the_page_has_the_numbers_of_the_report_that_are_known(tour):
@@ -72,9 +94,9 @@ def test_the_page_needs_nothing_from_elsewhere(tour):
     page = page_of(tour)
 
     assert "<script" not in page
-    assert [address for address in re.findall(r'(?:src|href)="([^"]*)"', page) if not address.startswith("data:")] == [
-        "report/report.html"
-    ]
+    links = {address for address in re.findall(r'(?:src|href)="([^"]*)"', page) if not address.startswith("data:")}
+    pictures = {file.relative_to(tour).as_posix() for file in tour.glob("pictures/*/*.png")}
+    assert links == {"report/report.html", *pictures}
 
 
 @pytest.mark.parametrize("line", [line for _, line in NEXT])

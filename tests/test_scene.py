@@ -510,6 +510,31 @@ def test_a_cell_of_a_region_is_drawn_on_its_own_pixels(scene, subset):
     assert list(told["inputs"]["s2_l2a"]["cells"]) == [CELLS[0]]
 
 
+def test_without_an_area_the_first_cell_of_the_region_is_drawn_and_that_is_said(scene, subset):
+    call = must_be_good(scene("--condition", "s2_l2a", "--generate", "dem", "--dry-run"))
+
+    assert "width: 1,068" in call.out
+    assert "the first of 2 cells of rome" in call.err
+    assert min(CELLS[:2]) in call.err
+
+
+def test_a_misspelt_region_is_named_with_the_nearest(scene, subset):
+    call = scene("--region", "roma", "--condition", "s2_l2a", "--generate", "dem")
+
+    assert call.code == 2
+    assert "Unknown region 'roma'" in call.err
+    assert "Did you mean 'rome'?" in call.err
+
+
+def test_bands_that_are_taken_by_their_place_in_the_file_are_told(shared, scene):
+    tile = shared / f"sample_data/tiles/{TILES[0]}"
+    call = must_be_good(scene("--input", f"s2_l2a={tile}/S2L2A.tif", "--generate", "dem", "--dry-run"))
+    one_band = must_be_good(scene("--input", f"dem={tile}/DEM.tif", "--generate", "s2_l2a", "--dry-run"))
+
+    assert "S2L2A.tif does not name its bands: 4, 3, 2 are taken for B04, B03, B02." in call.err
+    assert "does not name its bands" not in one_band.err
+
+
 def test_an_area_without_cells_is_refused_with_what_there_is(scene, subset):
     call = scene("--bbox", 2, 48, 2.1, 48.1, "--condition", "s1_rtc", "--generate", "dem")
 
@@ -779,6 +804,8 @@ def test_filling_gaps_with_nothing_else_given_is_warned_of(scene, tmp_path):
         (("--input", "s2=s2.tif", "--generate", "dem"), "Unknown modality"),
         (("--input", "s2_l2a=no_crs.tif", "--generate", "dem"), "has no CRS"),
         (("--input", "s2_l2a=text.tif", "--generate", "dem"), "can not be read as a GeoTIFF"),
+        (("--input", "s2_l2a=text.tif", "--generate", "dem"), "gdal_translate text.tif"),
+        (("--input", "s2_l2a=two.tif", "--generate", "dem"), "s2_l2a needs 3 bands"),
         (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--spread"), "--spread of one sample"),
         (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--mask", "s2.tif"), "are any pixels known"),
         (("--input", "s2_l2a=s2.tif", "--generate", "dem", "--missing", "black"), "--missing black is none of"),
@@ -795,6 +822,7 @@ def test_filling_gaps_with_nothing_else_given_is_warned_of(scene, tmp_path):
 def test_wrong_input_is_answered_in_a_line_with_what_to_do(scene, tmp_path, options, says):
     write(tmp_path / "s2.tif", reflectance())
     write(tmp_path / "no_crs.tif", reflectance(), crs=None)
+    write(tmp_path / "two.tif", reflectance()[:2])
     (tmp_path / "text.tif").write_text("no raster")
     ring = [[500_000, 4_600_000], [500_900, 4_600_000], [500_900, 4_600_900], [500_000, 4_600_000]]
     (tmp_path / "utm.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))

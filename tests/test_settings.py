@@ -153,7 +153,15 @@ def test_a_region_can_not_leave_the_data_folder():
         load_settings(region="../elsewhere")
 
 
+def test_a_region_that_is_on_disk_needs_no_settings():
+    Path("data/majorTOM/romme").mkdir(parents=True)
+
+    assert load_settings(region="romme").workspace.subset.name == "romme"
+
+
 def test_an_unknown_region_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="romme"):
+        _ = load_settings(region="romme").workspace
     with pytest.raises(UsageError, match="romme") as caught:
         load_settings(region="romme").region_settings()
 

@@ -101,7 +101,13 @@ def test_quiet_and_verbose_exclude_each_other():
 
 
 @pytest.mark.parametrize(
-    "command", [["sample", "--generate", "dem,dem"], ["evaluate", "--metrics", "psrn"]], ids=lambda words: words[0]
+    "command",
+    [
+        ["sample", "--generate", "dem,dem"],
+        ["evaluate", "--metrics", "psrn"],
+        ["scene", "--generate", "dem", "--input", "s2_l2a=none.tif"],
+    ],
+    ids=lambda words: words[0],
 )
 def test_wrong_usage_is_told_before_torch_is_imported(command):
     process = run(*command)

@@ -322,6 +322,13 @@ def test_what_does_not_go_together_is_told_in_words_and_waits_for_nothing(client
     assert answer.json()["hint"]
 
 
+def test_a_region_that_is_misspelt_is_answered_with_where_their_names_are(client: Client):
+    answer = client.ask(condition=["s1_rtc"], place=PLACE | {"region": "romme"})
+
+    assert answer.status_code == 404
+    assert answer.json()["hint"].startswith("/api/regions lists")
+
+
 @pytest.mark.parametrize(
     "path",
     [

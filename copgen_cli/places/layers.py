@@ -6,7 +6,7 @@ H and W are pixels of the grid that is asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from copgen_cli.archive import FOOTPRINT_METRES, parse_cell
 from copgen_cli.errors import MissingInputError, UsageError
 from copgen_cli.modalities import Modality, Rendering
 from copgen_cli.patches import Subset, georeferencing_of, neighbours, read_subset, read_thumbnails
-from copgen_cli.places.area import Area
+from copgen_cli.places.area import Area, area_of_cell
 from copgen_cli.places.grid import PIXEL, Grid
 from copgen_cli.rasters import (
     Measurements,
@@ -113,6 +113,10 @@ class RasterLayer:
     def notes(self) -> list[str]:
         name = self.raster.files[0].name
         told = [f"{name} is taken for backscatter in decibel, by its values."] if self._in_decibel else []
+        if self.raster.by_number:
+            numbers = ", ".join(str(band) for _, band in self.raster.layers)
+            wanted = ", ".join(self.modality.spec.picture.bands)
+            told.append(f"{name} does not name its bands: {numbers} are taken for {wanted}.")
         if self.raster.place is not None and not share_pixels(self.raster.place, self.base.place):
             told.append(
                 f"{name} has another grid: it is resampled to that of the scene, {self.base.place.crs} at 10 m."
@@ -276,6 +280,21 @@ def open_archive(subset_folder: Path, modalities: Sequence[Modality], area: Area
             hint=f"Download the cells there, or choose ground that it has: {known or 'it has none'} and so on.",
         )
     return {modality: ArchiveLayer(modality, scenes) for modality in modalities}
+
+
+def area_of_first_cell(subset_folder: Path, modalities: Sequence[Modality]) -> Area:
+    """The first of a region's cells that has some modalities, where nobody named an area; with a note that says so.
+
+    Raises:
+        MissingInputError: nothing has been downloaded, or no cell has them all.
+    """
+    scenes = [scene for scene in read_subset(subset_folder).scenes if set(modalities) <= set(scene.products)]
+    if not scenes:
+        raise MissingInputError(f"cell with {' and '.join(modalities)}", subset_folder, written_by="download")
+    first = scenes[0].cell
+    others = "the only cell" if len(scenes) == 1 else f"the first of {len(scenes):,} cells"
+    note = f"No area is named: this is {first}, {others} of {subset_folder.name}. --cell, --bbox or --aoi name another."
+    return replace(area_of_cell(first), notes=(note,))
 
 
 def cloud_masks(layer: ArchiveLayer) -> Mask:

@@ -25,6 +25,7 @@ from copgen_cli.places.layers import (
     Layer,
     Mask,
     RasterLayer,
+    area_of_first_cell,
     cloud_masks,
     open_archive,
     open_mask,
@@ -115,7 +116,7 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
     rasters = {modality: open_raster(paths, modality) for modality, paths in inputs.items()}
     conditions = _conditions(options, generated, rasters)
     require_archived(conditions, "scene")
-    area = _area_of(options, rasters)
+    area = _area_of(settings, options, conditions, rasters)
     grid = _grid_of(settings, options, area, conditions, rasters)
     layers: dict[Modality, Layer] = {m: RasterLayer(m, raster, grid) for m, raster in rasters.items()}
     from_region = [modality for modality in conditions if modality not in rasters]
@@ -190,7 +191,12 @@ def _conditions(
     return conditions
 
 
-def _area_of(options: SceneOptions, rasters: Mapping[Modality, RasterBands]) -> Area:
+def _area_of(
+    settings: Settings,
+    options: SceneOptions,
+    conditions: Sequence[Modality],
+    rasters: Mapping[Modality, RasterBands],
+) -> Area:
     named = [name for name in ("aoi", "bbox", "cell") if getattr(options, name) is not None]
     if len(named) > 1:
         raise UsageError(f"{' and '.join('--' + name for name in named)} each name an area.", hint="Keep one of them.")
@@ -204,6 +210,8 @@ def _area_of(options: SceneOptions, rasters: Mapping[Modality, RasterBands]) -> 
         return extent_of_raster(
             next((raster for raster in rasters.values() if grid_of_raster(raster)), next(iter(rasters.values())))
         )
+    if conditions:
+        return area_of_first_cell(settings.workspace.subset, conditions)
     raise UsageError(
         "No area is named.",
         hint="Give --bbox WEST SOUTH EAST NORTH, --aoi FILE, --cell CELL, or a raster with --input.",
@@ -225,10 +233,10 @@ def _grid_of(
         grid = grid_of_raster(raster)
         if grid is not None:
             return crop_to_area(grid, area) if named else grid
-    if options.cell is not None and any(modality not in rasters for modality in conditions):
+    if area.cell is not None and any(modality not in rasters for modality in conditions):
         of_region = [modality for modality in conditions if modality not in rasters]
         (layer, *_) = open_archive(settings.workspace.subset, of_region[:1], area).values()
-        return layer.tile(options.cell)
+        return layer.tile(area.cell)
     return grid_of_area(area)
 
 

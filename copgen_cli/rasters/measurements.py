@@ -54,6 +54,8 @@ class RasterBands:
     """Metres; None where the raster does not say."""
     is_picture: bool
     """8 bits: rendered already."""
+    by_number: bool = False
+    """Measurements of several bands without names, of which those were taken that the archive has at these places."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -99,7 +101,8 @@ def find_bands(paths: Sequence[Path], modality: Modality, numbers: Sequence[int]
         else:
             layers = [(files[0], band) for band in numbers or _choose_bands(first, modality)]
         place = Georeferencing(first.crs.to_string(), tuple(first.transform)[:6]) if first.crs else None
-        return RasterBands(tuple(layers), place, first.width, first.height, _pixel_size(first), is_picture)
+        by_number = not (is_picture or numbers) and len(files) == 1 < first.count and not _names_bands(first, modality)
+        return RasterBands(tuple(layers), place, first.width, first.height, _pixel_size(first), is_picture, by_number)
 
 
 def find_mask(path: Path) -> RasterBands:
@@ -253,7 +256,9 @@ def _opened(files: Sequence[Path]) -> Iterator[list[DatasetReader]]:
             yield [stack.enter_context(rasterio.open(readable(file), driver="GTiff")) for file in files]
         except (RasterioError, OSError, IndexError) as error:
             raise BrokenInputError(
-                f"{files[0]} can not be read as a GeoTIFF: {error}", hint="gdalinfo shows what GDAL makes of it."
+                f"{files[0]} can not be read as a GeoTIFF: {error}",
+                hint=f"Give one: `gdal_translate {files[0]} {files[0].stem}.tif` makes it of JPEG 2000, netCDF and the "
+                "like. A picture without a place on the ground is for `copgen sample --input`.",
             ) from error
 
 
@@ -262,17 +267,29 @@ def _picture_bands(dataset: DatasetReader) -> Sequence[int]:
     return (1, 1, 1) if dataset.count < 3 else (1, 2, 3)
 
 
+def _band_names(dataset: DatasetReader) -> list[str]:
+    return [(name or "").upper() for name in dataset.descriptions]
+
+
+def _names_bands(dataset: DatasetReader, modality: Modality) -> bool:
+    return {name.upper() for name in modality.spec.picture.bands} <= set(_band_names(dataset))
+
+
 def _choose_bands(dataset: DatasetReader, modality: Modality) -> Sequence[int]:
-    names = [(name or "").upper() for name in dataset.descriptions]
     rule = modality.spec.picture
-    wanted = [name.upper() for name in rule.bands]
-    if set(wanted) <= set(names):
-        return [names.index(name) + 1 for name in wanted]
+    if _names_bands(dataset, modality):
+        names = _band_names(dataset)
+        return [names.index(name.upper()) + 1 for name in rule.bands]
     if dataset.count not in rule.numbers:
+        count = f"{dataset.count} {'band' if dataset.count == 1 else 'bands'}"
+        numbers = ",".join(map(str, range(len(rule.bands), 0, -1)))
         raise UsageError(
-            f"{dataset.name} has {dataset.count} bands, and they are not called {', '.join(rule.bands)}.",
+            f"{dataset.name} has {count}, {'and they are' if dataset.count > 1 else 'and it is'} not called "
+            f"{', '.join(rule.bands)}.",
             hint="Name the bands in the file, give a file for each, or say which they are: "
-            f"copgen render --bands {','.join(map(str, range(len(wanted), 0, -1)))}",
+            f"copgen render --bands {numbers}"
+            if dataset.count >= len(rule.bands)
+            else f"{modality} needs {len(rule.bands)} bands: give a file for each, or name the modality that this is.",
         )
     return rule.numbers[dataset.count]
 

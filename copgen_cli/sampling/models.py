@@ -93,7 +93,9 @@ def choose_model(named: str | None, runs_dir: Path, region: str, family: str = B
             hint="Train one, or name it with --model.",
         )
     bundled_folder()
-    return ModelChoice(BUNDLED_NAME, f"no model trained on {region} in {runs_dir}; this one comes with the package")
+    return ModelChoice(
+        BUNDLED_NAME, f"no model trained on {region} in {runs_dir}; the package's own knows a simulated Earth alone"
+    )
 
 
 _YOUNGER = ("latent_shapes", "patch_sizes")

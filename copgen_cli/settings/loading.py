@@ -104,7 +104,11 @@ class Settings(BaseSettings):
 
     @property
     def workspace(self) -> Workspace:
-        return Workspace(self.data_dir, self.region, self.family)
+        """Raises UnknownNameError where the region is neither known nor on disk: it is misspelt."""
+        place = Workspace(self.data_dir, self.region, self.family)
+        if self.region not in self.regions and not place.subset.exists():
+            self.region_settings()
+        return place
 
     @property
     def chosen_family(self) -> Family:

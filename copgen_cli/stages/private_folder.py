@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from filelock import Timeout
 
-from copgen_cli.errors import BusyError
+from copgen_cli.errors import BusyError, UnusablePathError
 from copgen_cli.stages.atomic import disk_full_is_an_error
 from copgen_cli.stages.claims import PRIVATE_FOLDER
 from copgen_cli.stages.locks import ExclusiveLock
@@ -41,6 +41,7 @@ class PrivateFolder:
         """Lock the output and clear away what killed runs left.
 
         Raises:
+            UnusablePathError: the system has no room for such a folder, as below /proc.
             BusyError: another process holds the lock; the message says which.
         """
         self._lock_output()
@@ -65,6 +66,8 @@ class PrivateFolder:
                 continue
             except Timeout:
                 break
+        if not self._output.is_dir():
+            raise UnusablePathError(f"{self._output} can not be made.", hint="Choose another folder.")
         raise BusyError(
             f"Another process is writing to {self._output}: {self._owner()}.",
             hint="Wait for it to end, or stop it; then run again, which continues.",

@@ -12,6 +12,13 @@ from copgen_cli.errors import (
     UsageError,
 )
 
+_LISTED = {
+    "region": "/api/regions lists those that there are.",
+    "cell": "/api/regions/REGION/cells lists those of a region.",
+    "patch": "/api/regions/REGION/cells/CELL/patches lists those of a cell.",
+}
+"""Where one finds the names of what is on disk."""
+
 
 class NotThereError(CopgenError):
     """An id that this server does not know, or no longer."""
@@ -20,7 +27,7 @@ class NotThereError(CopgenError):
     def of(cls, what: str, name: str) -> NotThereError:
         return cls(
             f"This studio has no {what} {name[:60]!r}.",
-            hint="It may have been started again since, or made room: ask again.",
+            hint=_LISTED.get(what, "It may have been started again since, or made room: ask again."),
         )
 
 

@@ -90,7 +90,7 @@ def scene(
         typer.Option(
             metavar="GRID_CELL",
             help="The area of a cell of the archive.",
-            show_default="the extent of --input",
+            show_default="the extent of --input, else the first of the region",
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
@@ -218,10 +218,13 @@ def scene(
 def _scene(
     settings: Settings, options: SceneOptions, output: Path | None, *, overwrite: bool, dry_run: bool, json: bool
 ) -> int:
+    from copgen_cli.places import check_scene
+
+    request = check_scene(settings, options)  # what is misspelt is said before torch is imported, which takes a while
+
     from copgen_cli.cluster import open_cluster
     from copgen_cli.model import wants_gpu
     from copgen_cli.places import (
-        check_scene,
         counts_of,
         draw_blocks,
         is_whole,
@@ -233,8 +236,7 @@ def _scene(
         write_scene,
     )
 
-    require_pystac()  # before the model is loaded, which takes a while
-    request = check_scene(settings, options)
+    require_pystac()
     plan = plan_scene(settings, options, request, _load_model(settings), _without_scheduler(sys.argv[1:]))
     for text in (*request.notes, *plan.notes):
         console.note(text)

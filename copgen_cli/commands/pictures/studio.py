@@ -64,6 +64,7 @@ def studio(
     from copgen_cli.studio import require_studio
 
     require_studio()  # before what imports the packages that it asks for
+    console.note("Starting; the page opens when the model is loaded.")
     from copgen_cli.studio import create_app, listen, make_server, open_browser, open_model
 
     config = config_file(context)
