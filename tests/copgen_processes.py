@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import PIL
 import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -20,11 +21,23 @@ _CONTEXT.set_forkserver_preload(
     [
         "accelerate",
         "torch.utils.tensorboard",
+        "pandas",  # pyarrow imports it where it is installed, for its first list of values
+        "pyarrow.parquet",
+        "pydantic_settings",
+        "rasterio.warp",
+        "pystac",
+        "lmdb",
+        "typer._completion_classes",
+        *(f"PIL.{plugin}" for plugin in PIL._plugins),
         "copgen_cli.app",
         "copgen_cli.training.run",
         "copgen_cli.pipeline.pipeline",
+        "copgen_cli.archive.download",
+        "copgen_cli.patches.cutting",
+        "copgen_cli.settings.loading",
     ]
 )
+"""What a command imports; each process would do so anew."""
 
 
 @dataclass(slots=True)
