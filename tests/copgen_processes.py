@@ -20,7 +20,7 @@ import torch
 
 
 @functools.cache
-def _context() -> ForkServerContext:
+def server() -> ForkServerContext:
     """Of a server that has `warm.py` imported; it looks for modules where PYTHONPATH says, and nowhere else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["warm"])
@@ -68,7 +68,7 @@ def running(
     function: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None
 ) -> Iterator[Running]:
     """Call a function in another process; it is killed at the end of the block should it still run."""
-    context = _context()
+    context = server()
     read, write = context.Pipe(duplex=False)
     process = context.Process(target=_enter, args=(write, environment or {}, function, arguments))
     process.start()
