@@ -322,9 +322,7 @@ def _compute_threads() -> int | None:
     return None if torch is None else int(torch.get_num_threads())
 
 
-def _do(
-    work: Callable[[Any], Any], items: Sequence[Any], folder: str, threads: int | None
-) -> tuple[list[Any], float]:
+def _do(work: Callable[[Any], Any], items: Sequence[Any], folder: str, threads: int | None) -> tuple[list[Any], float]:
     """Runs in a worker: the results of some items, and the seconds that they took.
 
     Args:
