@@ -412,16 +412,19 @@ def test_the_same_ground_is_alike_whatever_area_it_is_asked_in(scene):
 
 
 def test_clouds_are_told_by_the_archives_own_masks(scene, subset):
-    asked = ("--cell", CELLS[0], "--condition", "s1_rtc", "--generate", "s2_l2a", "--mask", "clouds", "--steps", 1)
+    (cell,) = (one for one in read_subset(subset).scenes if one.cell == CELLS[0])
+    place = georeferencing_of(cell.products[Modality.S2L2A])
+    grid = Affine(*place.transform)
+    (west, south), (east, north) = grid @ (450, 450), grid @ (750, 250)
+    xs, ys = transform(place.crs, "EPSG:4326", [west, east], [south, north])
+    asked = ("--bbox", xs[0], ys[0], xs[1], ys[1], "--condition", "s1_rtc", "--generate", "s2_l2a", "--mask", "clouds")
     lacking = scene(*asked, overlap=0)
     assert lacking.code == 1
     assert "download --bands cloud_mask" in lacking.err
     thumbnail = next((subset / "Core-S2L2A").rglob(f"{CELLS[0]}/*/thumbnail.png"))
-    (cell,) = (one for one in read_subset(subset).scenes if one.cell == CELLS[0])
-    place = georeferencing_of(cell.products[Modality.S2L2A])
     clouds = np.zeros((1, 1068, 1068), np.uint8)
     clouds[:, 300:400, 500:700] = 1
-    write(thumbnail.with_name("cloud_mask.tif"), clouds, affine=Affine(*place.transform), crs=place.crs)
+    write(thumbnail.with_name("cloud_mask.tif"), clouds, affine=grid, crs=place.crs)
 
     must_be_good(scene(*asked, overlap=0))
 
