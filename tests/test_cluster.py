@@ -51,9 +51,11 @@ def cluster_of(workers: int) -> LocalCluster:
 
 @pytest.fixture(scope="module", autouse=True)
 def forked_workers() -> Iterator[None]:
-    """Workers begin with all that commands import."""
-    server()
-    with dask.config.set({HOW_WORKERS_START: "forkserver"}):
+    """Workers begin with all that commands import, where their server was not started for several threads."""
+    alone = os.environ.get("OMP_NUM_THREADS") == "1"
+    if alone:
+        server()
+    with dask.config.set({HOW_WORKERS_START: "forkserver" if alone else "spawn"}):
         yield
 
 
