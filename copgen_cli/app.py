@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from copgen_cli import __version__, console
 from copgen_cli.commands.config import config
@@ -88,6 +90,14 @@ def copgen(
     context.obj = GlobalOptions(config=config, run_line=main)
 
 
+@functools.cache
+def command_line() -> TyperGroup:
+    """All commands with their options, as typer reads them off signatures: once per process, since it takes a while."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, by default that of the process; exit codes are those of the contract.
 
@@ -98,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print_any_name()
     try:
         _refuse_empty(sys.argv[1:] if arguments is None else arguments)
-        app(args=arguments, prog_name="copgen" if arguments else None)
+        command_line()(args=arguments, prog_name="copgen" if arguments else None)
     except CopgenError as problem:
         console.error(problem)
         sys.exit(problem.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import socket
@@ -10,21 +11,28 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "accelerate",
-        "torch.utils.tensorboard",
-        "copgen_cli.app",
-        "copgen_cli.training.run",
-        "copgen_cli.pipeline.pipeline",
-    ]
-)
+
+@functools.cache
+def server() -> ForkServerContext:
+    """Of a server that has `warm.py` imported; it looks for modules where PYTHONPATH says, and nowhere else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["warm"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), before)))
+    try:
+        first = context.Process(target=int)
+        first.start()
+        first.join()
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    return context
 
 
 @dataclass(slots=True)
@@ -60,8 +68,9 @@ def running(
     function: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None
 ) -> Iterator[Running]:
     """Call a function in another process; it is killed at the end of the block should it still run."""
-    read, write = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_enter, args=(write, environment or {}, function, arguments))
+    context = server()
+    read, write = context.Pipe(duplex=False)
+    process = context.Process(target=_enter, args=(write, environment or {}, function, arguments))
     process.start()
     write.close()
     with open(read.fileno(), encoding="utf-8", errors="replace", closefd=False) as stream:

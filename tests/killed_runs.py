@@ -1,10 +1,9 @@
-"""Runs of `copgen` that kill themselves with SIGKILL on the way: `python killed_runs.py MOMENT NUMBER ARGUMENTS...`."""
+"""Runs of `copgen` that kill themselves with SIGKILL on the way."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -26,13 +25,8 @@ class Moment(StrEnum):
     """A shard that is in its place is noted."""
 
 
-def killed_at(moment: Moment, number: int, *arguments: object) -> int:
-    """`copgen ARGUMENTS` in a process of its own; its exit code, -9 where it was killed."""
-    return subprocess.run([sys.executable, __file__, moment, str(number), *map(str, arguments)]).returncode
-
-
 def forked_and_killed_at(moment: Moment, number: int, *arguments: object) -> int:
-    """As `killed_at`, from a process that has torch imported already."""
+    """`copgen ARGUMENTS` in a process of its own; its exit code, -9 where it was killed."""
     with running(_die, moment, number, [str(argument) for argument in arguments]) as process:
         return process.end()
 
@@ -72,7 +66,3 @@ def _fatal(function: Callable[..., Any], number: int) -> Callable[..., Any]:
         return function(*arguments)
 
     return counting
-
-
-if __name__ == "__main__":
-    _die(Moment(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

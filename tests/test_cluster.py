@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from cluster_work import die, die_once, mark_slowly, note_opening, refuse, shout, use, wait_backwards
+from copgen_processes import server
 from sample_commands import call_copgen, small_model
 from tiny_archive import rome_rows, write_archive
 from tiny_hub import Quota, TinyHub
@@ -28,9 +29,11 @@ from copgen_cli.stages import OncePerProcess, StageRun, WorkItem
 
 pytest.importorskip("distributed")
 
+import dask
 from distributed import Client, LocalCluster
 
 SILENT: list[str] = []
+HOW_WORKERS_START = "distributed.worker.multiprocessing-method"
 WORDS = ("one", "two", "broken", "silent", "three", "four", "five")
 
 
@@ -44,6 +47,16 @@ def cluster_of(workers: int) -> LocalCluster:
         silence_logs=logging.CRITICAL,
         memory_limit=0,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers() -> Iterator[None]:
+    """Workers begin with all that commands import, where their server was not started for several threads."""
+    alone = os.environ.get("OMP_NUM_THREADS") == "1"
+    if alone:
+        server()
+    with dask.config.set({HOW_WORKERS_START: "forkserver" if alone else "spawn"}):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -275,10 +288,11 @@ def test_a_cluster_of_this_machine_is_started_and_ended_by_a_command(tmp_path, m
     write_archive(tmp_path / "archive", rome_rows(), size=1068)
     assert call_copgen(capsys, "download", "--endpoint", f"file://{tmp_path}/archive").code == 0
 
-    call = call_copgen(capsys, "prepare", "--scheduler", "local:2", "--center-crop")
+    with dask.config.set({HOW_WORKERS_START: "spawn"}):
+        call = call_copgen(capsys, "prepare", "--scheduler", "local:1", "--center-crop")
 
     assert call.code == 0, call.err
-    assert "Cluster of 2 workers" in call.err
+    assert "Cluster of 1 worker;" in call.err
 
 
 # -- what bad input gets -----------------------------------------------------------------------------------------------

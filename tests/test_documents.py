@@ -12,7 +12,6 @@ import sys
 import tomllib
 
 import pytest
-import typer
 from documented_lines import (
     DOCUMENTS,
     ROOT,
@@ -25,7 +24,7 @@ from documented_lines import (
     shell_lines,
 )
 
-from copgen_cli.app import app
+from copgen_cli.app import command_line
 from copgen_cli.modalities import parse_modalities
 from copgen_cli.settings import load_settings
 
@@ -84,7 +83,7 @@ PLACEHOLDERS = {"…": "", "$scale": "1.5", "$ignored": "published", "$@": ""}
 def parse(line: Line) -> None:
     """Read a command line as `copgen` would, up to the call of the command; typer's own errors are raised."""
     words = [PLACEHOLDERS.get(word, word) for word in line.words]
-    group = typer.main.get_command(app)
+    group = command_line()
     outer = group.make_context("copgen", [word for word in words if word])
     name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
     while nested := getattr(command, "commands", {}):
@@ -123,7 +122,7 @@ def test_a_command_line_that_copgen_does_not_take_is_noticed(words):
     "line", [pytest.param(line, id=str(line)) for document in DOCUMENTS for line in inline_lines(document)]
 )
 def test_commands_and_options_in_running_text_exist(line):
-    command, words = typer.main.get_command(app), list(line.words)
+    command, words = command_line(), list(line.words)
     known = {name for parameter in command.params for name in parameter.opts}
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from threading import Event
 
 import pyarrow.parquet as pq
 import pytest
+from copgen_processes import running
 from tiny_archive import Archive, Row, part_row, rome_kept, rome_rows, write_archive, write_part
 from tiny_hub import REVISION, Fault, Request, TinyHub, scripted, status
+from way_of_commands import run_in
 
 from copgen_cli.app import main
 from copgen_cli.errors import EXIT_FAILED, EXIT_PARTLY, EXIT_USAGE
@@ -338,12 +341,9 @@ def test_a_second_download_of_the_region_is_told_of_the_first(run, archive, tmp_
 )
 def test_stopped_at_any_moment_it_continues_to_the_undisturbed_tree(run, hub, tmp_path, signals, code):
     run("download", "--endpoint", hub.endpoint, "--data-dir", "undisturbed")
-    program = [sys.executable, "-m", "copgen_cli", "download", "--endpoint", hub.endpoint, "--data-dir", "stopped"]
     fetched: list[str] = []
     for signal_ in signals:
-        process = start_and_wait_for(hub, program, requests=11, cwd=tmp_path)
-        process.send_signal(signal_)
-        assert process.wait(10) == code
+        assert stopped(hub, tmp_path, signal_, "--data-dir", "stopped") == code
         fetched += [file.as_posix() for file in Path("stopped").rglob("thumbnail.png")]
 
     times = {file: file.stat().st_mtime_ns for file in map(Path, fetched)}
@@ -355,10 +355,7 @@ def test_stopped_at_any_moment_it_continues_to_the_undisturbed_tree(run, hub, tm
 
 
 def test_fewer_sources_after_a_killed_run_leave_no_index_of_the_others(run, hub, tmp_path):
-    program = [sys.executable, "-m", "copgen_cli", "download", "--endpoint", hub.endpoint]
-    process = start_and_wait_for(hub, program, requests=11, cwd=tmp_path)
-    process.kill()
-    process.wait(10)
+    assert stopped(hub, tmp_path, signal.SIGKILL) == -signal.SIGKILL
     assert (ROME / "Core-S2L2A/metadata.parquet").exists()
 
     assert run("download", "--endpoint", hub.endpoint, "--sources", "dem,s1_rtc")[0] == 0
@@ -366,18 +363,23 @@ def test_fewer_sources_after_a_killed_run_leave_no_index_of_the_others(run, hub,
     assert sorted(file.parent.name for file in ROME.glob("*/metadata.parquet")) == ["Core-DEM", "Core-S1RTC"]
 
 
-def start_and_wait_for(hub: TinyHub, program: list[str], *, requests: int, cwd: Path) -> subprocess.Popen[bytes]:
-    """Start a download, and come back when it is at so many requests for parts, the last of which gets no answer."""
+def stopped(hub: TinyHub, folder: Path, number: int, *options: str) -> int:
+    """Download in a process of its own, and send it a signal at the 11th request for a part, which gets no answer.
+
+    Returns:
+        Its exit code.
+    """
     reached, answer, before = Event(), Event(), hub.count("cdn", "part_")
 
     def hold(request: Request) -> Fault | None:
-        if hub.count("cdn", "part_") - before >= requests:
+        if hub.count("cdn", "part_") - before >= 11:
             reached.set()
             return Fault(stall=answer)
         return None
 
     hub.faults = hold
-    process = subprocess.Popen(program, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert reached.wait(20)
-    hub.faults = lambda request: None
-    return process
+    with running(run_in, folder, "download", "--endpoint", hub.endpoint, *options) as process:
+        assert reached.wait(20)
+        hub.faults = lambda request: None
+        os.kill(process.process.pid, number)
+        return process.end()

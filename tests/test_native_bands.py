@@ -27,9 +27,10 @@ center_crop = true
 workers = 1
 
 [autoencoder]
-channels = [8, 8, 16, 16]
-steps = 2
-batch_size = 2
+channels = [8, 8, 8, 8]
+steps = 1
+batch_size = 1
+raster_crop = 32
 
 [train]
 preset = "tiny"
@@ -45,7 +46,7 @@ ALL = modalities_in(COPGEN_2026)
 SENTINEL_2 = ("s2_l2a_10m", "s2_l2a_20m", "s2_l2a_60m")
 GIVEN = ("--condition", "s1_db", "--given", "place=41.9,12.5", "--given", "time=2020-07-01")
 WAY = (
-    ("simulate", "--cells", "4", "--no-gaps", "--bands", "--seed", "5", "--output", "earth"),
+    ("simulate", "--cells", "3", "--no-gaps", "--bands", "--seed", "5", "--output", "earth"),
     ("download", "--endpoint", "file://earth"),
     ("prepare", "--files", "land_cover=earth/land_cover"),
     ("train-autoencoder",),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from killed_runs import Moment, killed_at
+from killed_runs import Moment, forked_and_killed_at
 from PIL import Image
 from sample_commands import call_copgen
 from tiny_subsets import CELLS, picture_bytes, thumbnail_file, tree, write_subset
@@ -332,10 +332,10 @@ def test_killed_runs_continue_to_the_undisturbed_tree(prepare, downloaded, tmp_p
     prepare(output="undisturbed")
     call = ("prepare", "--subset-path", downloaded, "--output-dir", tmp_path / "out", *HALVES)
 
-    assert killed_at(Moment.FILE, 1, *call) == -9  # before there is a journal
+    assert forked_and_killed_at(Moment.FILE, 1, *call) == -9  # before there is a journal
     for write in (3, 40, 21):
         done = {outcome.key for outcome in journal(tmp_path / "out")}
-        assert killed_at(Moment.FILE, write, *call) == -9
+        assert forked_and_killed_at(Moment.FILE, write, *call) == -9
         assert done <= {outcome.key for outcome in journal(tmp_path / "out")}
     assert prepare().code == 0
 

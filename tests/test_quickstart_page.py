@@ -8,10 +8,9 @@ import shlex
 from html import unescape
 
 import pytest
-import typer
 from tiny_subsets import patch_pixels, picture_bytes
 
-from copgen_cli.app import app
+from copgen_cli.app import command_line
 from copgen_cli.evaluation import NUMBERS_FILE
 from copgen_cli.quickstart import steps, write_page
 from copgen_cli.quickstart_page import NEXT
@@ -101,7 +100,7 @@ def test_the_page_needs_nothing_from_elsewhere(tour):
 
 @pytest.mark.parametrize("line", [line for _, line in NEXT])
 def test_what_comes_next_are_command_lines_with_options_that_there_are(line):
-    command = typer.main.get_command(app)
+    command = command_line()
     for part in (words := shlex.split(line))[1:]:
         if part.startswith("-"):
             break

@@ -27,6 +27,8 @@ from tiny_subsets import CELLS, write_subset
 
 from copgen_cli.archive.grid import cells_in_box, footprint, parse_cell
 from copgen_cli.modalities import PUBLISHED, Modality, as_jpeg
+from copgen_cli.patches.georeferencing import georeferencing_of
+from copgen_cli.patches.scenes import read_subset
 from copgen_cli.places.area import Area, area_of_box, area_of_cell
 from copgen_cli.places.grid import Grid, grid_of_area, grid_of_raster
 from copgen_cli.places.layers import RasterLayer, open_archive, open_mask, open_raster
@@ -410,17 +412,19 @@ def test_the_same_ground_is_alike_whatever_area_it_is_asked_in(scene):
 
 
 def test_clouds_are_told_by_the_archives_own_masks(scene, subset):
-    asked = ("--cell", CELLS[0], "--condition", "s1_rtc", "--generate", "s2_l2a", "--mask", "clouds", "--steps", 1)
+    (cell,) = (one for one in read_subset(subset).scenes if one.cell == CELLS[0])
+    place = georeferencing_of(cell.products[Modality.S2L2A])
+    grid = Affine(*place.transform)
+    (west, south), (east, north) = grid @ (450, 450), grid @ (750, 250)
+    xs, ys = transform(place.crs, "EPSG:4326", [west, east], [south, north])
+    asked = ("--bbox", xs[0], ys[0], xs[1], ys[1], "--condition", "s1_rtc", "--generate", "s2_l2a", "--mask", "clouds")
     lacking = scene(*asked, overlap=0)
     assert lacking.code == 1
     assert "download --bands cloud_mask" in lacking.err
     thumbnail = next((subset / "Core-S2L2A").rglob(f"{CELLS[0]}/*/thumbnail.png"))
-    only_grid = ("--cell", CELLS[0], "--condition", "s1_rtc", "--generate", "dem", "--steps", 1)
-    must_be_good(scene(*only_grid, output="dem", overlap=0))
-    with rasterio.open("dem/dem.tif") as grid:
-        clouds = np.zeros((1, 1068, 1068), np.uint8)
-        clouds[:, 300:400, 500:700] = 1
-        write(thumbnail.with_name("cloud_mask.tif"), clouds, affine=grid.transform, crs=grid.crs)
+    clouds = np.zeros((1, 1068, 1068), np.uint8)
+    clouds[:, 300:400, 500:700] = 1
+    write(thumbnail.with_name("cloud_mask.tif"), clouds, affine=grid, crs=place.crs)
 
     must_be_good(scene(*asked, overlap=0))
 

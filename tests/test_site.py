@@ -12,10 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer
 from pydantic import BaseModel
 
-from copgen_cli.app import app
+from copgen_cli.app import command_line
 from copgen_cli.settings.loading import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +54,7 @@ def test_every_command_and_option_is_in_the_reference(site):
         for part, child in getattr(command, "commands", {}).items():
             walk(f"{name} {part}", child)
 
-    walk("copgen", typer.main.get_command(app))
+    walk("copgen", command_line())
     assert len(headings) > 15
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import pty
@@ -32,9 +33,10 @@ def paths_of(group: typer.Typer) -> list[list[str]]:
 COMMANDS = paths_of(app)
 
 
-def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+@functools.cache  # several tests read the same help
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-X", "importtime", "-m", "copgen_cli", *arguments]
-    return subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
 def imported(process: subprocess.CompletedProcess[str]) -> set[str]:

@@ -28,7 +28,8 @@ vae = "vae"
 preset = "tiny"
 device = "cpu"
 steps = 2
-preview_every = 1
+preview_every = 2
+preview_samples = 1
 preview_steps = 1
 save_every = 1
 
