@@ -88,25 +88,28 @@ def load_transformer(
                 f"{weights.parent}: the configuration says {name} {configured[name]}, the tensors say {sizes[name]}.",
                 hint="Restore the config.json that was written with these weights.",
             )
-    heads = _choose_heads(num_heads, configured.get("num_heads"), sizes["hidden_size"], weights)
-    names = _choose_names(modalities if modalities is not None else configured.get("modalities"), sizes)
-    prediction = _choose_prediction(prediction_type, configured.get("prediction_type"), weights)
+    net = _without_weights(
+        weights,
+        **sizes,
+        num_heads=_choose_heads(num_heads, configured.get("num_heads"), sizes["hidden_size"], weights),
+        modalities=_choose_names(modalities if modalities is not None else configured.get("modalities"), sizes),
+        prediction_type=_choose_prediction(prediction_type, configured.get("prediction_type"), weights),
+        rescale_betas_zero_snr=configured.get("rescale_betas_zero_snr", False),
+    )
+    _check_fit(tensors, {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}, weights)
+    net.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
+    return net.eval()
+
+
+def _without_weights(weights: Path, **sizes: Any) -> CopGenTransformer:
+    """A network of no memory and no initialisation: the tensors of the file become its parameters."""
     try:
-        with torch.device("meta"):  # no memory and no initialisation: the tensors of the file become the parameters
-            net = CopGenTransformer(
-                **sizes,
-                num_heads=heads,
-                modalities=names,
-                prediction_type=prediction,
-                rescale_betas_zero_snr=configured.get("rescale_betas_zero_snr", False),
-            )
+        with torch.device("meta"):
+            return CopGenTransformer(**sizes)
     except ValueError as error:
         raise MismatchError(
             f"{weights}: {error}.", hint="Pass the num_heads, modalities and prediction_type that it was trained with."
         ) from error
-    _check_fit(tensors, {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}, weights)
-    net.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
-    return net.eval()
 
 
 def modalities_of(net: CopGenTransformer) -> tuple[Modality, ...]:

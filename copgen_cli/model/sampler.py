@@ -134,11 +134,9 @@ def sample_latents(
         ValueError: roles, shapes or batch sizes contradict one another, or the solver cannot take so few or many steps.
         UnknownNameError: there is no such solver.
     """
-    schedule = schedule_of(net)
-    integrate = find_solver(solver, schedule).integrate
-    condition = dict(condition or {})
+    integrate = find_solver(solver, schedule_of(net)).integrate
+    condition, noise = dict(condition or {}), _in_order(noise, generate)
     _check_roles(generate, condition, net.config.num_modalities)
-    noise = _in_order(noise, generate)
     batch, shapes = _batch_shapes(net, generate, condition, noise, noise_source, batch_size)
     if noise_source is None:
         noise_source = _from_generator(generator, batch, net.config.num_modalities)
@@ -151,7 +149,8 @@ def sample_latents(
     options = {"interpolate_positions": True} if interpolate_positions else {}
     own = [shapes[i] for i in ordered]
     predict = _Network(net, ordered, own, held, redrawn, draw, guidance, options, steps, callback)
-    return dict(zip(ordered, predict.apart(_require_finite(integrate(x, steps, predict, schedule))), strict=True))
+    x = _require_finite(integrate(x, steps, predict, schedule_of(net)))
+    return dict(zip(ordered, predict.apart(x), strict=True))
 
 
 def _draw_on_device(

@@ -167,10 +167,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         _check_sizes(hidden_size, depth, num_heads, num_modalities, modalities)
-        if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
-        if rescale_betas_zero_snr and prediction_type != "v_prediction":
-            raise ValueError("rescale_betas_zero_snr needs prediction_type v_prediction")
+        _check_prediction(prediction_type, ends_in_noise=rescale_betas_zero_snr)
         shapes = latent_shapes or [[in_channels, sample_size, sample_size]] * num_modalities
         self.latent_shapes: tuple[tuple[int, int, int], ...] = tuple((c, h, w) for c, h, w in shapes)
         """(C, H, W) of each modality."""
@@ -319,6 +316,13 @@ def initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _check_prediction(prediction_type: str, *, ends_in_noise: bool) -> None:
+    if prediction_type not in PREDICTION_TYPES:
+        raise ValueError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
+    if ends_in_noise and prediction_type != "v_prediction":
+        raise ValueError("rescale_betas_zero_snr needs prediction_type v_prediction")
 
 
 def _check_sizes(
