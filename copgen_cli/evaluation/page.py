@@ -12,6 +12,18 @@ from copgen_cli.evaluation.report import Report, Table, digits_of, order_of, tab
 from copgen_cli.metrics import LEVEL, QUANTITIES, Better, Estimate
 from copgen_cli.modalities import Modality
 
+_FACTS = {
+    "model_sha256": "SHA-256 of its weights",
+    "samples_of_each": "samples of each place",
+    "steps": "calls of the network per sample",
+    "ignored": "what is neither given nor generated",
+    "chance_of_top1": "Top-1 by chance",
+    "nominal_coverage": "Coverage of calibrated samples",
+    "features": "sets are compared by",
+    "training_pictures": "Novelty is told against",
+}
+"""Facts whose names in metrics.json do not speak for themselves."""
+
 _ARROW = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: ""}
 
 
@@ -39,7 +51,7 @@ def _title(report: Report) -> str:
 
 def _facts(report: Report) -> str:
     rows = "".join(
-        f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(_plain(value))}</dd>"
+        f"<dt>{escape(_FACTS.get(name, name.replace('_', ' ')))}</dt><dd>{escape(_plain(value))}</dd>"
         for name, value in report.facts.items()
         if value is not None
     )
