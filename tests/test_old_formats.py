@@ -70,8 +70,9 @@ def test_its_checkpoint_is_gone_on_from(earlier, capsys):
 def test_its_picture_is_made_again(earlier, capsys):
     picture = next((earlier / "pictures" / "dem").glob("*.png"))
 
-    call_copgen(capsys, "sample", "--like", picture, "--output", "again", "--json")
+    call = call_copgen(capsys, "sample", "--like", picture, "--output", "again", "--json")
 
+    assert call.code == 0, call.err
     difference = pixels_of(Path("again", picture.name)).astype(int) - pixels_of(picture)
     assert np.abs(difference).max() <= 1  # which processors differ by
 

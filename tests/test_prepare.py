@@ -357,6 +357,7 @@ def test_a_folder_that_another_run_writes_is_refused_with_its_name(prepare, tmp_
 
 
 def test_the_map_shows_the_cells(prepare):
+    pytest.importorskip("matplotlib")
     run = prepare("--visualize", "--center-crop")
     assert run.code == 0
     with Image.open("out/split_map.png") as picture:

@@ -98,14 +98,14 @@ def choose_model(named: str | None, runs_dir: Path, region: str, family: str = B
     )
 
 
-_YOUNGER = ("latent_shapes", "patch_sizes")
-"""Settings of networks that models did not have when the first hashes of theirs were written down."""
+_YOUNGER = {"latent_shapes": None, "patch_sizes": None, "rescale_betas_zero_snr": False}
+"""Settings of networks that models did not have when the first hashes of theirs were written down, as they were then."""
 
 
 def _settings_of(net: CopGenTransformer) -> list[tuple[str, Any]]:
     """What a network is made with, for the hash of a model: younger settings count where they say something."""
     settings = {key: value for key, value in net.config.items() if not key.startswith("_")}
-    return sorted((key, value) for key, value in settings.items() if value is not None or key not in _YOUNGER)
+    return sorted((key, value) for key, value in settings.items() if key not in _YOUNGER or value != _YOUNGER[key])
 
 
 def load_model(
