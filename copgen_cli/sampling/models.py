@@ -99,7 +99,7 @@ def choose_model(named: str | None, runs_dir: Path, region: str, family: str = B
 
 
 _YOUNGER = {"latent_shapes": None, "patch_sizes": None, "rescale_betas_zero_snr": False}
-"""Settings of networks that models did not have when the first hashes of theirs were written down, as they were then."""
+"""Settings of networks that models had not when the first of their hashes were written down, as they were then."""
 
 
 def _settings_of(net: CopGenTransformer) -> list[tuple[str, Any]]:
