@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from copgen_cli.cluster.request_budget import request_budget
 from copgen_cli.errors import BrokenInputError
 from copgen_cli.stages import OncePerProcess, Place, Result
 
@@ -62,3 +63,11 @@ def shout_and_tell(word: str, place: Place, told: Path) -> Result:
     result = shout(word, place)
     (told / f"{word}-{os.getpid()}-{time.monotonic_ns()}").touch()
     return result
+
+
+def tell_quota(origin: str, left: int, seconds: float) -> None:
+    request_budget().note_quota(origin, left, seconds)
+
+
+def ask_for_turn(origin: str) -> float:
+    return request_budget().take_turn(origin)
