@@ -121,7 +121,7 @@ def test_the_reference_gives_the_network_a_thousand_times_the_time():
 def test_every_solver_calls_the_network_once_per_step_at_steps_it_was_trained_on(solver, steps, schedule):
     mixture = Mixture(schedule)
 
-    final = find_solver(solver, schedule).integrate(mixture.start.float(), steps, mixture.predict, schedule)
+    final = find_solver(solver, schedule).integrate(mixture.start.float(), steps, mixture.predict)
 
     assert len(mixture.timesteps) == steps
     assert schedule is SCHEDULE or mixture.timesteps[0] == 1000
@@ -190,9 +190,7 @@ def test_every_solver_reaches_the_exact_solution(exact, solver, steps, near):
 def test_every_solver_reaches_the_exact_solution_of_a_schedule_that_ends_in_noise(solver, steps, near):
     mixture = Mixture(SCHEDULE_ENDING_IN_NOISE)
     solution = mixture.clean(integrate_reference(mixture.start, 3000, mixture.predict, SCHEDULE_ENDING_IN_NOISE), 1.0)
-    final = find_solver(solver, mixture.schedule).integrate(
-        mixture.start.float(), steps, mixture.predict, mixture.schedule
-    )
+    final = find_solver(solver, mixture.schedule).integrate(mixture.start.float(), steps, mixture.predict)
     if solver is Solver.REFERENCE:
         final = mixture.clean(final.double(), 1.0)
 

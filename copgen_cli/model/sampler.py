@@ -149,7 +149,7 @@ def sample_latents(
     options = {"interpolate_positions": True} if interpolate_positions else {}
     own = [shapes[i] for i in ordered]
     predict = _Network(net, ordered, own, held, redrawn, draw, guidance, options, steps, callback)
-    x = _require_finite(integrate(x, steps, predict, schedule_of(net)))
+    x = _require_finite(integrate(x, steps, predict))
     return dict(zip(ordered, predict.apart(x), strict=True))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
 from typing import Any, Protocol
@@ -245,7 +245,7 @@ def find_solver(solver: str | SchedulerMixin, schedule: NoiseSchedule = SCHEDULE
 
     Args:
         solver: the name, or the scheduler, which is left as it is.
-        schedule: of the network that it is to call.
+        schedule: of the network that it is to call; `integrate` of the result keeps to it.
 
     Raises:
         UnknownNameError: there is none of that name; the hint lists them.
@@ -253,11 +253,13 @@ def find_solver(solver: str | SchedulerMixin, schedule: NoiseSchedule = SCHEDULE
     """
     if isinstance(solver, SchedulerMixin):
         _check_schedule(solver, schedule)
-        return SolverFacts(type(solver).__name__, _integrate_with(partial(_set_copy, solver)))
-    try:
-        return SOLVERS[Solver(solver)]
-    except ValueError:
-        raise UnknownNameError("solver", solver, known=list(Solver)) from None
+        found = SolverFacts(type(solver).__name__, _integrate_with(partial(_set_copy, solver)))
+    else:
+        try:
+            found = SOLVERS[Solver(solver)]
+        except ValueError:
+            raise UnknownNameError("solver", solver, known=list(Solver)) from None
+    return replace(found, integrate=partial(found.integrate, schedule=schedule))
 
 
 def _set_copy(scheduler: SchedulerMixin, _: NoiseSchedule, steps: int) -> Any:

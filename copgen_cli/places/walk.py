@@ -113,8 +113,7 @@ class JointWalk:
             held = KnownLatents.side_by_side([known.get(i, KnownLatents.nothing(start[i])) for i in self.generate])
             x = integrate_around(x, steps, predict, held, draw_noise, schedule_of(self.net))
         else:
-            schedule = schedule_of(self.net)
-            x = find_solver(solver, schedule).integrate(x, steps, predict, schedule)
+            x = find_solver(solver, schedule_of(self.net)).integrate(x, steps, predict)
         if not x.isfinite().all():
             raise NotFiniteError(
                 "The network made latents that are no finite numbers.",
