@@ -37,7 +37,6 @@ timesteps = "roles"
 one_given = 0.8
 min_snr_gamma = 5
 timestep_shift = 3
-pure_last_step = true
 mixed_precision = "{precision}"
 preview_every = 0
 save_every = 100000
@@ -45,6 +44,7 @@ steps = 100000
 
 [train.model]
 prediction_type = "v_prediction"
+rescale_betas_zero_snr = true
 """
 """Of the recipe in the card of copgen-sim, in one run; batch and average are for a run of a minute."""
 
