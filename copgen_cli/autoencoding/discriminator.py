@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 _BASE_WIDTH = 32
 _LEVELS = 3
-_GROUP = 8  # channels that are normalised together
 _BETAS = (0.5, 0.9)  # a short memory, since what is judged changes with every update
 _DELTA = 1e-6  # of eq. 7
 
@@ -22,9 +21,9 @@ _DELTA = 1e-6  # of eq. 7
 class Discriminator(nn.Sequential):
     """Convolutions of 4 x 4 pixels, three of them with stride 2, that give a number for every 8th pixel along a side.
 
-    Each number judges the 46 x 46 pixels around it: texture and edges, and no more of the layout. Group normalisation
-    goes by one picture at a time; statistics of a batch would mix modalities, and be others on the whole patches of the
-    last updates. The first layer has none, so that contrast and saturation are seen as they are.
+    Each number judges the 46 x 46 pixels around it: texture and edges, and no more of the layout. Nothing is normalised:
+    contrast and saturation, which are judged too, would be hidden from the layers behind, and statistics of a batch
+    would mix modalities. How steep the network is does not matter to the decoder, whose gradient is balanced.
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -32,8 +31,6 @@ class Discriminator(nn.Sequential):
         layers: list[nn.Module] = []
         for before, width in zip([channels, *widths], widths, strict=False):
             layers.append(nn.Conv2d(before, width, kernel_size=4, stride=2, padding=1))
-            if before != channels:
-                layers.append(nn.GroupNorm(width // _GROUP, width))
             layers.append(nn.LeakyReLU(0.2))
         super().__init__(*layers, nn.Conv2d(widths[-1], 1, kernel_size=4, padding=1))
 
