@@ -21,9 +21,9 @@ _DELTA = 1e-6  # of eq. 7
 class Discriminator(nn.Sequential):
     """Convolutions of 4 x 4 pixels, three of them with stride 2, that give a number for every 8th pixel along a side.
 
-    Each number judges the 46 x 46 pixels around it: texture and edges, and no more of the layout. Nothing is normalised:
-    contrast and saturation, which are judged too, would be hidden from the layers behind, and statistics of a batch
-    would mix modalities. How steep the network is does not matter to the decoder, whose gradient is balanced.
+    Each number judges the 46 x 46 pixels around it: texture and edges, and no more of the layout. Nothing is
+    normalised: that would hide contrast and saturation, which are judged too, from the layers behind, and statistics of
+    a batch would mix modalities. How steep the network is does not matter to the decoder: its gradient is balanced.
     """
 
     def __init__(self, channels: int = 3) -> None:
