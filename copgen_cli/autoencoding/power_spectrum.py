@@ -50,13 +50,11 @@ def _log_power(image: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _window_and_rings(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The (H, W) window, and (H * (W // 2 + 1), S // 2) weights that take the mean over each ring."""
-    options = {"device": device, "dtype": torch.float64}
-    window = torch.hann_window(height, periodic=False, **options)[:, None] * torch.hann_window(
-        width, periodic=False, **options
-    )
+    exact = torch.float64  # on the CPU: not every device has it
+    vertical, horizontal = (torch.hann_window(side, periodic=False, dtype=exact) for side in (height, width))
     shorter = min(height, width)
-    cycles_y = torch.fft.fftfreq(height, 1 / shorter, **options)[:, None]
-    cycles_x = torch.fft.rfftfreq(width, 1 / shorter, **options)
+    cycles_y = torch.fft.fftfreq(height, 1 / shorter, dtype=exact)[:, None]
+    cycles_x = torch.fft.rfftfreq(width, 1 / shorter, dtype=exact)
     radius = torch.hypot(cycles_y, cycles_x).round().flatten()
-    rings = (radius[:, None] == torch.arange(1, shorter // 2 + 1, **options)).double()
-    return window.to(dtype), (rings / rings.sum(dim=0)).to(dtype)
+    rings = (radius[:, None] == torch.arange(1, shorter // 2 + 1)).to(exact)
+    return (vertical[:, None] * horizontal).to(device, dtype), (rings / rings.sum(dim=0)).to(device, dtype)
