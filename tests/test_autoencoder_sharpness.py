@@ -112,7 +112,7 @@ def test_neither_side_moves_the_other_and_the_adversary_weighs_what_it_is_given(
     )
     assert (last_layer.grad - alone).norm().item() == pytest.approx(0.5 * alone.norm().item(), rel=1e-2)
     nearer = decoded.detach() - verdict.gradient / verdict.gradient.norm()
-    assert judge(network, nearer, target).adversarial < verdict.adversarial
+    assert network(nearer).mean() > network(decoded).mean()  # taken for truer
 
 
 @pytest.fixture(scope="module")
