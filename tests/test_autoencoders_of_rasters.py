@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from copgen_cli.app import app
 from copgen_cli.autoencoding import (
     RasterPatches,
+    export,
     export_autoencoder,
     plan_trainings,
     recipe as training,
@@ -86,7 +87,7 @@ autoencoder = "somewhere/else"
 @pytest.fixture(autouse=True)
 def town(monkeypatch):
     """A user's family with a raster of two bands, three classes, pictures, and the place."""
-    monkeypatch.setattr(training, "_MEASURED", 4)
+    monkeypatch.setattr(export, "MEASURED", 4)
     monkeypatch.setattr(training, "_WARM_UP", 5)
     modalities = {name: ModalitySettings(files=".", **values) for name, values in MODALITIES.items()}
     declare_users(modalities, {"town": FamilySettings(modalities=FAMILY, patch_metres=SIDE * 10.0)})
