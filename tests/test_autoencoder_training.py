@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from copgen_cli.app import app
-from copgen_cli.autoencoding import recipe as training
+from copgen_cli.autoencoding import export, pictures, recipe as training
 from copgen_cli.autoencoding.state import METRICS_NAME, STATE_NAME
 from copgen_cli.autoencoding.structural_similarity import structural_loss
 from copgen_cli.errors import BrokenInputError, BusyError, MismatchError, NotFiniteError
@@ -58,7 +58,7 @@ def train(images, settings, output, **options):
 @pytest.fixture(autouse=True)
 def few_measured(monkeypatch):
     """Four images a modality tell the scale well enough for a test."""
-    monkeypatch.setattr(training, "_MEASURED", 4)
+    monkeypatch.setattr(export, "MEASURED", 4)
 
 
 def saved(output):
@@ -115,13 +115,13 @@ def test_the_learning_rate_warms_up_holds_and_falls_over_the_last_fifth():
 
 
 def test_crops_are_pieces_of_the_images_turned_or_mirrored_and_depend_on_the_generator_alone(images):
-    crops = training.draw_crops(images, 6, 128, np.random.default_rng(4))
+    crops = pictures.draw_crops(images, 6, 128, np.random.default_rng(4))
 
-    again = training.draw_crops(images, 6, 128, np.random.default_rng(4))
+    again = pictures.draw_crops(images, 6, 128, np.random.default_rng(4))
     assert torch.equal(crops, again)
     assert crops.shape == (6, 3, 128, 128)
-    sources = [training.read_image(file) for files in images.values() for file in files]
-    whole = training.draw_crops(images, 8, 256, np.random.default_rng(4)).permute(0, 2, 3, 1).numpy()
+    sources = [pictures.read_image(file) for files in images.values() for file in files]
+    whole = pictures.draw_crops(images, 8, 256, np.random.default_rng(4)).permute(0, 2, 3, 1).numpy()
     turned = [np.rot90(s[:, ::mirror], k) for s in sources for mirror in (1, -1) for k in range(4)]
     assert all(any(np.array_equal(crop, candidate) for candidate in turned) for crop in whole)
     assert len({crop.tobytes() for crop in whole}) > 4
@@ -133,7 +133,7 @@ def test_an_image_that_is_too_small_or_none_is_named(images, tmp_path):
 
     for name, told in (("small.png", "200 x 300 px"), ("text.png", "cannot be read")):
         with pytest.raises(BrokenInputError, match=told):
-            training.draw_crops({Modality.DEM: [tmp_path / name]}, 1, 128, np.random.default_rng(0))
+            pictures.draw_crops({Modality.DEM: [tmp_path / name]}, 1, 128, np.random.default_rng(0))
 
 
 def test_a_run_that_was_stopped_ends_bitwise_as_one_that_was_not(images, tmp_path):
@@ -174,7 +174,7 @@ def test_a_run_without_finite_gradients_gives_up_and_saves_none_of_it(images, tm
     monkeypatch.setattr(training, "GIVE_UP_AFTER", 3)
     train(images, small(steps=2), tmp_path)
     before = saved(tmp_path)
-    monkeypatch.setattr(training, "structural_loss", lambda *_: torch.tensor(math.nan))
+    monkeypatch.setattr(pictures, "structural_loss", lambda *_: torch.tensor(math.nan))
 
     with pytest.raises(NotFiniteError, match="3 updates in a row"):
         train(images, small(steps=9, save_every=1), tmp_path)
@@ -184,7 +184,7 @@ def test_a_run_without_finite_gradients_gives_up_and_saves_none_of_it(images, tm
 
 def test_an_update_without_finite_gradients_is_skipped(images, tmp_path, monkeypatch):
     losses = [lambda image, _: math.nan * image.mean(), structural_loss]
-    monkeypatch.setattr(training, "structural_loss", lambda *pair: losses.pop(0)(*pair))
+    monkeypatch.setattr(pictures, "structural_loss", lambda *pair: losses.pop(0)(*pair))
 
     updates = train(images, small(steps=2), tmp_path)
 
@@ -244,7 +244,7 @@ def test_the_exported_autoencoder_is_the_average_in_float16_with_its_measured_sc
     settings = small()
     train(images, settings, tmp_path)
 
-    scale = training.export_autoencoder(images, settings, tmp_path, CPU)
+    scale = export.export_autoencoder(images, settings, tmp_path, CPU)
 
     loaded, ema = read_autoencoder(tmp_path), saved(tmp_path)["ema"]
     assert all(torch.equal(tensor, ema[name].half().float()) for name, tensor in loaded.state_dict().items())
@@ -252,7 +252,7 @@ def test_the_exported_autoencoder_is_the_average_in_float16_with_its_measured_sc
     assert fingerprint(read_autoencoder(tmp_path / "copy")) == fingerprint(read_autoencoder(tmp_path))
     autoencoder = load_autoencoder(tmp_path)
     assert autoencoder.scale_factor == scale
-    every = torch.stack([torch.from_numpy(training.read_image(f).copy()) for files in images.values() for f in files])
+    every = torch.stack([torch.from_numpy(pictures.read_image(f).copy()) for files in images.values() for f in files])
     mean, log_variance = autoencoder.moments(every.permute(0, 3, 1, 2)).chunk(2, dim=1)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     drawn = scale * (mean + (log_variance / 2).exp() * noise)
@@ -274,7 +274,7 @@ def test_the_quality_is_the_signal_to_noise_ratio_of_bytes(patches):
     flat = patches / "flat.png"
     Image.new("RGB", (256, 256), (100, 150, 200)).save(flat)
 
-    assert training.reconstruction_psnr(Darker(), [flat]) == pytest.approx(20 * math.log10(255 / 10))
+    assert pictures.reconstruction_psnr(Darker(), [flat]) == pytest.approx(20 * math.log10(255 / 10))
 
 
 def test_the_command_trains_reports_held_out_quality_and_goes_on_when_asked_for_more(patches, tmp_path, monkeypatch):
@@ -308,7 +308,7 @@ def test_the_command_says_who_writes_patches_where_there_are_none(tmp_path, monk
 def test_recoloured_crops_keep_light_and_shade_but_for_what_white_and_black_cut_off():
     pixels = np.random.default_rng(0).integers(90, 160, (32, 32, 3), dtype=np.uint8)
 
-    changed = [training.recolour(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    changed = [pictures.recolour(pixels, np.random.default_rng(seed)) for seed in range(8)]
 
     for other in changed:
         assert other.dtype == np.uint8
@@ -320,11 +320,11 @@ def test_recoloured_crops_keep_light_and_shade_but_for_what_white_and_black_cut_
 
 def test_no_crop_or_every_crop_is_recoloured_as_asked(images):
     def draw(share):
-        return training.draw_crops(images, 6, 64, np.random.default_rng(1), recoloured=share).float()
+        return pictures.draw_crops(images, 6, 64, np.random.default_rng(1), recoloured=share).float()
 
     (plain, every) = draw(0.0), draw(1.0)
 
-    assert torch.equal(plain, training.draw_crops(images, 6, 64, np.random.default_rng(1)).float())
+    assert torch.equal(plain, pictures.draw_crops(images, 6, 64, np.random.default_rng(1)).float())
     assert not torch.equal(plain, every)
 
 
@@ -333,17 +333,17 @@ def test_colours_that_are_a_linear_function_of_the_latents_are_explained_and_oth
     mix = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, 0], [0.5, 0, 0, -1]])
     linear = torch.einsum("kc,bchw->bkhw", mix, latents.detach()) + 0.3
 
-    assert float(training.unexplained(linear, latents).detach()) < 1e-5
+    assert float(pictures.unexplained(linear, latents).detach()) < 1e-5
     other = linear.roll(1, 3)
-    left = training.unexplained(other, latents)
+    left = pictures.unexplained(other, latents)
     left.backward()
     closer = latents - 100 * latents.grad
-    assert float(training.unexplained(other, closer).detach()) < float(left.detach())
+    assert float(pictures.unexplained(other, closer).detach()) < float(left.detach())
 
 
 def test_a_run_starts_from_another_autoencoder_and_refuses_one_of_another_architecture(images, tmp_path):
     train(images, small(steps=2), tmp_path / "first")
-    training.export_autoencoder(images, small(steps=2), tmp_path / "first", CPU)
+    export.export_autoencoder(images, small(steps=2), tmp_path / "first", CPU)
     start = str(tmp_path / "first")
 
     train(images, small(steps=1, lr=1e-12, init_from=start), tmp_path / "second")
@@ -357,12 +357,12 @@ def test_a_run_starts_from_another_autoencoder_and_refuses_one_of_another_archit
 
 def test_a_frozen_encoder_keeps_latents_and_their_scale_while_the_decoder_learns(images, tmp_path):
     train(images, small(steps=2), tmp_path / "first")
-    scale = training.export_autoencoder(images, small(steps=2), tmp_path / "first", CPU)
+    scale = export.export_autoencoder(images, small(steps=2), tmp_path / "first", CPU)
     settings = small(steps=3, lr=1e-2, init_from=str(tmp_path / "first"), frozen_encoder=True)
 
     train(images, settings, tmp_path / "second")
 
-    assert training.export_autoencoder(images, settings, tmp_path / "second", CPU) == scale
+    assert export.export_autoencoder(images, settings, tmp_path / "second", CPU) == scale
     first, second = (load_autoencoder(tmp_path / name) for name in ("first", "second"))
     image = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     moments = first.moments(image)
@@ -389,9 +389,9 @@ def test_files_of_another_origin_are_neither_replaced_nor_removed(images, tmp_pa
 
 def test_a_run_of_a_version_that_kept_no_names_of_its_files_is_known_for_ours(images, tmp_path):
     train(images, small(steps=1), tmp_path)
-    training.export_autoencoder(images, small(steps=1), tmp_path, CPU)
+    export.export_autoencoder(images, small(steps=1), tmp_path, CPU)
     shutil.rmtree(tmp_path / ".copgen")
 
     assert [update.step for update in train(images, small(steps=2), tmp_path)] == [2]
-    training.export_autoencoder(images, small(steps=2), tmp_path, CPU)
+    export.export_autoencoder(images, small(steps=2), tmp_path, CPU)
     assert [update.step for update in train(images, small(steps=1), tmp_path, overwrite=True)] == [1]

@@ -14,7 +14,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from copgen_cli.app import app
-from copgen_cli.autoencoding import RasterPatches, plan_trainings, recipe as training, reconstruction_quality
+from copgen_cli.autoencoding import (
+    RasterPatches,
+    export,
+    export_autoencoder,
+    plan_trainings,
+    recipe as training,
+    reconstruction_quality,
+)
 from copgen_cli.autoencoding.state import STATE_NAME
 from copgen_cli.errors import MismatchError, MissingInputError, UnknownNameError, UsageError
 from copgen_cli.latents import read_patch
@@ -80,7 +87,7 @@ autoencoder = "somewhere/else"
 @pytest.fixture(autouse=True)
 def town(monkeypatch):
     """A user's family with a raster of two bands, three classes, pictures, and the place."""
-    monkeypatch.setattr(training, "_MEASURED", 4)
+    monkeypatch.setattr(export, "MEASURED", 4)
     monkeypatch.setattr(training, "_WARM_UP", 5)
     modalities = {name: ModalitySettings(files=".", **values) for name, values in MODALITIES.items()}
     declare_users(modalities, {"town": FamilySettings(modalities=FAMILY, patch_metres=SIDE * 10.0)})
@@ -193,8 +200,8 @@ def test_values_are_compared_band_by_band_and_by_their_averages(patches):
     target = heat.draw(2, SIDE, small(), np.random.default_rng(0))
     chequers = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).tile(SIDE // 2, SIDE // 2)
 
-    errors = heat.errors(target + 0.1 * chequers, target, torch.zeros(2, 4, SIDE // 2, SIDE // 2))
-    shifted = heat.errors(target + 0.1, target, torch.zeros(2, 4, SIDE // 2, SIDE // 2))
+    errors = heat.errors(target + 0.1 * chequers, target, torch.zeros(2, 4, SIDE // 2, SIDE // 2), small())
+    shifted = heat.errors(target + 0.1, target, torch.zeros(2, 4, SIDE // 2, SIDE // 2), small())
 
     assert errors["absolute"].item() == pytest.approx(0.1, rel=1e-4)
     assert errors["colour"].item() == pytest.approx(0, abs=1e-6)
@@ -206,9 +213,9 @@ def test_classes_cost_the_cross_entropy_of_the_right_one(patches):
     ground = of(patches, "ground")
     target = ground.draw(2, SIDE, small(), np.random.default_rng(0))
 
-    undecided = ground.errors(torch.zeros(2, 3, SIDE, SIDE), target, torch.zeros(2, 4, 4, 4))
-    right = ground.errors(10 * target, target, torch.zeros(2, 4, 4, 4))
-    wrong = ground.errors(-10 * target, target, torch.zeros(2, 4, 4, 4))
+    undecided = ground.errors(torch.zeros(2, 3, SIDE, SIDE), target, torch.zeros(2, 4, 4, 4), small())
+    right = ground.errors(10 * target, target, torch.zeros(2, 4, 4, 4), small())
+    wrong = ground.errors(-10 * target, target, torch.zeros(2, 4, 4, 4), small())
 
     assert set(undecided) == {"entropy"}
     assert undecided["entropy"].item() == pytest.approx(np.log(3))
@@ -229,7 +236,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes_as_one_that_was_not(pat
     assert [update.step for update in rest] == [3, 4, 5, 6]
     assert rest == whole[2:]
     for folder in ("whole", "stopped"):
-        training.export_autoencoder(subject, small(), tmp_path / folder, CPU)
+        export_autoencoder(subject, small(), tmp_path / folder, CPU)
     for file in ("diffusion_pytorch_model.safetensors", "config.json", "recipe.json"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
 
@@ -239,7 +246,7 @@ def test_temperatures_come_back_better_than_the_mean_patch(patches, tmp_path):
     settings = small(steps=200, lr=1e-2, save_every=200, raster_crop=16)
 
     updates = train(seen, settings, tmp_path / "vae")
-    training.export_autoencoder(seen, settings, tmp_path / "vae", CPU)
+    export_autoencoder(seen, settings, tmp_path / "vae", CPU)
     quality = reconstruction_quality(load_autoencoder(tmp_path / "vae"), held_out)
 
     assert sum(u.absolute for u in updates[-10:]) < 0.6 * sum(u.absolute for u in updates[:10])
@@ -254,7 +261,7 @@ def test_classes_come_back_better_than_the_commonest(patches, tmp_path):
     settings = small(steps=200, lr=1e-2, save_every=200, raster_crop=16)
 
     updates = train(seen, settings, tmp_path / "vae")
-    training.export_autoencoder(seen, settings, tmp_path / "vae", CPU)
+    export_autoencoder(seen, settings, tmp_path / "vae", CPU)
     quality = reconstruction_quality(load_autoencoder(tmp_path / "vae"), held_out)
 
     assert sum(u.entropy for u in updates[-10:]) < 0.5 * sum(u.entropy for u in updates[:10])
@@ -286,7 +293,7 @@ def test_the_scale_is_one_over_the_deviation_of_drawn_latents_and_the_recipe_nam
     subject, settings = of(patches, "heat"), small(steps=20, lr=2e-2, kl_weight=0.0)
     train(subject, settings, tmp_path / "vae")
 
-    scale = training.export_autoencoder(subject, settings, tmp_path / "vae", CPU)
+    scale = export_autoencoder(subject, settings, tmp_path / "vae", CPU)
 
     autoencoder = load_autoencoder(tmp_path / "vae")
     values = torch.from_numpy(np.stack([read(subject, name) for name in subject.names]))
@@ -308,7 +315,7 @@ def test_the_scale_of_ones_own_autoencoder_stands_above_that_of_the_published_on
     (folder / "1.tif").write_bytes(encode_geotiff(heights, None, nodata=-9999))
     subject = of(tmp_path / "patches", "dem_m")
     train(subject, small(steps=1), tmp_path / "vae")
-    scale = training.export_autoencoder(subject, small(steps=1), tmp_path / "vae", CPU)
+    scale = export_autoencoder(subject, small(steps=1), tmp_path / "vae", CPU)
 
     def scale_in_encode():
         encoder = Encoder(str(tmp_path / "vae"), spec=published.spec, device=CPU, dtype=torch.float32, known=None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance as scipy_wasserstein
 
+from copgen_cli.evaluation.scores import Scorer, reconstruction_scores
 from copgen_cli.metrics.confidence import Weights, draw_weights
 from copgen_cli.metrics.distributions import (
     frechet_distance,
@@ -14,6 +16,7 @@ from copgen_cli.metrics.distributions import (
     kernel_distance,
     precision_recall,
     radial_power,
+    saturations,
     spectrum_distance,
     wasserstein_distance,
 )
@@ -221,3 +224,36 @@ def test_every_statistic_of_the_first_row_is_that_of_all_pictures_once(random):
 
     assert frechet_distance(x, y, weights)[0] == pytest.approx(frechet_distance(x, y, once(6, 6))[0])
     assert len(frechet_distance(x, y, weights)) == 21
+
+
+def reconstructed(truth, decoded):
+    names = tuple(f"{k}U_1R_0" for k in range(len(truth)))
+    draws = np.stack([decoded, decoded], axis=1)
+    scores = reconstruction_scores("s2_l2a", truth, decoded, draws, names, Scorer(frozenset(), resamples=50))
+    return {score.key: score.estimate for score in scores}
+
+
+def test_what_an_autoencoder_gives_back_is_sharp_and_colourful_pale_or_soft(random):
+    truth = random.integers(100, 150, (4, 32, 32, 3), dtype=np.uint8)
+    grey = truth.mean(axis=3, keepdims=True)
+    pale = np.rint(grey + (truth - grey) / 2).astype(np.uint8)
+    soft = gaussian_filter(truth, (0, 1.5, 1.5, 0))
+
+    kept, faded, blurred = (reconstructed(truth, decoded) for decoded in (truth, pale, soft))
+
+    for estimate in (kept["reconstruction_saturation"], faded["reconstruction_saturation"]):
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.n == 4
+    assert kept["reconstruction_saturation"].value == 1
+    assert faded["reconstruction_saturation"].value == pytest.approx(0.5, abs=0.02)
+    assert kept["reconstruction_spectrum"].value == pytest.approx(0)
+    assert faded["reconstruction_spectrum"].value < 0.5  # brightness is what it was
+    assert blurred["reconstruction_spectrum"].value > 5
+
+
+def test_a_shadow_that_is_rounded_is_hardly_a_colour_and_a_hillshade_has_none(random):
+    shadow, sea = np.array([[[[2, 1, 1]]], [[[0, 50, 100]]]], dtype=np.uint8)
+    assert saturations(np.stack([shadow, sea])) == pytest.approx([1, 100])
+
+    hillshade = np.repeat(random.integers(0, 256, (3, 16, 16, 1), dtype=np.uint8), 3, axis=3)
+    assert "reconstruction_saturation" not in reconstructed(hillshade, hillshade // 2)

@@ -527,7 +527,12 @@ def test_cycles_alone_give_their_distance_as_well_and_draw_no_pairs(ask, monkeyp
     found = assess_model(asked, Ignored.MARGINALISE, None, unwatched).scores
 
     assert {score.key for score in found if score.translations} == {"psnr", "frechet"}
-    assert {score.key for score in found if not score.translations} == {"reconstruction", "autoencoder_noise"}
+    assert {score.key for score in found if not score.translations} == {
+        "reconstruction",
+        "reconstruction_spectrum",
+        "reconstruction_saturation",
+        "autoencoder_noise",
+    }
 
 
 def test_a_modality_that_no_pair_names_need_not_be_there(ask):

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from copgen_cli.autoencoding.pictures import Images, reconstruction_psnr, spread
 from copgen_cli.autoencoding.rasters import RasterPatches, reconstruction_quality
-from copgen_cli.autoencoding.recipe import Images, reconstruction_psnr, spread
 from copgen_cli.errors import MissingInputError, UnknownNameError, UsageError
 from copgen_cli.layout import autoencoders_beside
 from copgen_cli.modalities import Family, Modality, Split, modalities_in

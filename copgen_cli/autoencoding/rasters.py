@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from copgen_cli.autoencoding.recipe import CROP, spread
+from copgen_cli.autoencoding.pictures import CROP, spread
 from copgen_cli.autoencoding.subject import Architecture
 from copgen_cli.errors import UsageError
 from copgen_cli.latents import read_patch
@@ -28,7 +28,9 @@ from copgen_cli.patches import PatchTree
 if TYPE_CHECKING:
     from copgen_cli.settings import AutoencoderSettings
 
-_OF_PICTURES = frozenset({"recoloured", "linear_weight", "structure_weight"})
+_OF_PICTURES = frozenset(
+    {"recoloured", "linear_weight", "structure_weight", "spectrum_weight", "adversarial_weight", "adversarial_after"}
+)
 _LEAST_ERROR = 1e-10  # mean square, so that an exact copy has a finite ratio
 
 
@@ -93,7 +95,9 @@ class RasterPatches:
         """
         return self._draw(count, size, generator)
 
-    def errors(self, decoded: Tensor, target: Tensor, means: Tensor) -> dict[str, Tensor]:
+    def errors(
+        self, decoded: Tensor, target: Tensor, means: Tensor, settings: AutoencoderSettings
+    ) -> dict[str, Tensor]:
         if self.spec.kind is Kind.CLASSES:
             return {"entropy": F.cross_entropy(decoded, target.argmax(dim=1))}
         reduction = target.shape[-1] // means.shape[-1]

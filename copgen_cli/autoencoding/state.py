@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKL
 
+from copgen_cli.autoencoding.discriminator import Adversary, new_adversary
 from copgen_cli.autoencoding.subject import Architecture, Subject
 from copgen_cli.errors import BrokenInputError, MismatchError
 from copgen_cli.layout import autoencoder_recipe
@@ -29,6 +30,8 @@ PATCH = PUBLISHED[0].spec.side
 """Side in pixels of pictures that an autoencoder is for."""
 STATE_NAME = "training_state.pt"
 METRICS_NAME = "metrics.jsonl"
+_BEFORE_THEM: dict[str, Any] = {"spectrum_weight": 0.0, "adversarial_weight": 0.0, "adversarial_after": 0}
+"""Settings that recipes of earlier versions do not name, as what those versions did."""
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class TrainingState:
     ema: AutoencoderKL
     optimizer: torch.optim.AdamW
     step: int = 0
+    adversary: Adversary | None = None
+    """None where the recipe asks for none."""
 
 
 def build_autoencoder(sizes: Architecture, seed: int) -> AutoencoderKL:
@@ -79,6 +84,8 @@ def restore_state(output: Path, settings: AutoencoderSettings, subject: Subject,
     model = build_autoencoder(sizes, settings.seed).to(device)
     ema = build_autoencoder(sizes, settings.seed).to(device).requires_grad_(False)
     state = TrainingState(model, ema, torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01))
+    if adversarial_weight(settings, subject):
+        state.adversary = new_adversary(settings.seed, device)
     file = output / STATE_NAME
     if not file.is_file():
         if settings.init_from is not None:
@@ -90,7 +97,17 @@ def restore_state(output: Path, settings: AutoencoderSettings, subject: Subject,
     ema.load_state_dict(saved["ema"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step = saved["step"]
+    if state.adversary is not None:
+        if "discriminator" not in saved:
+            raise BrokenInputError(f"{file} holds no discriminator.", hint="Start afresh with --overwrite.")
+        state.adversary.network.load_state_dict(saved["discriminator"])
+        state.adversary.optimizer.load_state_dict(saved["discriminator_optimizer"])
     return state
+
+
+def adversarial_weight(settings: AutoencoderSettings, subject: Subject) -> float:
+    """Weight of the adversary's loss; 0 is no adversary, as of rasters and classes."""
+    return 0.0 if "adversarial_weight" in subject.unused else settings.adversarial_weight
 
 
 def _start_from(state: TrainingState, source: str) -> None:
@@ -141,6 +158,9 @@ def save_state(state: TrainingState, recipe: Mapping[str, Any], output: Path, cl
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
+    if state.adversary is not None:
+        values["discriminator"] = state.adversary.network.state_dict()
+        values["discriminator_optimizer"] = state.adversary.optimizer.state_dict()
     beside = output / PRIVATE_FOLDER / STATE_NAME
     try:
         with disk_full_is_an_error(output / STATE_NAME), beside.open("wb") as stream:
@@ -178,6 +198,7 @@ def recipe_of(settings: AutoencoderSettings, subject: Subject) -> dict[str, Any]
 
 def check_recipe(saved: Mapping[str, Any], recipe: Mapping[str, Any], output: Path) -> None:
     """Raises MismatchError where the run in `output` was begun with another recipe, or on another modality."""
+    saved = _BEFORE_THEM | dict(saved)
     changed = [
         f"{name} {saved.get(name)}, now {recipe[name]}"
         for name in recipe

@@ -53,7 +53,9 @@ class Subject(Protocol):
         """Crops for one update, (count, channels, size, size) float32 about in [-1, 1], turned and mirrored."""
         ...
 
-    def errors(self, decoded: Tensor, target: Tensor, means: Tensor) -> dict[str, Tensor]:
+    def errors(
+        self, decoded: Tensor, target: Tensor, means: Tensor, settings: AutoencoderSettings
+    ) -> dict[str, Tensor]:
         """What is minimised, by the names of `Update`.
 
         Args:

@@ -47,7 +47,10 @@ FAMILIES = (
             "intra_set_distance_truth",
         ),
     ),
-    Family("The autoencoder alone", ("reconstruction", "autoencoder_noise")),
+    Family(
+        "The autoencoder alone",
+        ("reconstruction", "reconstruction_spectrum", "reconstruction_saturation", "autoencoder_noise"),
+    ),
 )
 CYCLE_KEYS = ("psnr", "frechet")
 LOPSIDED = 0.2

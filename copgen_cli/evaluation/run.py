@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 
 from copgen_cli.errors import UsageError
@@ -24,16 +23,14 @@ from copgen_cli.evaluation.choices import (
 )
 from copgen_cli.evaluation.pairs import Pair, modalities_of, parse_pairs
 from copgen_cli.evaluation.pictures import choose_places, read_folders
-from copgen_cli.evaluation.scores import Score, Scorer, mean_estimate, within
+from copgen_cli.evaluation.scores import Scorer, reconstruction_scores
 from copgen_cli.metrics import (
     NEED_MODEL,
     FeatureNetwork,
     Metric,
     chance_of_first,
-    diversity,
     nominal_coverage,
     place_of,
-    psnr,
 )
 from copgen_cli.modalities import Modality, Split
 from copgen_cli.model import choose_device, choose_sampling_dtypes
@@ -322,13 +319,7 @@ def _assess_autoencoder(assessment: Assessment, model: LoadedModel, truth: proto
         truth.pictures.items(), total=len(truth.pictures), label="Reconstructing", unit="modalities"
     ):
         decoded, draws = protocol.reconstruct(model.autoencoder, truth.moments[modality], truth.names, scorer.seed)
-        values = {
-            "reconstruction": np.array([psnr(t, d) for t, d in zip(real, decoded, strict=True)]),
-            "autoencoder_noise": np.array([diversity(pair) for pair in draws]),
-        }
-        for key, value in values.items():
-            estimate = mean_estimate(value, truth.names, resamples=scorer.resamples, seed=scorer.seed)
-            assessment.scores.append(Score("", str(modality), key, within(estimate, key)))
+        assessment.scores += reconstruction_scores(str(modality), real, decoded, draws, truth.names, scorer)
         assessment.examples.add_reconstruction(str(modality), real, truth.names, decoded)
 
 

@@ -221,6 +221,35 @@ class Scorer:
         return self._truths[key]
 
 
+def reconstruction_scores(
+    target: str, truth: Pictures, decoded: Pictures, draws: Pictures, names: tuple[str, ...], scorer: Scorer
+) -> list[Score]:
+    """How well an autoencoder gives pictures back, whatever is drawn by its latents.
+
+    Args:
+        truth, decoded: (n, H, W, 3), and what comes of the mean of their latents.
+        draws: (n, 2, H, W, 3) what comes of two draws of each latent.
+        names: (n,) of the places.
+        scorer: whose resamples and seed are taken.
+    """
+    weights = draw_weights(names, names, resamples=scorer.resamples, seed=scorer.seed)
+    found = _means(
+        {
+            "reconstruction": _each(pairwise.psnr, truth, decoded),
+            "autoencoder_noise": np.array([diversity(pair) for pair in draws]),
+        },
+        weights.truth,
+        weights,
+    )
+    powers = distributions.radial_power(truth), distributions.radial_power(decoded)
+    sets = {"reconstruction_spectrum": distributions.spectrum_distance(*powers, weights)}
+    if not pairwise.is_grey(truth):
+        colours = distributions.saturations(truth), distributions.saturations(decoded)
+        sets["reconstruction_saturation"] = distributions.saturation_ratio(*colours, weights)
+    found |= {key: weights.estimate(rows, len(truth)) for key, rows in sets.items()}
+    return [Score("", target, key, within(estimate, key)) for key, estimate in found.items()]
+
+
 def mean_estimate(values: Floats, names: tuple[str, ...], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """The mean of one value per place, with its interval."""
     weights = draw_weights(names, names, resamples=resamples, seed=seed)

@@ -234,6 +234,22 @@ QUANTITIES: dict[str, Quantity] = {
         Better.NEITHER,
         "Root-mean-square difference of two pictures decoded from two draws of one latent.",
     ),
+    "reconstruction_spectrum": Quantity(
+        Metric.RECONSTRUCTION,
+        "Spectrum",
+        "dB",
+        Better.LOWER,
+        "Root mean square difference of the mean power spectra of the truth and of what comes back: no sample can be "
+        "expected to be sharper.",
+    ),
+    "reconstruction_saturation": Quantity(
+        Metric.RECONSTRUCTION,
+        "Saturation",
+        "",
+        Better.NEITHER,
+        "Mean distance from grey (largest channel less smallest) of what comes back, over that of the truth: 1 is "
+        "right, below it is pale.",
+    ),
     "mae": Quantity(Metric.ERRORS, "MAE", "", Better.LOWER, "Mean absolute error of a sample, in the unit of its row."),
     "rmse": Quantity(Metric.ERRORS, "RMSE", "", Better.LOWER, "Root-mean-square error, in the unit of its row."),
     "bias": Quantity(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from copgen_cli.metrics.confidence import Floats, Weights, place_of
+from copgen_cli.metrics.confidence import Floats, Weights, place_of, weighted_mean
 
 NEIGHBOURS = 3
 """k of the k-nearest-neighbour manifolds, as their paper chooses it."""
@@ -159,6 +159,28 @@ def spectrum_distance(truth: Floats, generated: Floats, weights: Weights) -> Flo
         for w, power in ((weights.truth, truth), (weights.generated, generated))
     ]
     return np.asarray(np.sqrt(np.square(decibels[0] - decibels[1]).mean(-1)))
+
+
+def saturations(pictures: NDArray[np.uint8]) -> Floats:
+    """(n,) mean over the pixels of pictures (n, H, W, 3) of their distance from grey: largest channel less smallest.
+
+    In grey levels, and not over the largest channel as in HSV: there a shadow's rounding counts as deep colour.
+    """
+    return np.array([np.ptp(picture.astype(np.int16), axis=-1).mean() for picture in pictures])
+
+
+def saturation_ratio(truth: Floats, generated: Floats, weights: Weights) -> Floats:
+    """Mean saturation of generated pictures over that of true ones: below 1 they are pale.
+
+    Args:
+        truth, generated: (N,) and (K,) from `saturations`.
+
+    Returns:
+        (1 + R,); nan where the truths are grey.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = weighted_mean(generated, weights.generated) / weighted_mean(truth, weights.truth)
+    return np.where(np.isfinite(ratio), ratio, np.nan)
 
 
 def _frechet(truth: Floats, generated: Floats, w: Floats, v: Floats) -> float:

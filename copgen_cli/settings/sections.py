@@ -288,6 +288,13 @@ class AutoencoderSettings(Section):
     """Weight of what a linear function of the latents leaves of these averages: it has the encoder tell colours."""
     structure_weight: NonNegativeFloat = 0.2
     """Weight of the structural loss beside the mean absolute error."""
+    spectrum_weight: NonNegativeFloat = 0.0
+    """Of pictures: weight of the difference of power spectra, which tells blur and paleness; 0 leaves it out."""
+    adversarial_weight: NonNegativeFloat = 0.0
+    """Of pictures: weight of an adversary that learns to tell decoded pictures from true ones, as the length of its
+    gradient at the decoder's last layer over that of all other losses; 0 is none."""
+    adversarial_after: NonNegativeInt = 0
+    """Updates at the beginning in which the adversary learns alone, so that it judges before a decoder heeds it."""
     kl_weight: NonNegativeFloat = 1e-4
     """Weight of the divergence of a latent from a standard normal."""
     seed: NonNegativeInt = 0

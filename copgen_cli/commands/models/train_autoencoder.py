@@ -198,11 +198,11 @@ def _train(
     Returns:
         What is said of it, how many updates were done now, and why it stopped before the last one.
     """
-    from copgen_cli.autoencoding import finished_steps, recipe as steps
+    from copgen_cli.autoencoding import export_autoencoder, finished_steps, is_finished, recipe as steps
     from copgen_cli.model import choose_device, choose_training_dtype, load_autoencoder
 
     place, target = choose_device(recipe.device), training.folder
-    if not (overwrite or training.is_of_pictures) and steps.is_finished(training.patches, recipe, target):
+    if not (overwrite or training.is_of_pictures) and is_finished(training.patches, recipe, target):
         autoencoder = load_autoencoder(target, device=place)
         known = {"updates": finished_steps(target), "of": recipe.steps, "scaling_factor": autoencoder.scale_factor}
         return known | {"folder": str(target)} | training.quality(autoencoder), 0, None
@@ -222,7 +222,7 @@ def _train(
     reason = asked_to_stop() if done < recipe.steps else None
     facts: dict[str, Any] = {"updates": done, "of": recipe.steps}
     if done or training.is_of_pictures:
-        facts |= {"scaling_factor": steps.export_autoencoder(training.patches, recipe, target, place)}
+        facts |= {"scaling_factor": export_autoencoder(training.patches, recipe, target, place)}
         facts |= {"folder": str(target), **training.quality(load_autoencoder(target, device=place))}
     return facts, done - before, reason
 
