@@ -18,7 +18,7 @@ from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultiste
 from torch import Tensor
 
 from copgen_cli.errors import UnknownNameError
-from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE, NoiseSchedule
+from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE, Denoiser, NoiseSchedule, config_of
 from copgen_cli.records import Solver
 
 PredictNoise = Callable[[Tensor, float], Tensor]
@@ -156,6 +156,17 @@ _TRAINED_WITH = {
 }
 
 
+DEFAULT_STEPS, DEFAULT_SOLVER = 15, Solver.DPM_2M
+"""What networks are sampled with that are made for no number of calls: with it, `benchmarks/sampling.py --sweep` stops
+changing."""
+
+
+def made_for(net: Denoiser) -> tuple[int, Solver]:
+    """In how many calls of which solver a network is sampled where nobody asks for others: a student in its own."""
+    calls = getattr(config_of(net), "distilled_steps", None)
+    return (DEFAULT_STEPS, DEFAULT_SOLVER) if calls is None else (int(calls), Solver.DDIM)
+
+
 def make_scheduler(solver: Solver = Solver.DPM_2M, schedule: NoiseSchedule = SCHEDULE) -> Any:
     """The scheduler of diffusers behind a solver, set up for this schedule; also what a saved pipeline carries.
 
@@ -191,14 +202,15 @@ def scheduler_at(solver: Solver, schedule: NoiseSchedule, steps: int) -> Any:
     """The scheduler of diffusers behind a solver, set to so many steps."""
     scheduler = make_scheduler(solver, schedule)
     if schedule is SCHEDULE_ENDING_IN_NOISE and solver != Solver.UNIPC:
-        scheduler.set_timesteps(timesteps=[n - 1 for n in _from_noise_alone(schedule, steps)])
+        scheduler.set_timesteps(timesteps=[n - 1 for n in steps_from_noise(schedule, steps)])
     else:
         scheduler.set_timesteps(steps)
     return scheduler
 
 
-def _from_noise_alone(schedule: NoiseSchedule, steps: int) -> list[int]:
-    """Different steps, T first, then even ones of log-SNR from `SECOND_LOG_SNR` on, as far as whole ones allow."""
+def steps_from_noise(schedule: NoiseSchedule, steps: int) -> list[int]:
+    """The steps at which a network is called, of a schedule that ends in noise: different ones, T first, then even ones
+    of log-SNR from `SECOND_LOG_SNR` on, as far as whole ones allow; what follows the last is clean."""
     n = torch.arange(1, schedule.steps + 1)
     signal, spread = schedule.amplitudes(n, torch.float64)
     log_snr = (signal / spread).log()  # falling

@@ -338,6 +338,17 @@ class NetworkSettings(Section):
         return self
 
 
+class DistillSettings(Section):
+    """How `copgen distill` makes a student, which samples in a few network calls, of a trained model."""
+
+    calls: Annotated[int, Field(ge=1, le=8)] = 4
+    """Network calls that the student needs for a sample."""
+    teacher_calls: PositiveInt = 4
+    """Calls of the teacher for each of the student's."""
+    guidance_scale: NonNegativeFloat = 0.0
+    """Guidance of the teacher that the student takes over at no further call (arXiv:2210.03142); 0 is off."""
+
+
 class TrainSettings(SharedSettings):
     """How `copgen train` trains; the defaults are those of the published run where it tells."""
 
@@ -391,6 +402,8 @@ class TrainSettings(SharedSettings):
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper, also for velocities; None weighs all alike."""
     pure_last_step: bool = False
     """Show noise alone at the last step, as sampling starts, instead of 7 % of the signal (arXiv:2305.08891)."""
+    distill: DistillSettings | None = None
+    """Learn to repeat `init_from` in a few network calls, instead of learning from data alone (arXiv:2202.00512)."""
     stop_after_skipped: PositiveInt = 20
     """Steps in a row without a finite loss and gradient after which the run gives up."""
     seed: NonNegativeInt = 0
@@ -446,7 +459,7 @@ class TrainSettings(SharedSettings):
 
     @model_validator(mode="after")
     def _roles_fit(self) -> Self:
-        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None:
+        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None and self.distill is None:
             raise ValueError("timesteps = roles needs min_snr_gamma, which gives modalities without noise no weight")
         if self.one_given and self.timesteps is not TimestepDraw.ROLES:
             raise ValueError("one_given is for timesteps = roles: no other draw gives a modality without noise")
@@ -454,6 +467,16 @@ class TrainSettings(SharedSettings):
             raise ValueError("given_odds divide the share of one_given, which is 0")
         if self.pure_last_step and self.model.rescale_betas_zero_snr:
             raise ValueError("pure_last_step is for a schedule that does not end in noise by itself")
+        return self
+
+    @model_validator(mode="after")
+    def _a_student_has_a_teacher(self) -> Self:
+        if self.distill is not None and self.init_from is None:
+            raise ValueError("distill needs init_from, the model whose student is trained")
+        if self.distill is not None and self.timesteps is not TimestepDraw.ROLES:
+            raise ValueError("distill needs timesteps = roles: a student learns the questions that sampling asks")
+        if self.distill is not None and (self.pure_last_step or self.timestep_shift != 1):
+            raise ValueError("distill has steps of its own: leave out pure_last_step and timestep_shift")
         return self
 
     @field_validator("betas")
