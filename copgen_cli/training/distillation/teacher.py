@@ -36,7 +36,8 @@ def begin_distillation(
         CopgenError: there is no such model.
     """
     source, distill = settings.init_from, settings.distill
-    assert source is not None and distill is not None  # settings see to it
+    assert source is not None  # settings see to both
+    assert distill is not None
     teacher = load_transformer(source)
     _check_teacher(teacher, source, modalities)
     nn.Module.to(teacher, device, dtype)  # the method of diffusers warns of modules to keep in float32; this has none
