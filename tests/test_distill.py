@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import tiny_transformer
+from tiny_models import tiny_pipeline, tiny_transformer
+from tiny_stores import tiny_store
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from copgen_cli import CopGenPipeline
+from copgen_cli.app import app
+from copgen_cli.errors import CopgenError, MismatchError
+from copgen_cli.latents.store import LatentStore
+from copgen_cli.modalities import Modality, Split
+from copgen_cli.model.checkpoint import load_transformer
 from copgen_cli.model.diffusion import SCHEDULE_ENDING_IN_NOISE, TimestepLaw, add_noise, draw_timesteps
-from copgen_cli.model.solvers import steps_from_noise
+from copgen_cli.model.sampler import sample_latents
+from copgen_cli.model.solvers import made_for, steps_from_noise
+from copgen_cli.records import LatentSpec, Solver
+from copgen_cli.settings.sections import NetworkSettings, TrainSettings
+from copgen_cli.stages.process_group import World
 from copgen_cli.training.data_order import TrainBatch
 from copgen_cli.training.distillation.loss import Distillation, Questions, clean_targets
 from copgen_cli.training.distillation.walk import Walk, teachers_walk
+from copgen_cli.training.loop import train
+from copgen_cli.training.new_network import make_network
+from copgen_cli.training.setup import prepare_run
 
 T = SCHEDULE_ENDING_IN_NOISE.steps
 VELOCITIES = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
@@ -174,3 +192,198 @@ def test_on_a_grid_what_is_generated_is_drawn_at_its_steps_alone_and_all_of_them
     start = torch.where(drawn == 0, T, drawn).amin(0)
     counts = [int((start == step).sum()) for step in grid]
     assert min(counts) > 60
+
+
+PAIR = (Modality.DEM, Modality.S1RTC)
+SPEC = LatentSpec.alike(PAIR, 4, 8, "absent", None, 0.5)
+RUN = {
+    "batch_size": 8, "warmup": 0, "lr": 2e-3, "betas": (0.9, 0.99), "ema_decay": 0.9, "mixed_precision": "no",
+    "timesteps": "roles", "seed": 1, "validate_every": 0, "preview_every": 0,
+}  # fmt: skip
+CPU = World(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tiny_store(tmp_path_factory.mktemp("data") / "store", train=40, modalities=PAIR)
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory) -> Path:
+    """Something that has learned a little."""
+    sizes = NetworkSettings(patch_size=4, hidden_size=32, depth=2, num_heads=2, **VELOCITIES)
+    settings = TrainSettings(model=sizes, steps=120, min_snr_gamma=5, **RUN)
+    return train_to(settings, data, tmp_path_factory.mktemp("teacher")) / "ema"
+
+
+def train_to(settings: TrainSettings, data: Path, checkpoints: Path) -> Path:
+    """The last checkpoint of a run."""
+    splits = [LatentStore(data / split) for split in (Split.TRAIN, Split.TEST)]
+    prepared = prepare_run(*splits, SPEC, settings, checkpoints, CPU)
+    *_, last = train(prepared.run, prepared.state, lambda: None)
+    assert last.checkpoint is not None
+    return last.checkpoint
+
+
+def a_students(teacher: Path, **settings) -> TrainSettings:
+    asked = {"calls": 2, "teacher_calls": 4} | settings.pop("distill", {})
+    return TrainSettings(init_from=str(teacher), distill=asked, **RUN | settings)
+
+
+def test_a_student_comes_closer_to_its_teachers_long_way_than_the_teacher_in_as_few_calls(teacher, data, tmp_path):
+    student = load_transformer(train_to(a_students(teacher, steps=100), data, tmp_path) / "ema")
+    start = load_transformer(teacher)
+    noise = torch.randn(2, 32, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    radar = torch.randn(32, 4, 1, 1, generator=torch.Generator().manual_seed(1)).expand(-1, -1, 8, 8)
+    assert student.config.distilled_steps == 2
+    assert start.config.distilled_steps is None
+
+    for generate, given in (([0, 1], {}), ([0], {1: radar})):
+        long = sample_latents(start, generate, given, noise[: len(generate)], 40, "dpm++2m")
+        before, after = (
+            sum(
+                float(
+                    (sample_latents(net, generate, given, noise[: len(generate)], 2, "ddim")[i] - long[i])
+                    .square()
+                    .mean()
+                )
+                for i in generate
+            )
+            for net in (start, student)
+        )
+        assert after < 0.6 * before, (before, after)
+
+
+def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(teacher, data, tmp_path):
+    settings = a_students(teacher, steps=4, save_every=2, distill={"guidance_scale": 0.5}, validate_every=2)
+    whole = train_to(settings, data, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole/step-00000002", tmp_path / "stopped/step-00000002")
+
+    resumed = train_to(settings, data, tmp_path / "stopped")
+
+    for name in (
+        "transformer/diffusion_pytorch_model.safetensors",
+        "ema/diffusion_pytorch_model.safetensors",
+        "optimizer.safetensors",
+    ):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+    for changed, told in (({"distill": {"calls": 4}}, "a student of 2 calls"), ({}, "no student")):
+        other = a_students(teacher, steps=4, **changed)
+        if not changed:
+            other = other.model_copy(update={"distill": None, "min_snr_gamma": 5.0})
+        with pytest.raises(MismatchError, match=told):
+            train_to(other, data, tmp_path / "stopped")
+
+
+def test_validation_tells_the_students_own_loss(teacher, data, tmp_path):
+    splits = [LatentStore(data / split) for split in (Split.TRAIN, Split.TEST)]
+    one_call = a_students(teacher, distill={"teacher_calls": 1})
+    prepared = prepare_run(*splits, SPEC, one_call, tmp_path, CPU)
+
+    report = prepared.run.validate(prepared.state, lambda: False)
+
+    assert report.loss == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({}, "predicts noise"),
+        ({"prediction_type": "v_prediction"}, "does not end in noise alone"),
+        ({**VELOCITIES, "distilled_steps": 4}, "is itself a student, of 4 calls"),
+        ({**VELOCITIES, "modalities": PAIR[::-1]}, "--modalities|knows s1_rtc,dem"),
+    ],
+)
+def test_what_can_not_be_a_teacher_is_refused(config, told, data, tmp_path):
+    tiny_transformer(sample_size=8, patch_size=4, **{"modalities": PAIR} | config).save_pretrained(tmp_path / "net")
+
+    with pytest.raises(CopgenError, match=told):
+        train_to(a_students(tmp_path / "net"), data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"init_from": None}, "distill needs init_from"),
+        ({"timesteps": "uniform"}, "distill needs timesteps = roles"),
+        ({"timestep_shift": 2}, "steps of its own"),
+    ],
+)
+def test_a_recipe_that_is_no_distillation_is_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        TrainSettings(**RUN | {"init_from": "teacher", "distill": {}} | settings)
+
+
+def test_a_student_is_trained_further_as_an_ordinary_model(tmp_path):
+    tiny_transformer(sample_size=8, patch_size=4, modalities=PAIR, distilled_steps=4, **VELOCITIES).save_pretrained(
+        tmp_path
+    )
+
+    assert load_transformer(tmp_path).config.distilled_steps == 4
+    assert make_network(SPEC, TrainSettings(init_from=str(tmp_path))).config.distilled_steps is None
+
+
+@pytest.fixture(scope="module")
+def students_pipeline(tmp_path_factory) -> Path:
+    return tiny_pipeline(tmp_path_factory.mktemp("student") / "model", sample_size=8, distilled_steps=3, **VELOCITIES)
+
+
+def test_a_pipeline_takes_the_calls_that_its_model_is_made_for(students_pipeline, tmp_path):
+    pipe = CopGenPipeline.from_pretrained(students_pipeline)
+    pipe.set_progress_bar_config(disable=True)
+    asked = {"generate": ["dem"], "output_type": "latent", "seed": 0}
+    calls: list[int] = []
+
+    own = pipe(**asked, callback=lambda call, of, clean: calls.append(of)).latents["dem"]
+
+    assert calls == [3, 3, 3]
+    assert torch.equal(own, pipe(**asked, num_inference_steps=3, solver="ddim").latents["dem"])
+    assert pipe.scheduler.config.solver_order == 1
+    with pytest.warns(UserWarning, match="distilled to sample in 3 calls of ddim; 5 of ddim"):
+        assert not torch.equal(own, pipe(**asked, num_inference_steps=5).latents["dem"])
+    ordinary = CopGenPipeline.from_pretrained(tiny_pipeline(tmp_path / "ordinary", sample_size=8))
+    assert ordinary.scheduler.config.solver_order == 2
+    assert made_for(ordinary.transformer) == (15, Solver.DPM_2M)
+
+
+def test_a_command_takes_the_calls_that_its_model_is_made_for_and_says_so(students_pipeline, tmp_path):
+    def sample(*options: str) -> tuple[dict, str]:
+        output = tmp_path / "-".join(options or ("own",))
+        words = [
+            "sample",
+            "--model",
+            str(students_pipeline),
+            "--generate",
+            "dem",
+            "--device",
+            "cpu",
+            "--save-as",
+            "pngs",
+        ]
+        run = CliRunner().invoke(app, [*words, "--output", str(output), *options])
+        assert run.exit_code == 0, run.output
+        return json.loads((output / "samples.json").read_text()), run.output
+
+    own, said = sample()
+    assert (own["steps"], own["solver"]) == (3, "ddim")
+    assert "distilled" not in said
+    other, said = sample("--steps", "5")
+    assert (other["steps"], other["solver"]) == (5, "ddim")
+    assert "distilled to sample in 3 calls of ddim; 5 of ddim" in " ".join(said.split())
+
+
+def test_the_command_trains_a_student_that_samples(data, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["distill", "--data", str(data), "--teacher", str(teacher), "--preset", "tiny", "--device", "cpu"]
+
+    run = CliRunner().invoke(app, [*words, "--steps", "2", "--calls", "3", "--json"])
+
+    assert run.exit_code == 0, run.output
+    student = load_transformer(tmp_path / "runs/rome-tiny-student/model")
+    assert student.config.distilled_steps == 3
+    facts = json.loads((tmp_path / "runs/rome-tiny-student/checkpoints/step-00000002/state.json").read_text())
+    assert facts["settings"]["distill"] == {"calls": 3, "teacher_calls": 4, "guidance_scale": 0.0}
+    without = CliRunner().invoke(app, ["distill", "--data", str(data)])
+    assert isinstance(without.exception, CopgenError)
+    assert "distill needs init_from" in str(without.exception)
+    assert without.exception.exit_code == 2

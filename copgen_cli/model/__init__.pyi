@@ -53,10 +53,12 @@ from .sampler import (
 )
 from .solvers import (
     SECOND_LOG_SNR as SECOND_LOG_SNR,
+    advice_on_calls as advice_on_calls,
     find_solver as find_solver,
     made_for as made_for,
     make_scheduler as make_scheduler,
     scheduler_at as scheduler_at,
+    scheduler_for as scheduler_for,
     steps_from_noise as steps_from_noise,
 )
 from .transformer import Block as Block, CopGenTransformer as CopGenTransformer, initialise as initialise

@@ -18,8 +18,15 @@ from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultiste
 from torch import Tensor
 
 from copgen_cli.errors import UnknownNameError
-from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE, Denoiser, NoiseSchedule, config_of
-from copgen_cli.records import Solver
+from copgen_cli.model.diffusion import (
+    SCHEDULE,
+    SCHEDULE_ENDING_IN_NOISE,
+    Denoiser,
+    NoiseSchedule,
+    config_of,
+    schedule_of,
+)
+from copgen_cli.records import USUAL_CALLS, Solver
 
 PredictNoise = Callable[[Tensor, float], Tensor]
 """The noise in a state, at a timestep in [0, 1000] as the network is given it."""
@@ -156,15 +163,19 @@ _TRAINED_WITH = {
 }
 
 
-DEFAULT_STEPS, DEFAULT_SOLVER = 15, Solver.DPM_2M
-"""What networks are sampled with that are made for no number of calls: with it, `benchmarks/sampling.py --sweep` stops
-changing."""
-
-
-def made_for(net: Denoiser) -> tuple[int, Solver]:
-    """In how many calls of which solver a network is sampled where nobody asks for others: a student in its own."""
+def made_for(net: Denoiser, otherwise: tuple[int, Solver] = USUAL_CALLS) -> tuple[int, Solver]:
+    """In how many calls of which solver a network is sampled where nobody says: a student in its own."""
     calls = getattr(config_of(net), "distilled_steps", None)
-    return (DEFAULT_STEPS, DEFAULT_SOLVER) if calls is None else (int(calls), Solver.DDIM)
+    return otherwise if calls is None else (int(calls), Solver.DDIM)
+
+
+def advice_on_calls(net: Denoiser, steps: int, solver: str | SchedulerMixin) -> str | None:
+    """What to tell whoever samples a student otherwise than it is made for."""
+    own = made_for(net, (steps, Solver.REFERENCE))
+    as_made = isinstance(solver, SchedulerMixin) or (steps, solver) == own
+    if as_made or getattr(config_of(net), "distilled_steps", None) is None:
+        return None
+    return f"This model was distilled to sample in {own[0]} calls of {own[1]}; {steps} of {solver} may do worse."
 
 
 def make_scheduler(solver: Solver = Solver.DPM_2M, schedule: NoiseSchedule = SCHEDULE) -> Any:
@@ -196,6 +207,11 @@ def make_scheduler(solver: Solver = Solver.DPM_2M, schedule: NoiseSchedule = SCH
         raise ValueError(f"{solver} is not a scheduler of diffusers")
     scheduler.register_to_config(clip_sample=False)  # latents leave [-1, 1]; those made from its settings would clip
     return scheduler
+
+
+def scheduler_for(net: Denoiser) -> Any:
+    """The scheduler of diffusers that goes with a network: of order 1 for a student, else of order 2."""
+    return make_scheduler(made_for(net)[1], schedule_of(net))
 
 
 def scheduler_at(solver: Solver, schedule: NoiseSchedule, steps: int) -> Any:

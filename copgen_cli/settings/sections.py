@@ -29,6 +29,7 @@ from pydantic import (
 from copgen_cli.modalities import Modality
 from copgen_cli.records import (
     SCHEDULE_STEPS,
+    USUAL_CALLS,
     LearningRateDecay,
     Optimizer,
     PositionStart,
@@ -492,10 +493,10 @@ class SampleSettings(SharedSettings):
     """Folder or hub id; None is the newest model trained on the region, or else the one that comes with the package."""
     n_samples: PositiveInt = 1
     """Samples per condition."""
-    steps: PositiveInt = 15
-    """Network calls per sample; with it and the solver, `benchmarks/sampling.py --sweep` stops changing."""
-    solver: Solver = Solver.DPM_2M
-    """The published setting is reference with 50 steps."""
+    steps: PositiveInt | None = None
+    """Network calls per sample; None is what the model is made for: those of a student, else 15."""
+    solver: Solver | None = None
+    """None is likewise ddim of a student, else dpm++2m; the published setting is reference with 50 steps."""
     guidance_scale: NonNegativeFloat = 0.0
     """0 is off."""
     seed: NonNegativeInt = 0
@@ -520,11 +521,16 @@ class SampleSettings(SharedSettings):
 
     @model_validator(mode="after")
     def _solver_takes_so_many_steps(self) -> Self:
-        if self.solver is not Solver.REFERENCE and self.steps >= SCHEDULE_STEPS:
+        steps, solver = self.calls()
+        if solver is not Solver.REFERENCE and steps >= SCHEDULE_STEPS:
             raise ValueError(
-                f"solver {self.solver} takes at most {SCHEDULE_STEPS - 1} steps, not {self.steps}; reference takes any"
+                f"solver {solver} takes at most {SCHEDULE_STEPS - 1} steps, not {steps}; reference takes any"
             )
         return self
+
+    def calls(self, made_for: tuple[int, Solver] = USUAL_CALLS) -> tuple[int, Solver]:
+        """Steps and solver: those that are asked for, else those that the model is made for."""
+        return self.steps or made_for[0], self.solver or made_for[1]
 
 
 class SceneSettings(Section):

@@ -32,8 +32,8 @@ def validate(
 ) -> ValidationReport | None:
     """The loss of the averaged weights on `count` samples of each kind, evenly spread; None where it was interrupted.
 
-    None for `loss_of` is the ordinary loss, without weights. Every process computes it all: a validation is a small part
-    of a run, and needs no word between them.
+    None for `loss_of` is the ordinary loss, without weights. Every process computes it all: a validation is a small
+    part of a run, and needs no word between them.
     """
     state.net.eval()
     try:
