@@ -21,6 +21,7 @@ from copgen_cli.commands.data.pack import pack
 from copgen_cli.commands.data.prepare import prepare
 from copgen_cli.commands.data.simulate import simulate
 from copgen_cli.commands.models.convert import convert
+from copgen_cli.commands.models.distill import distill
 from copgen_cli.commands.models.info import info
 from copgen_cli.commands.models.modalities import modalities
 from copgen_cli.commands.models.train import train
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 
 COMMANDS = {  # by panel of the help, in its order
-    "From data to pictures": (quickstart, download, prepare, encode, pack, train, sample, scene, evaluate),
+    "From data to pictures": (quickstart, download, prepare, encode, pack, train, distill, sample, scene, evaluate),
     "Beside the way": (studio, render, simulate, convert, train_autoencoder, modalities, info),
 }
 for panel, commands in COMMANDS.items():

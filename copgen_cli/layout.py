@@ -132,6 +132,12 @@ def run_folder(runs_dir: Path, region: str, preset: str, family: str = BETA.name
     return runs_dir / (f"{region}-{preset}" if family == BETA.name else f"{region}-{family}-{preset}")
 
 
+def student_folder(runs_dir: Path, region: str, preset: str, family: str = BETA.name) -> Path:
+    """Where the run of a student lives when no --workdir is given."""
+    run = run_folder(runs_dir, region, preset, family)
+    return run.with_name(f"{run.name}-student")
+
+
 def model_folder(workdir: Path) -> Path:
     """The finished pipeline of a training run."""
     return workdir / "model"

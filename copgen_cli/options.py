@@ -234,7 +234,11 @@ ModelOption = Annotated[
 StepsOption = Annotated[
     int | None,
     typer.Option(
-        "--steps", min=1, help="Network calls per sample.", show_default="from settings", rich_help_panel=MADE_PANEL
+        "--steps",
+        min=1,
+        help="Network calls per sample.",
+        show_default="from settings: what the model is made for, else 15",
+        rich_help_panel=MADE_PANEL,
     ),
 ]
 SolverOption = Annotated[
@@ -244,7 +248,7 @@ SolverOption = Annotated[
         metavar="SOLVER",
         help=f"{', '.join(Solver)}; the published setting is reference with --steps 50.",
         autocompletion=complete_names(lambda: list(Solver)),
-        show_default="from settings",
+        show_default="from settings: what the model is made for, else dpm++2m",
         rich_help_panel=MADE_PANEL,
     ),
 ]

@@ -33,6 +33,11 @@ class Solver(StrEnum):
     DDIM = "ddim"
 
 
+USUAL_CALLS = (15, Solver.DPM_2M)
+"""In how many network calls of which solver a model is sampled that is made for no number of them; with these,
+`benchmarks/sampling.py --sweep` stops changing."""
+
+
 class Ignored(StrEnum):
     """How a modality that is neither generated nor given enters the network."""
 

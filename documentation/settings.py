@@ -51,9 +51,10 @@ def _below(prefix: str, model: type[BaseModel]) -> Iterator[Entry]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, by itself or in a table by name."""
-    kind = typing.get_args(annotation)[1] if typing.get_origin(annotation) is dict else annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    """The section that a field holds, by itself, or where there is one, or in a table by name."""
+    arguments = typing.get_args(annotation)
+    kinds = arguments[1:] if typing.get_origin(annotation) is dict else (annotation, *arguments)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _row(key: str, field: FieldInfo) -> str:

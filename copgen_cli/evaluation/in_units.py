@@ -34,6 +34,7 @@ from copgen_cli.metrics import (
     to_decibels,
 )
 from copgen_cli.modalities import Kind, Modality, ModalitySpec, Rule, Split, decode_scalar, read_scalar
+from copgen_cli.model import made_for
 from copgen_cli.outputs import sample_ids
 from copgen_cli.records import Ignored, Role, SampleRequest
 from copgen_cli.sampling import LoadedModel, PictureGenerator, Task
@@ -122,7 +123,7 @@ def _draw(
 ) -> Iterator[dict[Modality, list[np.ndarray]]]:
     sample, count = settings.sample, settings.evaluate.n_samples
     roles = dict.fromkeys(pair.targets, Role.GENERATE) | dict.fromkeys(pair.conditions, Role.CONDITION)
-    request = SampleRequest(roles, count, sample.steps, sample.solver, sample.guidance_scale, sample.seed)
+    request = SampleRequest(roles, count, *sample.calls(made_for(model.net)), sample.guidance_scale, sample.seed)
     generator = PictureGenerator(model.net, model.modalities, model.autoencoders, None, request, ignored)
     source = None
     if pair.conditions:

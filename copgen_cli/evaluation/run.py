@@ -33,7 +33,7 @@ from copgen_cli.metrics import (
     place_of,
 )
 from copgen_cli.modalities import Modality, Split
-from copgen_cli.model import choose_device, choose_sampling_dtypes
+from copgen_cli.model import advice_on_calls, choose_device, choose_sampling_dtypes, made_for
 from copgen_cli.records import Ignored
 from copgen_cli.sampling import LoadedModel, ModelChoice, choose_batch_size, choose_model, load_model
 from copgen_cli.settings import Settings
@@ -118,6 +118,8 @@ def assess_model(
     asked, sample = settings.evaluate, settings.sample
     choice, model = _load(settings)
     chosen = [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
+    advice = advice_on_calls(model.net, *sample.calls(made_for(model.net)))
+    chosen += [advice] if advice else []
     if model.autoencoders.of_all is None:
         return _assess_measurements(settings, model, ignored, chosen, watch)
     metrics, notes = choose_metrics(asked.metrics, has_model=True, has_training=True)
@@ -227,14 +229,15 @@ def _assess_measurements(
     found = in_units.find_places(settings.workspace, modalities_of(pairs))
     names = choose_places(found, asked.limit or PLACES, sample.seed)
     guided = sample.guidance_scale != 0
+    steps, solver = sample.calls(made_for(model.net))
     device = model.autoencoders.device
     batch = sample.batch_size or choose_batch_size(model.net, model.autoencoders, guided=guided, device=device)
     plan = protocol.Plan(
         pairs,
         names,
         asked.n_samples,
-        sample.steps,
-        sample.solver,
+        steps,
+        solver,
         sample.guidance_scale,
         sample.seed,
         ignored,
@@ -262,13 +265,14 @@ def _plan(
 ) -> protocol.Plan:
     asked, sample = settings.evaluate, settings.sample
     guided = sample.guidance_scale != 0
+    steps, solver = sample.calls(made_for(model.net))
     device = model.autoencoder.device
     return protocol.Plan(
         pairs=pairs,
         names=names,
         n_samples=asked.n_samples,
-        steps=sample.steps,
-        solver=sample.solver,
+        steps=steps,
+        solver=solver,
         guidance_scale=sample.guidance_scale,
         seed=sample.seed,
         ignored=ignored,

@@ -26,11 +26,15 @@ from .devices import (
 from .diffusion import (
     PUBLISHED_LAW as PUBLISHED_LAW,
     SCHEDULE as SCHEDULE,
+    SCHEDULE_ENDING_IN_NOISE as SCHEDULE_ENDING_IN_NOISE,
+    Denoiser as Denoiser,
     NoiseSchedule as NoiseSchedule,
     TimestepLaw as TimestepLaw,
+    add_noise as add_noise,
     denoising_loss as denoising_loss,
     denoising_loss_parts as denoising_loss_parts,
     draw_timesteps as draw_timesteps,
+    min_snr_weight as min_snr_weight,
     noise_from as noise_from,
     prediction_of as prediction_of,
     schedule_of as schedule_of,
@@ -47,7 +51,16 @@ from .sampler import (
     sample_latents as sample_latents,
     sample_noise as sample_noise,
 )
-from .solvers import find_solver as find_solver, make_scheduler as make_scheduler, scheduler_at as scheduler_at
+from .solvers import (
+    SECOND_LOG_SNR as SECOND_LOG_SNR,
+    advice_on_calls as advice_on_calls,
+    find_solver as find_solver,
+    made_for as made_for,
+    make_scheduler as make_scheduler,
+    scheduler_at as scheduler_at,
+    scheduler_for as scheduler_for,
+    steps_from_noise as steps_from_noise,
+)
 from .transformer import Block as Block, CopGenTransformer as CopGenTransformer, initialise as initialise
 from .weights import (
     DEFAULT_HUB as DEFAULT_HUB,

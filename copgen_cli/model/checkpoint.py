@@ -95,6 +95,7 @@ def load_transformer(
         modalities=_choose_names(modalities if modalities is not None else configured.get("modalities"), sizes),
         prediction_type=_choose_prediction(prediction_type, configured.get("prediction_type"), weights),
         rescale_betas_zero_snr=configured.get("rescale_betas_zero_snr", False),
+        distilled_steps=configured.get("distilled_steps"),
     )
     _check_fit(tensors, {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}, weights)
     net.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
@@ -145,6 +146,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         "modalities": list | None,
         "prediction_type": str,
         "rescale_betas_zero_snr": bool,
+        "distilled_steps": int | None,
         "latent_shapes": list | None,
         "patch_sizes": list | None,
     }

@@ -136,6 +136,9 @@ class TimestepLaw:
     """Share of samples, among `ROLES`, that are sure to have exactly one modality given."""
     given_odds: tuple[float, ...] = ()
     """Relative odds of each modality to be the single one given; empty is equal odds."""
+    grid: tuple[int, ...] = ()
+    """Among `ROLES`, the only steps that anything generated is drawn at, all as often and without a shift; empty is 1
+    to T."""
 
 
 PUBLISHED_LAW = TimestepLaw()
@@ -171,7 +174,7 @@ def draw_timesteps(
     if law.distribution == TimestepDraw.ROLES:
         role = torch.randint(-1, 2, shape, generator=generator, device=source)  # given, generated, left out
         needed = _one_of(num_modalities, batch, generator, source)
-        step = torch.randint(1, schedule.steps + 1, (batch,), generator=generator, device=source)
+        step = _common_step(batch, law, generator, source, schedule)
         if law.one_given:
             given = _one_of(num_modalities, batch, generator, source, law.given_odds)
             other = torch.randint(0, 2, shape, generator=generator, device=source)
@@ -179,7 +182,6 @@ def draw_timesteps(
             role = torch.where(single, torch.where(given, -1, other), role)
             needed = torch.where(single, given.roll(1, dims=0), needed)
         generated = (role == 0) | (needed & (role != 0).all(0))
-        step = _shifted(step, law, schedule)
         return torch.where(generated, step, torch.where(role < 0, 0, schedule.steps)).to(device)
     if law.distribution == TimestepDraw.UNIFORM:
         step = torch.randint(1, schedule.steps + 1, shape, generator=generator, device=source)
@@ -187,6 +189,21 @@ def draw_timesteps(
         fraction = torch.randn(shape, generator=generator, device=source).sigmoid()
         step = (fraction * schedule.steps).ceil().long().clamp(1, schedule.steps)
     return _shifted(step, law, schedule).to(device)
+
+
+def _common_step(
+    batch: int,
+    law: TimestepLaw,
+    generator: torch.Generator | None,
+    device: torch.device | str,
+    schedule: NoiseSchedule,
+) -> Tensor:
+    """(B,) steps in 1..T, one for all that a sample generates."""
+    if law.grid:
+        place = torch.randint(0, len(law.grid), (batch,), generator=generator, device=device)
+        return torch.tensor(law.grid, device=device)[place]
+    step = torch.randint(1, schedule.steps + 1, (batch,), generator=generator, device=device)
+    return _shifted(step, law, schedule)
 
 
 def _one_of(
@@ -214,15 +231,16 @@ def _shifted(step: Tensor, law: TimestepLaw, schedule: NoiseSchedule) -> Tensor:
 
 def prediction_of(net: Denoiser) -> Prediction:
     """What a network's output means: as its configuration says, also from within a wrapper for several processes."""
-    return Prediction(getattr(_config_of(net), "prediction_type", Prediction.NOISE))
+    return Prediction(getattr(config_of(net), "prediction_type", Prediction.NOISE))
 
 
 def schedule_of(net: Denoiser) -> NoiseSchedule:
     """The schedule of a network: as its configuration says, also from within a wrapper for several processes."""
-    return SCHEDULE_ENDING_IN_NOISE if getattr(_config_of(net), "rescale_betas_zero_snr", False) else SCHEDULE
+    return SCHEDULE_ENDING_IN_NOISE if getattr(config_of(net), "rescale_betas_zero_snr", False) else SCHEDULE
 
 
-def _config_of(net: Denoiser) -> Any:
+def config_of(net: Denoiser) -> Any:
+    """A network's configuration, also from within a wrapper for several processes; None where it has none."""
     while not hasattr(net, "config") and hasattr(net, "module"):
         net = net.module
     return getattr(net, "config", None)

@@ -18,8 +18,15 @@ from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultiste
 from torch import Tensor
 
 from copgen_cli.errors import UnknownNameError
-from copgen_cli.model.diffusion import SCHEDULE, SCHEDULE_ENDING_IN_NOISE, NoiseSchedule
-from copgen_cli.records import Solver
+from copgen_cli.model.diffusion import (
+    SCHEDULE,
+    SCHEDULE_ENDING_IN_NOISE,
+    Denoiser,
+    NoiseSchedule,
+    config_of,
+    schedule_of,
+)
+from copgen_cli.records import USUAL_CALLS, Solver
 
 PredictNoise = Callable[[Tensor, float], Tensor]
 """The noise in a state, at a timestep in [0, 1000] as the network is given it."""
@@ -156,6 +163,21 @@ _TRAINED_WITH = {
 }
 
 
+def made_for(net: Denoiser, otherwise: tuple[int, Solver] = USUAL_CALLS) -> tuple[int, Solver]:
+    """In how many calls of which solver a network is sampled where nobody says: a student in its own."""
+    calls = getattr(config_of(net), "distilled_steps", None)
+    return otherwise if calls is None else (int(calls), Solver.DDIM)
+
+
+def advice_on_calls(net: Denoiser, steps: int, solver: str | SchedulerMixin) -> str | None:
+    """What to tell whoever samples a student otherwise than it is made for."""
+    own = made_for(net, (steps, Solver.REFERENCE))
+    as_made = isinstance(solver, SchedulerMixin) or (steps, solver) == own
+    if as_made or getattr(config_of(net), "distilled_steps", None) is None:
+        return None
+    return f"This model was distilled to sample in {own[0]} calls of {own[1]}; {steps} of {solver} may do worse."
+
+
 def make_scheduler(solver: Solver = Solver.DPM_2M, schedule: NoiseSchedule = SCHEDULE) -> Any:
     """The scheduler of diffusers behind a solver, set up for this schedule; also what a saved pipeline carries.
 
@@ -187,18 +209,24 @@ def make_scheduler(solver: Solver = Solver.DPM_2M, schedule: NoiseSchedule = SCH
     return scheduler
 
 
+def scheduler_for(net: Denoiser) -> Any:
+    """The scheduler of diffusers that goes with a network: of order 1 for a student, else of order 2."""
+    return make_scheduler(made_for(net)[1], schedule_of(net))
+
+
 def scheduler_at(solver: Solver, schedule: NoiseSchedule, steps: int) -> Any:
     """The scheduler of diffusers behind a solver, set to so many steps."""
     scheduler = make_scheduler(solver, schedule)
     if schedule is SCHEDULE_ENDING_IN_NOISE and solver != Solver.UNIPC:
-        scheduler.set_timesteps(timesteps=[n - 1 for n in _from_noise_alone(schedule, steps)])
+        scheduler.set_timesteps(timesteps=[n - 1 for n in steps_from_noise(schedule, steps)])
     else:
         scheduler.set_timesteps(steps)
     return scheduler
 
 
-def _from_noise_alone(schedule: NoiseSchedule, steps: int) -> list[int]:
-    """Different steps, T first, then even ones of log-SNR from `SECOND_LOG_SNR` on, as far as whole ones allow."""
+def steps_from_noise(schedule: NoiseSchedule, steps: int) -> list[int]:
+    """The steps at which a network is called, of a schedule that ends in noise: different ones, T first, then even ones
+    of log-SNR from `SECOND_LOG_SNR` on, as far as whole ones allow; what follows the last is clean."""
     n = torch.arange(1, schedule.steps + 1)
     signal, spread = schedule.amplitudes(n, torch.float64)
     log_snr = (signal / spread).log()  # falling

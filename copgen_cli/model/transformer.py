@@ -133,6 +133,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         prediction_type: what the output means, in diffusers' words: "epsilon", the noise, as in the released
             checkpoint, or "v_prediction", the velocity. It changes nothing here, but tells those who call.
         rescale_betas_zero_snr: whether its noise schedule ends in noise alone, likewise (arXiv:2305.08891).
+        distilled_steps: calls that it was distilled to sample in, likewise; None is a network of any number of them.
         latent_shapes: (C, H, W) of each modality, where they differ; then `sample_size` and `in_channels` say nothing.
         patch_sizes: side of a patch of each modality; None is `patch_size` for all.
 
@@ -164,10 +165,13 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
         latent_shapes: list[list[int]] | None = None,
         patch_sizes: list[int] | None = None,
         rescale_betas_zero_snr: bool = False,
+        distilled_steps: int | None = None,
     ) -> None:
         super().__init__()
         _check_sizes(hidden_size, depth, num_heads, num_modalities, modalities)
         _check_prediction(prediction_type, ends_in_noise=rescale_betas_zero_snr)
+        if distilled_steps is not None and distilled_steps < 1:
+            raise ValueError(f"distilled_steps is {distilled_steps}, expected at least 1")
         shapes = latent_shapes or [[in_channels, sample_size, sample_size]] * num_modalities
         self.latent_shapes: tuple[tuple[int, int, int], ...] = tuple((c, h, w) for c, h, w in shapes)
         """(C, H, W) of each modality."""

@@ -16,7 +16,7 @@ from diffusers import SchedulerMixin
 
 from copgen_cli import __version__
 from copgen_cli.modalities import PUBLISHED, spec_as_dict
-from copgen_cli.model import Autoencoders, CopGenTransformer, make_scheduler, modalities_of, schedule_of
+from copgen_cli.model import Autoencoders, CopGenTransformer, modalities_of, scheduler_for
 from copgen_cli.pipeline.carried import INDEX_NAME, VAES
 from copgen_cli.pipeline.pipeline import CopGenPipeline
 
@@ -35,7 +35,7 @@ def save_model(
         autoencoders: of its modalities; without them the folder has none, and whoever samples names them.
         scheduler: of a model that it comes from; None is the one that this package sets up.
     """
-    scheduler = make_scheduler(schedule=schedule_of(net)) if scheduler is None else scheduler
+    scheduler = scheduler_for(net) if scheduler is None else scheduler
     alone = autoencoders.of_all if autoencoders is not None else None
     if alone is not None and set(modalities_of(net)) <= set(PUBLISHED):
         CopGenPipeline(transformer=net, vae=alone.model, scheduler=scheduler).save_pretrained(folder)

@@ -9,6 +9,7 @@ import operator
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +30,15 @@ from copgen_cli.model import (
     OnStep,
     Pictures,
     SampleNoise,
+    advice_on_calls,
     as_bytes,
     as_pil,
     draw_latents,
-    make_scheduler,
+    made_for,
     modalities_of,
     reduction_of,
     sample_latents,
-    schedule_of,
+    scheduler_for,
 )
 from copgen_cli.pipeline.model_card import UNKNOWN_LICENSE, render_card
 from copgen_cli.pipeline.sources import find_parts
@@ -54,6 +56,10 @@ class CopGenOutput:
     """PIL images, a tensor (B S, 3, H, W) in [0, 1], or the latents, as `output_type` said."""
     latents: dict[str, Tensor] = field(repr=False)
     """(B S, C, H / f, W / f) scaled latents."""
+
+
+PUBLISHED_CALLS = (50, Solver.REFERENCE)
+"""Of the published sampler (arXiv:2504.08548)."""
 
 
 class CopGenPipeline(DiffusionPipeline):
@@ -74,7 +80,7 @@ class CopGenPipeline(DiffusionPipeline):
         self, transformer: CopGenTransformer, vae: AutoencoderKL, scheduler: SchedulerMixin | None = None
     ) -> None:
         super().__init__()
-        scheduler = scheduler or make_scheduler(schedule=schedule_of(transformer))
+        scheduler = scheduler or scheduler_for(transformer)
         self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler)
 
     @property
@@ -98,12 +104,12 @@ class CopGenPipeline(DiffusionPipeline):
         generate: str | Sequence[str],
         condition: Mapping[str, Pictures] | Mapping[Modality, Pictures] | None = None,
         num_samples: int = 1,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 0.0,
         generator: torch.Generator | Sequence[torch.Generator] | int | None = None,
         output_type: Output = "pil",
         *,
-        solver: Solver | str = Solver.REFERENCE,
+        solver: Solver | str | None = None,
         seed: int | None = None,
         sample_ids: Sequence[str] | None = None,
         batch_size: int | None = None,
@@ -117,12 +123,14 @@ class CopGenPipeline(DiffusionPipeline):
             condition: what is given, by modality: one picture or B of them, the same B for all; see `Pictures`. Each is
                 encoded once, and its latent drawn once per sample.
             num_samples: S, samples of each condition; how many in all where nothing is given.
-            num_inference_steps: network calls.
+            num_inference_steps: network calls; None is what the model is made for: of a student its own, else the
+                published 50.
             guidance_scale: 0 is off; see `sample_latents`.
             generator: source of a seed; torch's global one where neither it nor `seed` is given. A list of B x S has a
                 sample of each as that generator alone would give it; a number is a seed.
             output_type: "pil", "pt" (tensors in [0, 1]) or "latent" (nothing is decoded).
-            solver: a name, or "scheduler" for the pipeline's own; by default the published one, not the command's.
+            solver: a name, or "scheduler" for the pipeline's own; None is of a student ddim, else the published one,
+                not the command's.
             seed: with a sample's id and a modality's name, all that a sample's noise depends on. Schedulers that add
                 noise at every step draw that from torch's global generator.
             sample_ids: B x S names, samples of a condition side by side; None numbers them.
@@ -141,14 +149,19 @@ class CopGenPipeline(DiffusionPipeline):
         _check_names(output_type, ignored)
         wanted = self._positions([generate] if isinstance(generate, str) else generate)
         pictures: dict[str, Pictures] = {str(name): value for name, value in _by_name(condition).items()}
-        _check_call(wanted, pictures, steps=num_inference_steps, batch_size=batch_size)
+        usual, own = made_for(self.transformer, PUBLISHED_CALLS)
+        steps = usual if num_inference_steps is None else num_inference_steps
+        solver = own if solver is None else solver
+        _check_call(wanted, pictures, steps=steps, batch_size=batch_size)
         given = self._as_bytes(pictures)
         samples = num_samples * _common_count(given, self.modalities)
         noise = _noise(seed, generator, sample_ids, samples, self.modalities)
         moments = {position: _encode(self.autoencoder, images, batch_size) for position, images in given.items()}
         chosen = self.scheduler if solver == "scheduler" else solver
         options = {"solver": chosen, "guidance_scale": guidance_scale, "ignored": Ignored(ignored)}
-        steps, size = num_inference_steps, batch_size or samples
+        if advice := advice_on_calls(self.transformer, steps, chosen):
+            warnings.warn(advice, stacklevel=3)  # past torch's wrapper
+        size = batch_size or samples
         latents, images = self._sample(wanted, moments, noise, size, steps, options, callback, output_type != "latent")
         return _output(latents, images, output_type)
 

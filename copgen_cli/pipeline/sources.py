@@ -31,9 +31,8 @@ from copgen_cli.model import (
     fetch_from_hub,
     load_autoencoder,
     load_transformer,
-    make_scheduler,
     read_autoencoder,
-    schedule_of,
+    scheduler_for,
     weight_patterns,
 )
 from copgen_cli.pipeline.carried import INDEX_NAME, VAES, carried
@@ -103,8 +102,7 @@ class Parts:
         Raises:
             BrokenInputError: its configuration is not that of a scheduler of diffusers.
         """
-        schedule = schedule_of(net)
-        return make_scheduler(schedule=schedule) if self.scheduler is None else _read_scheduler(self.scheduler)
+        return scheduler_for(net) if self.scheduler is None else _read_scheduler(self.scheduler)
 
 
 def find_parts(

@@ -126,11 +126,12 @@ def check_scene(settings: Settings, options: SceneOptions) -> SceneRequest:
     _check_reach(layers, grid, area)
     _check_gaps(options, generated, layers, grid)
     gaps = _mask(options.mask, [layers[modality] for modality in generated if modality in layers])
+    steps, solver = settings.sample.calls()  # until the model is known, which may be made for others
     sample = SampleRequest(
         roles=dict.fromkeys(generated, Role.GENERATE) | dict.fromkeys(conditions, Role.CONDITION),
         n_samples=settings.sample.n_samples,
-        steps=settings.sample.steps,
-        solver=settings.sample.solver,
+        steps=steps,
+        solver=solver,
         guidance_scale=settings.sample.guidance_scale,
         seed=settings.sample.seed,
     )

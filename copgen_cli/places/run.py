@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 
 from copgen_cli import __version__
 from copgen_cli.errors import MismatchError
-from copgen_cli.model import choose_device
+from copgen_cli.model import advice_on_calls, choose_device, made_for
 from copgen_cli.outputs import synthetic_text
 from copgen_cli.places.area import Area
 from copgen_cli.places.canvas import Block, Canvas
@@ -44,6 +44,7 @@ from copgen_cli.places.layers import Layer, Mask
 from copgen_cli.places.mosaics import BlockFiles, Mosaic, SceneRaster, rasters_of
 from copgen_cli.places.preview import SIDE, Column, draw_preview
 from copgen_cli.places.request import Missing, SceneOptions, SceneRequest, check_scene
+from copgen_cli.records import USUAL_CALLS
 from copgen_cli.sampling import LoadedModel, Tell, check_known, choose_batch_size, load_model, tell_while
 from copgen_cli.settings import Settings
 from copgen_cli.stages import (
@@ -231,7 +232,10 @@ def plan_scene(
     patch = int(model.net.config.patch_size)
     overlap = min(-(-settings.scene.overlap // reduction), window - patch)
     stride = max((window - overlap) // patch, 1) * patch
-    notes = _clipped(settings, window * reduction, (window - patch) * reduction)
+    steps, solver = settings.sample.calls(USUAL_CALLS if request.filled else made_for(model.net))
+    request = replace(request, sample=replace(request.sample, steps=steps, solver=solver))
+    advice = advice_on_calls(model.net, steps, "repaint" if request.filled else solver)
+    notes = (*_clipped(settings, window * reduction, (window - patch) * reduction), *([advice] if advice else ()))
     canvas = Canvas(request.grid, window, reduction, stride, max(settings.scene.block // reduction, window))
     guided = request.sample.guidance_scale != 0 and bool(request.sample.conditions)
     size = settings.sample.batch_size or choose_batch_size(

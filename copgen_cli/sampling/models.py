@@ -98,7 +98,7 @@ def choose_model(named: str | None, runs_dir: Path, region: str, family: str = B
     )
 
 
-_YOUNGER = {"latent_shapes": None, "patch_sizes": None, "rescale_betas_zero_snr": False}
+_YOUNGER = {"latent_shapes": None, "patch_sizes": None, "rescale_betas_zero_snr": False, "distilled_steps": None}
 """Settings of networks that models had not when the first of their hashes were written down, as they were then."""
 
 

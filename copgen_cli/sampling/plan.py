@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,15 @@ from copgen_cli.inputs import (
 from copgen_cli.latents import StoreCache, cache_of
 from copgen_cli.layout import Workspace
 from copgen_cli.modalities import Modality, Split, family_with
-from copgen_cli.model import PREVIEW_ID, PUBLISHED_SCALE, Autoencoders, choose_sampling_dtypes, load_preview_decoder
+from copgen_cli.model import (
+    PREVIEW_ID,
+    PUBLISHED_SCALE,
+    Autoencoders,
+    advice_on_calls,
+    choose_sampling_dtypes,
+    load_preview_decoder,
+    made_for,
+)
 from copgen_cli.outputs import GeoreferencingTable, Recipe, read_georeferencing_table
 from copgen_cli.records import SampleRequest
 from copgen_cli.sampling.batches import choose_batch_size
@@ -77,6 +85,9 @@ def plan_job(
         dtype, of_autoencoder = choose_sampling_dtypes(asked.dtype, device)
         model = load_model(choice.source, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     assert model is not None
+    steps, solver = asked.calls(made_for(model.net))
+    request = replace(request, steps=steps, solver=solver)
+    notes += [advice] if (advice := advice_on_calls(model.net, steps, solver)) else []
     check_known(request.roles, model.modalities, model.source)
     frame = _frame_of(model, options.resolution)
     truths = request.generated if asked.save_as == SaveAs.GRID else ()

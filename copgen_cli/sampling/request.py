@@ -52,11 +52,12 @@ def check_request(
         raise UsageError("--input and --data are both given.", hint="Conditions come from one of them; drop the other.")
     if options.data and not (options.condition or "").strip(" ,"):
         raise UsageError("--data without a --condition gives nothing.", hint="Name what it gives, or drop --data.")
+    steps, solver = asked.calls()  # until the model is known, which may be made for others
     request = SampleRequest(
         roles=choose_roles(options.condition, options.generate, inputs, scalars),
         n_samples=asked.n_samples,
-        steps=asked.steps,
-        solver=asked.solver,
+        steps=steps,
+        solver=solver,
         guidance_scale=asked.guidance_scale,
         seed=asked.seed,
     )

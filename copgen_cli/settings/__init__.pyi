@@ -14,6 +14,7 @@ from .sections import (
     AutoencoderSettings as AutoencoderSettings,
     ClusterSettings as ClusterSettings,
     DataSettings as DataSettings,
+    DistillSettings as DistillSettings,
     EncodeSettings as EncodeSettings,
     PrepareSettings as PrepareSettings,
     RegionSettings as RegionSettings,

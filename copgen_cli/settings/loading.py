@@ -11,7 +11,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -150,7 +150,8 @@ class LoadedSettings:
 
 
 def load_settings(config: Path | None = None, **options: Any) -> Settings:
-    """Merge all sources into frozen settings. `options` are nested dictionaries; None in them means "not given".
+    """Merge all sources into frozen settings. `options` are nested dictionaries; None in them means "not given", and an
+    empty one a section that has to be there.
 
     Raises:
         UsageError: the file is not there, a key is unknown (the nearest is named), or a value does not fit.
@@ -184,7 +185,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         if isinstance(value, dict):
             inner = _given(value)
-            if inner:
+            if inner or not value:  # an empty one asks for the section with its defaults
                 given[key] = inner
         elif value is not None:
             given[key] = value
@@ -317,5 +318,6 @@ def _fields_at(path: tuple[str, ...]) -> dict[str, Any]:
     for key in path:
         if model is Settings and key in _BY_NAME:
             return _BY_NAME[key].model_fields
-        model = model.model_fields[key].annotation
+        annotation = model.model_fields[key].annotation
+        model = next((part for part in get_args(annotation) if hasattr(part, "model_fields")), annotation)
     return model.model_fields

@@ -29,6 +29,7 @@ from pydantic import (
 from copgen_cli.modalities import Modality
 from copgen_cli.records import (
     SCHEDULE_STEPS,
+    USUAL_CALLS,
     LearningRateDecay,
     Optimizer,
     PositionStart,
@@ -345,6 +346,17 @@ class NetworkSettings(Section):
         return self
 
 
+class DistillSettings(Section):
+    """How `copgen distill` makes a student, which samples in a few network calls, of a trained model."""
+
+    calls: Annotated[int, Field(ge=1, le=8)] = 4
+    """Network calls that the student needs for a sample."""
+    teacher_calls: PositiveInt = 4
+    """Calls of the teacher for each of the student's."""
+    guidance_scale: NonNegativeFloat = 0.0
+    """Guidance of the teacher that the student takes over at no further call (arXiv:2210.03142); 0 is off."""
+
+
 class TrainSettings(SharedSettings):
     """How `copgen train` trains; the defaults are those of the published run where it tells."""
 
@@ -398,6 +410,8 @@ class TrainSettings(SharedSettings):
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper, also for velocities; None weighs all alike."""
     pure_last_step: bool = False
     """Show noise alone at the last step, as sampling starts, instead of 7 % of the signal (arXiv:2305.08891)."""
+    distill: DistillSettings | None = None
+    """Learn to repeat `init_from` in a few network calls, instead of learning from data alone (arXiv:2202.00512)."""
     stop_after_skipped: PositiveInt = 20
     """Steps in a row without a finite loss and gradient after which the run gives up."""
     seed: NonNegativeInt = 0
@@ -453,7 +467,7 @@ class TrainSettings(SharedSettings):
 
     @model_validator(mode="after")
     def _roles_fit(self) -> Self:
-        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None:
+        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None and self.distill is None:
             raise ValueError("timesteps = roles needs min_snr_gamma, which gives modalities without noise no weight")
         if self.one_given and self.timesteps is not TimestepDraw.ROLES:
             raise ValueError("one_given is for timesteps = roles: no other draw gives a modality without noise")
@@ -461,6 +475,16 @@ class TrainSettings(SharedSettings):
             raise ValueError("given_odds divide the share of one_given, which is 0")
         if self.pure_last_step and self.model.rescale_betas_zero_snr:
             raise ValueError("pure_last_step is for a schedule that does not end in noise by itself")
+        return self
+
+    @model_validator(mode="after")
+    def _a_student_has_a_teacher(self) -> Self:
+        if self.distill is not None and self.init_from is None:
+            raise ValueError("distill needs init_from, the model whose student is trained")
+        if self.distill is not None and self.timesteps is not TimestepDraw.ROLES:
+            raise ValueError("distill needs timesteps = roles: a student learns the questions that sampling asks")
+        if self.distill is not None and (self.pure_last_step or self.timestep_shift != 1):
+            raise ValueError("distill has steps of its own: leave out pure_last_step and timestep_shift")
         return self
 
     @field_validator("betas")
@@ -476,10 +500,10 @@ class SampleSettings(SharedSettings):
     """Folder or hub id; None is the newest model trained on the region, or else the one that comes with the package."""
     n_samples: PositiveInt = 1
     """Samples per condition."""
-    steps: PositiveInt = 15
-    """Network calls per sample; with it and the solver, `benchmarks/sampling.py --sweep` stops changing."""
-    solver: Solver = Solver.DPM_2M
-    """The published setting is reference with 50 steps."""
+    steps: PositiveInt | None = None
+    """Network calls per sample; None is what the model is made for: those of a student, else 15."""
+    solver: Solver | None = None
+    """None is likewise ddim of a student, else dpm++2m; the published setting is reference with 50 steps."""
     guidance_scale: NonNegativeFloat = 0.0
     """0 is off."""
     seed: NonNegativeInt = 0
@@ -504,11 +528,16 @@ class SampleSettings(SharedSettings):
 
     @model_validator(mode="after")
     def _solver_takes_so_many_steps(self) -> Self:
-        if self.solver is not Solver.REFERENCE and self.steps >= SCHEDULE_STEPS:
+        steps, solver = self.calls()
+        if solver is not Solver.REFERENCE and steps >= SCHEDULE_STEPS:
             raise ValueError(
-                f"solver {self.solver} takes at most {SCHEDULE_STEPS - 1} steps, not {self.steps}; reference takes any"
+                f"solver {solver} takes at most {SCHEDULE_STEPS - 1} steps, not {steps}; reference takes any"
             )
         return self
+
+    def calls(self, made_for: tuple[int, Solver] = USUAL_CALLS) -> tuple[int, Solver]:
+        """Steps and solver: those that are asked for, else those that the model is made for."""
+        return self.steps or made_for[0], self.solver or made_for[1]
 
 
 class SceneSettings(Section):

@@ -23,6 +23,7 @@ from copgen_cli import __version__
 from copgen_cli.errors import MissingInputError, UnknownNameError, UsageError
 from copgen_cli.inputs import Frame
 from copgen_cli.modalities import Modality
+from copgen_cli.model import made_for
 from copgen_cli.rasters import encode_png, show
 from copgen_cli.sampling import (
     Job,
@@ -103,6 +104,9 @@ class Studio:
 
     @classmethod
     def of(cls, settings: Settings, model: LoadedModel, config: Path | None = None) -> Studio:
+        steps, solver = settings.sample.calls(made_for(model.net))
+        sample = settings.sample.model_copy(update={"steps": steps, "solver": solver})
+        settings = settings.model_copy(update={"sample": sample})
         limits, frame = settings.studio, Frame(model.picture_side, model.picture_side)
         uploads = Uploads(limits.folder.absolute() / UPLOADS, frame, limits.upload_bytes, limits.uploads)
         return cls(settings, model, PlacesOnDisk(settings, model.modalities), uploads, config)

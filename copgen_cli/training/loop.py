@@ -12,10 +12,11 @@ from math import isfinite
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from copgen_cli.errors import CopgenError, NotFiniteError
 from copgen_cli.modalities import Modality
-from copgen_cli.model import denoising_loss_parts
+from copgen_cli.model import Denoiser, denoising_loss_parts
 from copgen_cli.records import StopReason, TrainReport, ValidationReport
 from copgen_cli.settings import TrainSettings
 from copgen_cli.stages import Claims, World, gradients_stay_here, noticing_a_lost_process, prune, step_folder
@@ -24,6 +25,26 @@ from copgen_cli.training.optimisers import ema_decay, gradient_norm, learning_ra
 from copgen_cli.training.state import Identity, TrainState, save_state
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+Loss = Callable[[Denoiser, TrainBatch], Tensor]
+"""What training makes smaller: of a network on a batch that lies on its device, (M, B) by modality and sample."""
+
+
+def denoising(settings: TrainSettings) -> Loss:
+    """The loss of ordinary training, as the settings weigh it."""
+
+    def loss(net: Denoiser, batch: TrainBatch) -> Tensor:
+        return denoising_loss_parts(
+            net,
+            batch.latents,
+            batch.timesteps.unbind(),
+            batch.noise,
+            min_snr_gamma=settings.min_snr_gamma,
+            pure_last_step=settings.pure_last_step,
+        )
+
+    return loss
 
 
 class LostLoaderError(CopgenError):
@@ -47,6 +68,7 @@ def training_step(
     batches: Iterable[TrainBatch],
     settings: TrainSettings,
     world: World | None = None,
+    loss: Loss | None = None,
 ) -> StepResult:
     """One update from one global batch: gradients of the mean loss, the optimiser, then the averaged weights.
 
@@ -55,6 +77,7 @@ def training_step(
         batches: this process's micro-batches, which over all processes make up `settings.batch_size` samples.
         settings: of the run; `mixed_precision` says in what the network computes.
         world: the processes of the run; None is this one alone.
+        loss: None is the ordinary one of the settings.
 
     Returns:
         Losses and gradient norm as they are before the update.
@@ -62,6 +85,7 @@ def training_step(
     A loss or gradient that is not finite leaves weights, average and optimiser as they are, and is counted.
     """
     world = world or World(next(state.net.parameters()).device)
+    loss = loss or denoising(settings)
     lr = learning_rate(state.step, settings)
     scale = state.loss_scale.value if state.loss_scale is not None else 1.0
     weight = world.size * scale / settings.batch_size  # processes average their gradients
@@ -70,14 +94,7 @@ def training_step(
         moved = batch.to(world.device)
         with gradients_stay_here(state.model, world, last=last):
             with autocast(settings, world.device):
-                parts = denoising_loss_parts(
-                    state.model,
-                    moved.latents,
-                    moved.timesteps.unbind(),
-                    moved.noise,
-                    min_snr_gamma=settings.min_snr_gamma,
-                    pure_last_step=settings.pure_last_step,
-                )
+                parts = loss(state.model, moved)
             (parts.sum() * weight).backward()
         sums += parts.detach().sum(1)
     losses = tuple((world.sum(sums) / settings.batch_size).tolist())
@@ -120,6 +137,8 @@ class Run:
     checkpoints: Path
     world: World
     workers: int = 0
+    loss: Loss | None = None
+    """None is the ordinary one of the settings."""
     validate: Validate | None = None
     preview: Preview | None = None
     record: Callable[[TrainReport], None] | None = None
@@ -159,7 +178,7 @@ def train(run: Run, state: TrainState, asked_to_stop: Callable[[], StopReason | 
         started = time.monotonic()
         names = tuple(run.names[index] for index in plan.indices(state.position))
         with noticing_a_lost_process():
-            result = training_step(state, _take(batches, plan.micro_batches), settings, world)
+            result = training_step(state, _take(batches, plan.micro_batches), settings, world, run.loss)
         seconds = time.monotonic() - started
         report = TrainReport(
             step=state.step,
@@ -258,6 +277,11 @@ def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
     """The context in which a network computes as `settings.mixed_precision` says."""
     dtype = _DTYPES.get(settings.mixed_precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def computing_dtype(settings: TrainSettings) -> torch.dtype:
+    """In what a network that is not trained computes beside one that is."""
+    return _DTYPES.get(settings.mixed_precision, torch.float32)
 
 
 def _marking_the_last(batches: Iterable[TrainBatch]) -> Iterator[tuple[TrainBatch, bool]]:

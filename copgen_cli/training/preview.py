@@ -18,6 +18,7 @@ from copgen_cli.modalities import Modality
 from copgen_cli.model import Autoencoders, SampleNoise, sample_latents, to_uint8
 from copgen_cli.outputs import Block, Line, draw_grid, synthetic_text
 from copgen_cli.rasters import show
+from copgen_cli.records import Solver
 from copgen_cli.settings import TrainSettings
 from copgen_cli.stages import Claims, write_atomically
 from copgen_cli.training.data_order import DrawnSamples
@@ -75,6 +76,11 @@ class Preview:
     def places(self) -> list[str]:
         return [str(name) for name in self.names[: self.settings.preview_samples]]
 
+    @property
+    def calls(self) -> int:
+        """Network calls for a picture; a student is drawn in those that it is made for."""
+        return self.settings.preview_steps if self.settings.distill is None else self.settings.distill.calls
+
     def _true_latents(self, device: torch.device) -> tuple[Tensor, ...]:
         """(B, C, H, W) of each modality: the means of the moments, scaled."""
         if self._truth is None:
@@ -98,7 +104,8 @@ class Preview:
                 state.net,
                 generate=[i for i in range(len(self.modalities)) if i not in condition],
                 condition=condition,
-                steps=self.settings.preview_steps,
+                steps=self.calls,
+                solver=Solver.REFERENCE if self.settings.distill is None else Solver.DDIM,
                 noise_source=SampleNoise(SEED, tuple(self.places), tuple(map(str, self.modalities))),
                 callback=look_up,
             )
@@ -114,7 +121,7 @@ class Preview:
                 for i in range(len(self.modalities))
             ]
             lines.append(Line(label, tuple(cells)))
-        footer = f"{self.title}, step {step}, averaged weights, {self.settings.preview_steps} network calls, synthetic"
+        footer = f"{self.title}, step {step}, averaged weights, {self.calls} network calls, synthetic"
         page = draw_grid(blocks, lines, side=SIDE, footer=footer)
         file = self.folder / f"step-{step:08}.png"
         encoded = io.BytesIO()
@@ -130,7 +137,7 @@ class Preview:
             "model": self.title,
             "step": step,
             "seed": SEED,
-            "steps": self.settings.preview_steps,
+            "steps": self.calls,
             "records": self.places,
             "conditions": [[], *([str(modality)] for modality in self.modalities)],
         }

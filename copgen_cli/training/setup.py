@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from copgen_cli.errors import CopgenError, MismatchError, UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.model import (
+    PUBLISHED_LAW,
     CopGenTransformer,
     TimestepLaw,
     choose_micro_batch,
@@ -26,7 +28,9 @@ from copgen_cli.records import LatentSpec, Optimizer, Prediction, ValidationRepo
 from copgen_cli.settings import TrainSettings
 from copgen_cli.stages import World, gradients_stay_here
 from copgen_cli.training.data_order import DrawnSamples, MomentsDataset
-from copgen_cli.training.loop import Run, Validate, autocast
+from copgen_cli.training.distillation.loss import Distillation
+from copgen_cli.training.distillation.teacher import begin_distillation, law_of_students
+from copgen_cli.training.loop import Run, Validate, autocast, computing_dtype
 from copgen_cli.training.new_network import make_network
 from copgen_cli.training.resumption import (
     Resumption,
@@ -85,6 +89,9 @@ def prepare_run(
     before = facts.get("settings", {})
     net = _make_network(resumption, before, spec, settings, modalities).to(world.device)
     _check_optimizer(before, settings, world)
+    distillation = None
+    if settings.distill is not None:
+        distillation = begin_distillation(settings, modalities, world.device, computing_dtype(settings))
     if settings.optimizer is Optimizer.MUON:
         warn_of_imitation(world.device)  # torch orthogonalises in bfloat16
     finds_what_fits = settings.micro_batch is None and world.device.type == "cuda" and not world.is_sharded
@@ -108,7 +115,8 @@ def prepare_run(
         checkpoints=checkpoints,
         world=world,
         workers=settings.workers if settings.workers is not None else 4 if world.device.type == "cuda" else 0,
-        validate=_validation(train_data, test_data, spec, settings, modalities, world),
+        loss=distillation,
+        validate=_validation(train_data, test_data, spec, settings, modalities, world, distillation),
     )
     return Prepared(run, state, resumption, changed_settings(before, settings) if before else {})
 
@@ -154,7 +162,8 @@ def timestep_law(settings: TrainSettings, modalities: Sequence[Modality]) -> Tim
             hint=f"Leave it out, or add it to train.modalities: {', '.join(modalities)}.",
         )
     odds = tuple(settings.given_odds.get(modality, 1.0) for modality in modalities) if settings.given_odds else ()
-    return TimestepLaw(settings.timesteps, settings.timestep_shift, settings.one_given, odds)
+    law = TimestepLaw(settings.timesteps, settings.timestep_shift, settings.one_given, odds)
+    return law if settings.distill is None else law_of_students(law, settings.distill)
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
@@ -220,6 +229,13 @@ def _check_network(net: CopGenTransformer, settings: TrainSettings, modalities: 
             f"The run's noise schedule {'does not end' if ends else 'ends'} in noise alone, and can not change that.",
             hint="Set train.model.rescale_betas_zero_snr as it was, or begin another --workdir with --init-from.",
         )
+    calls = None if settings.distill is None else settings.distill.calls
+    if net.config.distilled_steps != calls:
+        told, wanted = (f"a student of {n} calls" if n else "no student" for n in (net.config.distilled_steps, calls))
+        raise MismatchError(
+            f"The run trains {told}, and can not go on with {wanted}.",
+            hint="Go on with the command and the number of calls that it began with, or begin another --workdir.",
+        )
 
 
 def _check_optimizer(before: Mapping[str, Any], settings: TrainSettings, world: World) -> None:
@@ -278,17 +294,23 @@ def _validation(
     settings: TrainSettings,
     modalities: Sequence[Modality],
     world: World,
+    distillation: Distillation | None,
 ) -> Validate | None:
-    """The loss on the test split, and beside it on the train split, as a function of the state; None without a test."""
+    """The loss on the test split, and beside it on the train split, as a function of the state; None without a test.
+
+    That of a student is its own, on steps of its own.
+    """
     if test_data is None or not len(test_data.names):
         return None
+    law = PUBLISHED_LAW if distillation is None else timestep_law(settings, modalities)
     unseen, seen = (
-        DrawnSamples(data.select(modalities), spec.scales(modalities), VALIDATION_SEED)
+        DrawnSamples(data.select(modalities), spec.scales(modalities), VALIDATION_SEED, law)
         for data in (test_data, train_data)
     )
     count = min(len(test_data.names), len(train_data.names), settings.validate_samples)
 
     def look(state: TrainState, interrupted: Callable[[], bool]) -> ValidationReport | None:
-        return validate(state, unseen, seen, count, modalities, lambda: autocast(settings, world.device), interrupted)
+        computing = partial(autocast, settings, world.device)
+        return validate(state, unseen, seen, count, modalities, computing, interrupted, distillation)
 
     return look

@@ -163,7 +163,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def _check_identity(folder: Path, facts: Mapping[str, Any], identity: Identity) -> None:
     wanted = json.loads(json.dumps(asdict(identity)))
     written = {part: facts.get(part, {}) for part in wanted}
-    before = {"prediction_type": Prediction.NOISE, "rescale_betas_zero_snr": False}  # as it was before there were two
+    before = {  # as it was before there were others
+        "prediction_type": Prediction.NOISE,
+        "rescale_betas_zero_snr": False,
+        "distilled_steps": None,
+    }
     written["network"] = before | written["network"]
     differences = [
         f"{key} {written[part].get(key)!r} there, {value!r} here"

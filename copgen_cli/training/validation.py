@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from copgen_cli.modalities import Modality
-from copgen_cli.model import SCHEDULE, denoising_loss_parts
+from copgen_cli.model import SCHEDULE, Denoiser, denoising_loss_parts
 from copgen_cli.records import ValidationReport
-from copgen_cli.training.data_order import DrawnSamples, Slot
+from copgen_cli.training.data_order import DrawnSamples, Slot, TrainBatch
+from copgen_cli.training.loop import Loss
 from copgen_cli.training.state import TrainState
 
 RANGES = 4
@@ -27,16 +28,20 @@ def validate(
     modalities: Sequence[Modality],
     autocast: Callable[[], torch.autocast],
     interrupted: Callable[[], bool] = lambda: False,
+    loss_of: Loss | None = None,
 ) -> ValidationReport | None:
     """The loss of the averaged weights on `count` samples of each kind, evenly spread; None where it was interrupted.
 
-    Every process computes it all: a validation is a small part of a run, and needs no word between them.
+    None for `loss_of` is the ordinary loss, without weights. Every process computes it all: a validation is a small
+    part of a run, and needs no word between them.
     """
     state.net.eval()
     try:
         with state.average.in_place():
-            held_out = _losses(state, unseen, count, autocast, interrupted)
-            known = _losses(state, seen, count, autocast, interrupted)
+            held_out, known = (
+                _losses(state, samples, count, autocast, interrupted, loss_of or _unweighted)
+                for samples in (unseen, seen)
+            )
     finally:
         state.net.train()
     if held_out is None or known is None:
@@ -63,6 +68,7 @@ def _losses(
     count: int,
     autocast: Callable[[], torch.autocast],
     interrupted: Callable[[], bool],
+    loss_of: Loss,
 ) -> tuple[Tensor, Tensor] | None:
     """Losses and timesteps of modalities and samples, each (M, count)."""
     device = next(state.net.parameters()).device
@@ -74,7 +80,11 @@ def _losses(
         slots = [Slot(0, number, number * len(samples.moments.names) // count) for number in numbers]
         batch = samples.__getitems__(slots).to(device)
         with autocast():
-            parts = denoising_loss_parts(state.net, batch.latents, batch.timesteps.unbind(), batch.noise)
+            parts = loss_of(state.net, batch)
         losses.append(parts.float().cpu())
         timesteps.append(batch.timesteps.cpu())
     return torch.cat(losses, dim=1), torch.cat(timesteps, dim=1)
+
+
+def _unweighted(net: Denoiser, batch: TrainBatch) -> Tensor:
+    return denoising_loss_parts(net, batch.latents, batch.timesteps.unbind(), batch.noise)
