@@ -29,9 +29,9 @@ from copgen_cli.places.canvas import Canvas
 from copgen_cli.places.drawing import SceneGenerator
 from copgen_cli.places.grid import Grid
 from copgen_cli.places.layers import ArchiveLayer
-from copgen_cli.records import SampleRequest, Scene
+from copgen_cli.records import USUAL_CALLS, SampleRequest, Scene
 from copgen_cli.sampling.models import LoadedModel, load_model
-from copgen_cli.settings.sections import SampleSettings, SceneSettings
+from copgen_cli.settings.sections import SceneSettings
 
 SHARE = 0.3
 CLOUD = 24
@@ -58,12 +58,13 @@ class Clouds:
 
 
 def fill(model: LoadedModel, scene: Scene, grid: Grid, clouds: Clouds, given: tuple[Modality, ...]) -> np.ndarray:
-    settings, scene_settings = SampleSettings(), SceneSettings()
+    scene_settings = SceneSettings()
+    steps, solver = USUAL_CALLS
     target = Modality.S2L2A
     request = SampleRequest(
         roles={target: Role.GENERATE} | dict.fromkeys(given, Role.CONDITION),
-        steps=settings.steps,
-        solver=settings.solver,
+        steps=steps,
+        solver=solver,
     )
     reduction, window = model.autoencoder.reduction, int(model.net.config.sample_size)
     canvas = Canvas(grid, window, reduction, window - scene_settings.overlap // reduction, grid.height // reduction)

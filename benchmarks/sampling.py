@@ -39,6 +39,7 @@ from copgen_cli.metrics.features import AutoencoderFeatures
 from copgen_cli.metrics.pairwise import psnr
 from copgen_cli.modalities import Modality
 from copgen_cli.model.devices import choose_device, choose_sampling_dtypes
+from copgen_cli.model.solvers import made_for
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, SampleRequest, Solver
 from copgen_cli.sampling.batches import choose_batch_size
@@ -156,20 +157,19 @@ def read_records(
         record: Record = source.read(name)
         moments = {m: generator.moments_of(record.conditions[m], m) for m in request.conditions}
         tasks.append(Task(f"{name}_v1", name, moments))
-        truth[name] = {m: generator.picture_of(record.conditions[m]) for m in request.generated}
+        truth[name] = {m: generator.picture_of(record.conditions[m], m) for m in request.generated}
     return tasks, truth
 
 
 def main() -> None:
-    defaults = SampleSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="patches that the model has not seen")
     parser.add_argument("--model", default="copgen-sim")
     parser.add_argument("--condition", default="s1_rtc")
     parser.add_argument("--generate", default="dem,s2_l2a")
     parser.add_argument("--records", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="of ours")
-    parser.add_argument("--solver", default=defaults.solver, help="of ours")
+    parser.add_argument("--steps", type=int, help="of ours; what the model is made for")
+    parser.add_argument("--solver", type=Solver, help="of ours; what the model is made for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto", help="of ours")
@@ -186,7 +186,8 @@ def main() -> None:
     model = load_model(options.model, device=device, dtype=dtype, autoencoder_dtype=of_autoencoder)
     roles = choose_roles(options.condition, options.generate, ())
     check_known(roles, model.modalities, options.model)
-    request = SampleRequest(roles, steps=options.steps, solver=Solver(options.solver), seed=options.seed)
+    steps, solver = SampleSettings(steps=options.steps, solver=options.solver).calls(made_for(model.net))
+    request = SampleRequest(roles, steps=steps, solver=solver, seed=options.seed)
     tasks, truth = read_records(model, options.data, request, options.records)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     manners = [published("published, float32", model, request, None)]

@@ -27,6 +27,7 @@ from PIL import Image
 
 from copgen_cli.metrics.pairwise import psnr
 from copgen_cli.modalities import Modality, Role
+from copgen_cli.model import made_for
 from copgen_cli.patches.scenes import read_subset
 from copgen_cli.places.canvas import Canvas
 from copgen_cli.places.drawing import SceneGenerator
@@ -35,7 +36,7 @@ from copgen_cli.places.layers import ArchiveLayer
 from copgen_cli.places.mosaics import BlockFiles
 from copgen_cli.records import SampleRequest, Scene
 from copgen_cli.sampling.models import LoadedModel, load_model
-from copgen_cli.settings.sections import SampleSettings, SceneSettings
+from copgen_cli.settings.sections import SceneSettings
 
 SIDE = 1024
 TOKEN = 32
@@ -63,11 +64,11 @@ def draw(model: LoadedModel, scene: Scene, task: str, overlap: int, seed: int, b
     first = given[0] if given else wanted[0]
     tile = ArchiveLayer(first, (scene,)).tile(scene.cell)
     grid = tile.part((tile.height - SIDE) // 2, (tile.width - SIDE) // 2, SIDE, SIDE)
-    settings = SampleSettings()
+    steps, solver = made_for(model.net)
     request = SampleRequest(
         roles=dict.fromkeys(wanted, Role.GENERATE) | dict.fromkeys(given, Role.CONDITION),
-        steps=settings.steps,
-        solver=settings.solver,
+        steps=steps,
+        solver=solver,
         seed=seed,
     )
     reduction, window = model.autoencoder.reduction, int(model.net.config.sample_size)
