@@ -58,7 +58,7 @@ def manners_of(size: str, device: torch.device, halves: list[str]) -> dict[str, 
         torch.manual_seed(0)
         return AutoencoderKL(**PUBLISHED)
 
-    manners = {"contiguous, float32": Contiguous(network(), device=device)}
+    manners: dict[str, ImageAutoencoder] = {"contiguous, float32": Contiguous(network(), device=device)}
     manners |= {f"ours, {name}": ImageAutoencoder(network(), device=device, dtype=HALVES[name]) for name in halves}
     return manners | {"ours, float32": ImageAutoencoder(network(), device=device)}
 

@@ -85,8 +85,8 @@ def main() -> None:
             draws[key].append(pictures)
 
     print("known   target   closer to own, draws / their mean   in layout, draws / their mean")
-    for (known, target), pictures in draws.items():
-        true, again = np.stack(truths[target]), np.array(pictures)
+    for (known, target), of_places in draws.items():
+        true, again = np.stack(truths[target]), np.array(of_places)
         middle = again.mean(1, keepdims=True)
         own, layout = (
             f"{score(kind(true), kind(again), cells)} / {score(kind(true), kind(middle), cells)}"

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -129,11 +130,16 @@ def measure_prepare(subset: Path, scratch: Path, *, workers: int, turns: int) ->
     show("prepare", "cells", len(plan.units), costs)
     files = sorted(file.relative_to(plain) for file in plain.rglob("*.png"))
     assert files
-    same = sum(np.array_equal(Image.open(plain / file), Image.open(ours / file)) for file in files)
+    same = sum(np.array_equal(pixels(plain / file), pixels(ours / file)) for file in files)
     sizes = [sum(file.stat().st_size for file in folder.rglob("*.png")) for folder in (plain, ours)]
     print(f"  same pixels: {same:,} of {len(files):,} files; PNGs take {sizes[1] / sizes[0]:.2f} times the bytes")
     for folder in (plain, ours):
         shutil.rmtree(folder)
+
+
+def pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as opened:
+        return np.array(opened)
 
 
 # -- pack --------------------------------------------------------------------------------------------------------------
@@ -158,7 +164,8 @@ def pack_plainly(moments: Path, output: Path) -> None:
 
 def pack_ours(moments: Path, output: Path, dtype: str) -> None:
     shutil.rmtree(output, ignore_errors=True)
-    packing = MomentPacking(NpyMoments(moments), AutoencoderFacts("benchmark", None, 1.0))
+    source = NpyMoments(moments)
+    packing = MomentPacking(source, dict.fromkeys(source.modalities, AutoencoderFacts("benchmark", None, 1.0)))
     pack(
         packing, output, dtype=dtype, input_type="npy", overwrite=False, dry_run=False, draw=lambda counts, **_: counts
     )
@@ -189,13 +196,15 @@ def measure_pack(scratch: Path, names: Sequence[str], turns: int) -> None:
 # -- read --------------------------------------------------------------------------------------------------------------
 
 
-def read_epoch(loader: DataLoader, count: Callable[[object], int], expected: int) -> None:  # type: ignore[type-arg]
+def read_epoch(loader: DataLoader[Any], count: Callable[[Any], int], expected: int) -> None:
     assert sum(count(batch) for batch in loader) == expected
 
 
 def measure_reading(scratch: Path, names: Sequence[str], batch_size: int, turns: int) -> None:
     plain = DataLoader(PickledRecords(scratch / "plain", SHAPE), batch_size=batch_size, shuffle=True)
-    manners = {"plain (pickled float32)": functools.partial(read_epoch, plain, lambda b: len(b[1]), len(names))}
+    manners: dict[str, Run] = {
+        "plain (pickled float32)": functools.partial(read_epoch, plain, lambda b: len(b[1]), len(names))
+    }
     for dtype in ("float16", "float32"):
         store = LatentStore(scratch / dtype / "train")
         loader = DataLoader(store, batch_size=batch_size, shuffle=True, collate_fn=keep_batch)

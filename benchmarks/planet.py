@@ -99,13 +99,13 @@ def rehearse(cells: int, workers: Sequence[int]) -> None:
 
 
 def run_stage(here: Path, hub: TinyHub, stage: str, workers: int) -> Ran:
-    options: list[object] = ["--data-dir", f"data-{workers}"]
-    options += {
+    of_stage: dict[str, list[object]] = {
         "download": ["--endpoint", hub.endpoint, "--workers", 8],
         "prepare": ["--workers", 1] if workers == 1 else [],
         "encode": ["--vae", "copgen-sim", "--device", "cpu"],
         "pack": ["--dtype", "float16", "--shards", 2],
-    }[stage]
+    }
+    options: list[object] = ["--data-dir", f"data-{workers}", *of_stage[stage]]
     options += ["--scheduler", f"local:{workers}"] if workers > 1 else []
     return copgen(here, stage, *options)
 
@@ -274,7 +274,7 @@ def measure_executors(cells: int, workers: int, turns: int) -> None:
                 f"a pool of {workers}": local_executor(workers, processes=True),
                 f"a cluster of {workers}": cluster,
             }
-            seconds: dict[str, list[float]] = {name: [] for name in manners} | {CEILING: []}
+            seconds: dict[str, list[float]] = {name: [] for name in (*manners, CEILING)}
             for turn in range(-1, turns):
                 if turn >= 0:
                     seconds[CEILING].append(cut_apart(here, units, plan.cutting, workers))

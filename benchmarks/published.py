@@ -69,6 +69,8 @@ class PickledRecords(Dataset):
         if self._opened is None:  # in the worker that reads
             self._opened = lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False)
         with self._opened.begin() as transaction:
-            record = pickle.loads(transaction.get(self.keys[index]))  # noqa: S301 (see above)
+            value = transaction.get(self.keys[index])
+            assert value is not None  # the key was read from this database
+            record = pickle.loads(value)  # noqa: S301 (see above)
         arrays = (np.frombuffer(record[name], np.float32).reshape(self.shape) for name in sorted(record))
         return [torch.tensor(array) for array in arrays], self.keys[index].decode()

@@ -97,7 +97,7 @@ def bytes_of_page(url: str) -> tuple[int, int]:
 def ask(url: str, seed: int) -> tuple[int, str, float]:
     """Post a request and follow its events to the end: status of the answer, last state, seconds to the answer."""
     started = time.perf_counter()
-    body = {"generate": ["dem"], "steps": 1, "n_samples": 1, "seed": seed}
+    body: dict[str, Any] = {"generate": ["dem"], "steps": 1, "n_samples": 1, "seed": seed}
     answer = requests.post(f"{url}/api/requests", json=body, timeout=600)
     seconds = time.perf_counter() - started
     if answer.status_code != 202:

@@ -19,7 +19,7 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from measuring import (
     Clock,
+    Run,
     clock_of,
     keep_rows,
     machine,
@@ -96,7 +97,7 @@ class Bench:
             net.compile()
         return net
 
-    def steps(self, manner: Manner, batches: Iterator | None = None) -> Callable[[], None]:
+    def steps(self, manner: Manner, batches: Iterator | None = None) -> Run:
         """A function that takes one step of training, on what the manner's loader reads or on these batches."""
         settings = self.settings.model_copy(update={"mixed_precision": manner.precision})
         batches = self.batches(manner) if batches is None else batches
@@ -104,15 +105,22 @@ class Bench:
             return published_steps(self.network(manner), batches, settings, self.device)
         state = TrainState.begin(self.network(manner), settings)
         micro_batches = -(-settings.batch_size // (settings.micro_batch or settings.batch_size))
-        return lambda: training_step(state, itertools.islice(batches, micro_batches), settings) and None
+        return lambda: training_step(state, itertools.islice(batches, micro_batches), settings)
 
     def batches(self, manner: Manner) -> Iterator:
         """Batches without end, as the manner's loader reads them."""
         size, pin = self.settings.batch_size, self.device.type == "cuda"
         if manner.published:
             data = PickledRecords(self.stores / "pickled", SHAPE[1:])
-            options = {"batch_size": size, "shuffle": True, "drop_last": True, "pin_memory": pin}
-            loader = DataLoader(data, num_workers=WORKERS, persistent_workers=True, **options)
+            loader = DataLoader(
+                data,
+                batch_size=size,
+                shuffle=True,
+                drop_last=True,
+                pin_memory=pin,
+                num_workers=WORKERS,
+                persistent_workers=True,
+            )
             return (batch for _ in itertools.count() for batch in loader)
         store = LatentStore(self.stores / "packed")
         plan = Plan(0, len(store), size, self.settings.micro_batch or size)
@@ -122,9 +130,7 @@ class Bench:
         )
 
 
-def published_steps(
-    net: CopGenTransformer, batches: Iterator, settings: TrainSettings, device: torch.device
-) -> Callable[[], None]:
+def published_steps(net: CopGenTransformer, batches: Iterator, settings: TrainSettings, device: torch.device) -> Run:
     average = [parameter.detach().clone() for parameter in net.parameters()]
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
@@ -179,8 +185,12 @@ def report_data_wait(bench: Bench, manner: Manner, repeats: int, clock: Clock) -
     held = bench.steps(manner, itertools.repeat(next(bench.batches(manner))))
     sources = {"batch held": held, "from the store": bench.steps(manner)}
 
-    def run_of(step: Callable[[], None]) -> Callable[[], None]:
-        return lambda: [step() for _ in range(repeats)] and None
+    def run_of(step: Run) -> Run:
+        def run() -> None:
+            for _ in range(repeats):
+                step()
+
+        return run
 
     seconds = take_turns({name: run_of(step) for name, step in sources.items()}, 3, clock, warm_up=True)
     each = {name: value / repeats for name, value in seconds.items()}

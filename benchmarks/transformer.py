@@ -61,11 +61,11 @@ def latents_of(family: Family) -> dict[str, object]:
     if family == BETA:
         return {}
     specs = [modality.spec for modality in modalities_in(family)]
-    return {
-        "num_modalities": len(specs),
-        "latent_shapes": [list(spec.latent) for spec in specs],
-        "patch_sizes": [spec.patch_size for spec in specs],
-    }
+    shapes = [list(spec.latent) for spec in specs if spec.latent is not None]
+    patches = [spec.patch_size for spec in specs if spec.patch_size is not None]
+    if not len(specs) == len(shapes) == len(patches):
+        raise SystemExit(f"{family.name} has modalities without a shape of latents or a size of patches of their own")
+    return {"num_modalities": len(specs), "latent_shapes": shapes, "patch_sizes": patches}
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,10 @@ class Bench:
         run(steps=1)
         return run
 
-    def _to_sample_with(self, manner: Manner) -> nn.Module:
+    def _to_sample_with(self, manner: Manner) -> CopGenTransformer:
         net = self.build(manner).eval()
         if manner.half is not None and not manner.published:
-            net = nn.Module.to(net, manner.half)  # the method of diffusers warns of nothing
+            nn.Module.to(net, manner.half)  # in place; the method of diffusers warns of nothing
         if manner.compiled:
             net.compile()
         return net

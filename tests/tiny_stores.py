@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,13 +64,17 @@ def tiny_shards(store: Path, folder: Path, *, shards: int) -> Path:
             for first in range(start, stop, 2):
                 batch = whole.__getitems__(range(first, min(first + 2, stop)))
                 builder.append(batch.names, batch.moments.numpy())
-            builder.finish(lambda count, about=about: replace(about, count=count))
+            builder.finish(partial(_counted, about))
             builder.move_to((place / path).parent)
             files.append(IndexedFile(path, (place / path).stat().st_size, hash_file(place / path)))
-        summed = sum_up(place, files, lambda count, whole=whole: replace(whole.metadata, count=count))
+        summed = sum_up(place, files, partial(_counted, whole.metadata))
         (place / NAMES_FILE).write_bytes(summed.names_file)
         (place / INDEX_FILE).write_bytes(summed.index.as_json())
     return folder
+
+
+def _counted(about: StoreMetadata, count: int) -> StoreMetadata:
+    return replace(about, count=count)
 
 
 def _sample(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:
