@@ -25,7 +25,7 @@ def offered(words: str, *, shell: str = "bash", folder: Path | None = None) -> s
 
 
 def test_commands_are_completed():
-    assert offered("copgen d") == {"download"}
+    assert offered("copgen d") == {"distill", "download"}
 
 
 def test_options_are_completed():

@@ -117,9 +117,7 @@ def assess_model(
     """
     asked, sample = settings.evaluate, settings.sample
     choice, model = _load(settings)
-    chosen = [f"Model: {choice.source} ({choice.reason})."] if choice.reason else []
-    advice = advice_on_calls(model.net, *sample.calls(made_for(model.net)))
-    chosen += [advice] if advice else []
+    chosen = _told_of_model(choice, model, settings)
     if model.autoencoders.of_all is None:
         return _assess_measurements(settings, model, ignored, chosen, watch)
     metrics, notes = choose_metrics(asked.metrics, has_model=True, has_training=True)
@@ -161,6 +159,13 @@ def assess_model(
     if plan.cycles:
         _assess_cycles(assessment, model, truth, plan, watch)
     return assessment
+
+
+def _told_of_model(choice: ModelChoice, model: LoadedModel, settings: Settings) -> list[str]:
+    """Which one it is, where nobody named it, and what it is made for, where something else was asked for."""
+    chosen = f"Model: {choice.source} ({choice.reason})." if choice.reason else None
+    advice = advice_on_calls(model.net, *settings.sample.calls(made_for(model.net)))
+    return [note for note in (chosen, advice) if note]
 
 
 def _assess_pairs(

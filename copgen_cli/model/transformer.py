@@ -169,9 +169,7 @@ class CopGenTransformer(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         _check_sizes(hidden_size, depth, num_heads, num_modalities, modalities)
-        _check_prediction(prediction_type, ends_in_noise=rescale_betas_zero_snr)
-        if distilled_steps is not None and distilled_steps < 1:
-            raise ValueError(f"distilled_steps is {distilled_steps}, expected at least 1")
+        _check_prediction(prediction_type, distilled_steps, ends_in_noise=rescale_betas_zero_snr)
         shapes = latent_shapes or [[in_channels, sample_size, sample_size]] * num_modalities
         self.latent_shapes: tuple[tuple[int, int, int], ...] = tuple((c, h, w) for c, h, w in shapes)
         """(C, H, W) of each modality."""
@@ -322,11 +320,13 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _check_prediction(prediction_type: str, *, ends_in_noise: bool) -> None:
+def _check_prediction(prediction_type: str, distilled_steps: int | None, *, ends_in_noise: bool) -> None:
     if prediction_type not in PREDICTION_TYPES:
         raise ValueError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
     if ends_in_noise and prediction_type != "v_prediction":
         raise ValueError("rescale_betas_zero_snr needs prediction_type v_prediction")
+    if distilled_steps is not None and distilled_steps < 1:
+        raise ValueError(f"distilled_steps is {distilled_steps}, expected at least 1")
 
 
 def _check_sizes(

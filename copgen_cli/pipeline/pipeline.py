@@ -149,21 +149,25 @@ class CopGenPipeline(DiffusionPipeline):
         _check_names(output_type, ignored)
         wanted = self._positions([generate] if isinstance(generate, str) else generate)
         pictures: dict[str, Pictures] = {str(name): value for name, value in _by_name(condition).items()}
-        usual, own = made_for(self.transformer, PUBLISHED_CALLS)
-        steps = usual if num_inference_steps is None else num_inference_steps
-        solver = own if solver is None else solver
+        steps, chosen = self._calls(num_inference_steps, solver)
         _check_call(wanted, pictures, steps=steps, batch_size=batch_size)
         given = self._as_bytes(pictures)
         samples = num_samples * _common_count(given, self.modalities)
         noise = _noise(seed, generator, sample_ids, samples, self.modalities)
         moments = {position: _encode(self.autoencoder, images, batch_size) for position, images in given.items()}
-        chosen = self.scheduler if solver == "scheduler" else solver
         options = {"solver": chosen, "guidance_scale": guidance_scale, "ignored": Ignored(ignored)}
-        if advice := advice_on_calls(self.transformer, steps, chosen):
-            warnings.warn(advice, stacklevel=3)  # past torch's wrapper
         size = batch_size or samples
         latents, images = self._sample(wanted, moments, noise, size, steps, options, callback, output_type != "latent")
         return _output(latents, images, output_type)
+
+    def _calls(self, steps: int | None, solver: Solver | str | None) -> tuple[int, Solver | str | SchedulerMixin]:
+        """How many calls of which solver: what is asked for, else what the model is made for; a warning of others."""
+        usual, own = made_for(self.transformer, PUBLISHED_CALLS)
+        calls = usual if steps is None else steps
+        chosen = self.scheduler if solver == "scheduler" else solver or own
+        if advice := advice_on_calls(self.transformer, calls, chosen):
+            warnings.warn(advice, stacklevel=4)  # of whoever called the pipeline, past torch's wrapper
+        return calls, chosen
 
     def _as_bytes(self, pictures: Mapping[str, Pictures]) -> dict[int, Tensor]:
         """Position to (B, 3, H, W) uint8 of what is given."""

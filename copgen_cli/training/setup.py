@@ -89,9 +89,7 @@ def prepare_run(
     before = facts.get("settings", {})
     net = _make_network(resumption, before, spec, settings, modalities).to(world.device)
     _check_optimizer(before, settings, world)
-    distillation = None
-    if settings.distill is not None:
-        distillation = begin_distillation(settings, modalities, world.device, computing_dtype(settings))
+    distillation = begin_distillation(settings, modalities, world.device, computing_dtype(settings))
     if settings.optimizer is Optimizer.MUON:
         warn_of_imitation(world.device)  # torch orthogonalises in bfloat16
     finds_what_fits = settings.micro_batch is None and world.device.type == "cuda" and not world.is_sharded

@@ -26,9 +26,9 @@ from copgen_cli.training.distillation.walk import teachers_walk
 
 def begin_distillation(
     settings: TrainSettings, modalities: Sequence[Modality], device: torch.device, dtype: torch.dtype
-) -> Distillation:
+) -> Distillation | None:
     """The loss that the model `init_from` sets its student of these modalities, with that model on the device in
-    `dtype`.
+    `dtype`; None where the run trains no student.
 
     Raises:
         MismatchError: the model is of other modalities, predicts noise, or its schedule does not end in noise.
@@ -36,8 +36,9 @@ def begin_distillation(
         CopgenError: there is no such model.
     """
     source, distill = settings.init_from, settings.distill
-    assert source is not None  # settings see to both
-    assert distill is not None
+    if distill is None:
+        return None
+    assert source is not None  # settings see to it
     teacher = load_transformer(source)
     _check_teacher(teacher, source, modalities)
     nn.Module.to(teacher, device, dtype)  # the method of diffusers warns of modules to keep in float32; this has none
