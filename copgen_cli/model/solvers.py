@@ -171,11 +171,10 @@ def made_for(net: Denoiser, otherwise: tuple[int, Solver] = USUAL_CALLS) -> tupl
 
 def advice_on_calls(net: Denoiser, steps: int, solver: str | SchedulerMixin) -> str | None:
     """What to tell whoever samples a student otherwise than it is made for."""
-    own = made_for(net, (steps, Solver.REFERENCE))
-    as_made = isinstance(solver, SchedulerMixin) or (steps, solver) == own
-    if as_made or getattr(config_of(net), "distilled_steps", None) is None:
+    calls = getattr(config_of(net), "distilled_steps", None)
+    if calls is None or isinstance(solver, SchedulerMixin) or (steps, solver) == (calls, Solver.DDIM):
         return None
-    return f"This model was distilled to sample in {own[0]} calls of {own[1]}; {steps} of {solver} may do worse."
+    return f"This model was distilled to sample in {calls} calls of {Solver.DDIM}; {steps} of {solver} may do worse."
 
 
 def make_scheduler(solver: Solver = Solver.DPM_2M, schedule: NoiseSchedule = SCHEDULE) -> Any:

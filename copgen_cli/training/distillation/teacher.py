@@ -17,6 +17,7 @@ from copgen_cli.model import (
     modalities_of,
     prediction_of,
     schedule_of,
+    steps_from_noise,
 )
 from copgen_cli.records import Prediction, TimestepDraw
 from copgen_cli.settings import DistillSettings, TrainSettings
@@ -52,8 +53,8 @@ def begin_distillation(
 def law_of_students(law: TimestepLaw, settings: DistillSettings) -> TimestepLaw:
     """A law among `ROLES`, its generated steps those at which the student is called."""
     assert law.distribution == TimestepDraw.ROLES
-    grid = teachers_walk(settings.calls, settings.teacher_calls).starts
-    return TimestepLaw(law.distribution, one_given=law.one_given, given_odds=law.given_odds, grid=tuple(grid.tolist()))
+    grid = tuple(steps_from_noise(SCHEDULE_ENDING_IN_NOISE, settings.calls))
+    return TimestepLaw(law.distribution, one_given=law.one_given, given_odds=law.given_odds, grid=grid)
 
 
 def _check_teacher(teacher: CopGenTransformer, name: str, modalities: Sequence[Modality]) -> None:

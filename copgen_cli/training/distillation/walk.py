@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,7 +57,6 @@ class Walk:
         return Walk(self.starts.to(device), *(table.float().to(device) for table in tables))
 
 
-@lru_cache(maxsize=4)
 def teachers_walk(calls: int, teacher_calls: int, schedule: NoiseSchedule = SCHEDULE_ENDING_IN_NOISE) -> Walk:
     """The walk of a teacher whose student samples in `calls` calls, `teacher_calls` in each of its intervals."""
     starts = steps_from_noise(schedule, calls)
