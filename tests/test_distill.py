@@ -25,7 +25,8 @@ from copgen_cli.model.diffusion import SCHEDULE_ENDING_IN_NOISE, TimestepLaw, ad
 from copgen_cli.model.sampler import sample_latents
 from copgen_cli.model.solvers import made_for, steps_from_noise
 from copgen_cli.records import LatentSpec, Solver
-from copgen_cli.settings.sections import NetworkSettings, TrainSettings
+from copgen_cli.settings import DistillSettings, StudentSettings, TrainSettings
+from copgen_cli.settings.sections import NetworkSettings
 from copgen_cli.stages.process_group import World
 from copgen_cli.training.data_order import TrainBatch
 from copgen_cli.training.distillation.loss import Distillation, Questions, clean_targets
@@ -198,7 +199,7 @@ PAIR = (Modality.DEM, Modality.S1RTC)
 SPEC = LatentSpec.alike(PAIR, 4, 8, "absent", None, 0.5)
 RUN = {
     "batch_size": 8, "warmup": 0, "lr": 2e-3, "betas": (0.9, 0.99), "ema_decay": 0.9, "mixed_precision": "no",
-    "timesteps": "roles", "seed": 1, "validate_every": 0, "preview_every": 0,
+    "seed": 1, "validate_every": 0, "preview_every": 0,
 }  # fmt: skip
 CPU = World(torch.device("cpu"))
 
@@ -226,7 +227,7 @@ def train_to(settings: TrainSettings, data: Path, checkpoints: Path) -> Path:
 
 def a_students(teacher: Path, **settings) -> TrainSettings:
     asked = {"calls": 2, "teacher_calls": 4} | settings.pop("distill", {})
-    return TrainSettings(init_from=str(teacher), distill=asked, **RUN | settings)
+    return StudentSettings.of(TrainSettings(**RUN | settings), DistillSettings(teacher=str(teacher), **asked))
 
 
 class White:
@@ -255,7 +256,9 @@ def test_a_student_comes_closer_to_its_teachers_long_way_than_the_teacher_in_as_
         return last.checkpoint / "ema"
 
     sizes = NetworkSettings(patch_size=2, hidden_size=32, depth=2, num_heads=2, **VELOCITIES)
-    teacher = trained(TrainSettings(model=sizes, steps=100, min_snr_gamma=5, **RUN), tmp_path / "teacher")
+    teacher = trained(
+        TrainSettings(model=sizes, steps=100, timesteps="roles", min_snr_gamma=5, **RUN), tmp_path / "teacher"
+    )
     start, student = map(load_transformer, (teacher, trained(a_students(teacher, steps=80), tmp_path / "student")))
     noise = torch.randn(2, 32, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     assert student.config.distilled_steps == 2
@@ -284,11 +287,12 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(teacher, da
         "optimizer.safetensors",
     ):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
-    for changed, told in (({"distill": {"calls": 4}}, "a student of 2 calls"), ({}, "no student")):
-        other = a_students(teacher, steps=4, **changed)
-        if not changed:
-            other = other.model_copy(update={"distill": None, "min_snr_gamma": 5.0})
-        with pytest.raises(MismatchError, match=told):
+    others = {
+        "go on with a student of 4 calls": a_students(teacher, steps=4, distill={"calls": 4}),
+        "go on with no student": TrainSettings(init_from=str(teacher), **RUN),
+    }
+    for told, other in others.items():
+        with pytest.raises(MismatchError, match=f"trains a student of 2 calls, and can not {told}"):
             train_to(other, data, tmp_path / "stopped")
 
 
@@ -318,17 +322,35 @@ def test_what_can_not_be_a_teacher_is_refused(config, told, data, tmp_path):
         train_to(a_students(tmp_path / "net"), data, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"init_from": None}, "distill needs init_from"),
-        ({"timesteps": "uniform"}, "distill needs timesteps = roles"),
-        ({"timestep_shift": 2}, "steps of its own"),
-    ],
-)
-def test_a_recipe_that_is_no_distillation_is_refused(settings, told):
-    with pytest.raises(ValueError, match=told):
-        TrainSettings(**RUN | {"init_from": "teacher", "distill": {}} | settings)
+def test_a_student_takes_from_training_all_but_its_start_and_its_steps():
+    train = TrainSettings(
+        init_from="another",
+        timesteps="uniform",
+        timestep_shift=3,
+        pure_last_step=True,
+        lr=3e-4,
+        model={"prediction_type": "v_prediction"},
+    )
+
+    student = StudentSettings.of(train, DistillSettings(teacher="it", calls=3))
+
+    assert (student.init_from, student.timesteps, student.timestep_shift) == ("it", "roles", 1)
+    assert not student.pure_last_step
+    assert student.lr == 3e-4
+    assert student.model.model_fields_set == {"prediction_type"}  # a checkpoint is held against these alone
+    assert student.student.calls == 3
+    assert train.student is None
+
+
+def test_what_is_set_for_students_leaves_ordinary_training_as_it_is(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copgen.toml").write_text("[distill]\ncalls = 2\n[train]\ntimestep_shift = 2\n")
+    words = ["train", "--data", str(data), "--preset", "tiny", "--device", "cpu", "--steps", "1", "--workdir", "run"]
+
+    run = CliRunner().invoke(app, words)
+
+    assert run.exit_code == 0, run.output
+    assert load_transformer(tmp_path / "run/model").config.distilled_steps is None
 
 
 def test_a_student_is_trained_further_as_an_ordinary_model(tmp_path):
@@ -399,8 +421,10 @@ def test_the_command_trains_a_student_that_samples(data, teacher, tmp_path, monk
     student = load_transformer(tmp_path / "runs/rome-tiny-student/model")
     assert student.config.distilled_steps == 3
     facts = json.loads((tmp_path / "runs/rome-tiny-student/checkpoints/step-00000002/state.json").read_text())
-    assert facts["settings"]["distill"] == {"calls": 3, "teacher_calls": 4, "guidance_scale": 0.0}
+    assert facts["settings"]["distill"] == {
+        "teacher": str(teacher), "calls": 3, "teacher_calls": 4, "guidance_scale": 0.0
+    }  # fmt: skip
     without = CliRunner().invoke(app, ["distill", "--data", str(data)])
     assert isinstance(without.exception, CopgenError)
-    assert "distill needs init_from" in str(without.exception)
+    assert "needs a teacher" in str(without.exception)
     assert without.exception.exit_code == 2

@@ -19,6 +19,7 @@ from .sections import (
     PrepareSettings as PrepareSettings,
     RegionSettings as RegionSettings,
     SampleSettings as SampleSettings,
+    StudentSettings as StudentSettings,
     StudioSettings as StudioSettings,
     TrainSettings as TrainSettings,
 )

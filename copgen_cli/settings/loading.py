@@ -31,6 +31,7 @@ from copgen_cli.settings.sections import (
     AutoencoderSettings,
     ClusterSettings,
     DataSettings,
+    DistillSettings,
     DownloadSettings,
     EncodeSettings,
     EvaluateSettings,
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     pack: PackSettings = PackSettings()
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    distill: DistillSettings = DistillSettings()
     sample: SampleSettings = SampleSettings()
     scene: SceneSettings = SceneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -150,8 +152,7 @@ class LoadedSettings:
 
 
 def load_settings(config: Path | None = None, **options: Any) -> Settings:
-    """Merge all sources into frozen settings. `options` are nested dictionaries; None in them means "not given", and an
-    empty one a section that has to be there.
+    """Merge all sources into frozen settings. `options` are nested dictionaries; None in them means "not given".
 
     Raises:
         UsageError: the file is not there, a key is unknown (the nearest is named), or a value does not fit.
@@ -185,7 +186,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         if isinstance(value, dict):
             inner = _given(value)
-            if inner or not value:  # an empty one asks for the section with its defaults
+            if inner:
                 given[key] = inner
         elif value is not None:
             given[key] = value

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from copgen_cli.errors import UsageError
 from copgen_cli.modalities import Modality
 from copgen_cli.records import (
     SCHEDULE_STEPS,
@@ -347,8 +348,10 @@ class NetworkSettings(Section):
 
 
 class DistillSettings(Section):
-    """How `copgen distill` makes a student, which samples in a few network calls, of a trained model."""
+    """What `copgen distill` makes a student of, which samples in a few network calls; it trains as `train` says."""
 
+    teacher: str | None = None
+    """The trained model, folder or hub id; its student starts with its weights."""
     calls: Annotated[int, Field(ge=1, le=8)] = 4
     """Network calls that the student needs for a sample."""
     teacher_calls: PositiveInt = 4
@@ -410,8 +413,6 @@ class TrainSettings(SharedSettings):
     """Weigh noise levels by min-SNR (arXiv:2303.09556), 5 in the paper, also for velocities; None weighs all alike."""
     pure_last_step: bool = False
     """Show noise alone at the last step, as sampling starts, instead of 7 % of the signal (arXiv:2305.08891)."""
-    distill: DistillSettings | None = None
-    """Learn to repeat `init_from` in a few network calls, instead of learning from data alone (arXiv:2202.00512)."""
     stop_after_skipped: PositiveInt = 20
     """Steps in a row without a finite loss and gradient after which the run gives up."""
     seed: NonNegativeInt = 0
@@ -467,7 +468,7 @@ class TrainSettings(SharedSettings):
 
     @model_validator(mode="after")
     def _roles_fit(self) -> Self:
-        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None and self.distill is None:
+        if self.timesteps is TimestepDraw.ROLES and self.min_snr_gamma is None and self.student is None:
             raise ValueError("timesteps = roles needs min_snr_gamma, which gives modalities without noise no weight")
         if self.one_given and self.timesteps is not TimestepDraw.ROLES:
             raise ValueError("one_given is for timesteps = roles: no other draw gives a modality without noise")
@@ -477,22 +478,42 @@ class TrainSettings(SharedSettings):
             raise ValueError("pure_last_step is for a schedule that does not end in noise by itself")
         return self
 
-    @model_validator(mode="after")
-    def _a_student_has_a_teacher(self) -> Self:
-        if self.distill is not None and self.init_from is None:
-            raise ValueError("distill needs init_from, the model whose student is trained")
-        if self.distill is not None and self.timesteps is not TimestepDraw.ROLES:
-            raise ValueError("distill needs timesteps = roles: a student learns the questions that sampling asks")
-        if self.distill is not None and (self.pure_last_step or self.timestep_shift != 1):
-            raise ValueError("distill has steps of its own: leave out pure_last_step and timestep_shift")
-        return self
-
     @field_validator("betas")
     @classmethod
     def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not all(0 <= beta < 1 for beta in value):
             raise ValueError(f"betas lie in [0, 1), not {value[0]:g} and {value[1]:g}")
         return value
+
+    @property
+    def student(self) -> DistillSettings | None:
+        """What the run makes a student of, which learns to repeat a teacher (arXiv:2202.00512); None is no student."""
+        return None
+
+
+class StudentSettings(TrainSettings):
+    """What a student trains by: `train` of the settings, but its start and steps are those that `distill` gives it."""
+
+    distill: DistillSettings
+
+    @classmethod
+    def of(cls, train: TrainSettings, distill: DistillSettings) -> Self:
+        """The student's share of both.
+
+        Raises:
+            UsageError: no teacher is named.
+        """
+        if distill.teacher is None:
+            raise UsageError(
+                "A student needs a teacher, and none is named.",
+                hint="Give --teacher FOLDER, or set teacher under [distill].",
+            )
+        kept = train.model_dump(exclude_unset=True, exclude={"timestep_shift", "pure_last_step"})
+        return cls(**kept | {"init_from": distill.teacher, "timesteps": TimestepDraw.ROLES, "distill": distill})
+
+    @property
+    def student(self) -> DistillSettings:
+        return self.distill
 
 
 class SampleSettings(SharedSettings):

@@ -37,8 +37,8 @@ def make_network(spec: LatentSpec, settings: TrainSettings) -> CopGenTransformer
             _tell_something_else(net, asked, settings.seed)
         if "rescale_betas_zero_snr" in settings.model.model_fields_set:  # velocities mean the same in any schedule
             net.register_to_config(rescale_betas_zero_snr=settings.model.rescale_betas_zero_snr)
-        if settings.distill is not None:  # and one that goes on otherwise is no student any more
-            net.register_to_config(distilled_steps=settings.distill.calls)
+        if settings.student is not None:  # and one that goes on otherwise is no student any more
+            net.register_to_config(distilled_steps=settings.student.calls)
         return net
     return _fresh(settings.model.model_dump(), modalities, spec, settings.seed, settings.positions)
 

@@ -79,7 +79,7 @@ class Preview:
     @property
     def calls(self) -> int:
         """Network calls for a picture; a student is drawn in those that it is made for."""
-        return self.settings.preview_steps if self.settings.distill is None else self.settings.distill.calls
+        return self.settings.preview_steps if self.settings.student is None else self.settings.student.calls
 
     def _true_latents(self, device: torch.device) -> tuple[Tensor, ...]:
         """(B, C, H, W) of each modality: the means of the moments, scaled."""
@@ -105,7 +105,7 @@ class Preview:
                 generate=[i for i in range(len(self.modalities)) if i not in condition],
                 condition=condition,
                 steps=self.calls,
-                solver=Solver.REFERENCE if self.settings.distill is None else Solver.DDIM,
+                solver=Solver.REFERENCE if self.settings.student is None else Solver.DDIM,
                 noise_source=SampleNoise(SEED, tuple(self.places), tuple(map(str, self.modalities))),
                 callback=look_up,
             )

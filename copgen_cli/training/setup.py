@@ -161,7 +161,7 @@ def timestep_law(settings: TrainSettings, modalities: Sequence[Modality]) -> Tim
         )
     odds = tuple(settings.given_odds.get(modality, 1.0) for modality in modalities) if settings.given_odds else ()
     law = TimestepLaw(settings.timesteps, settings.timestep_shift, settings.one_given, odds)
-    return law if settings.distill is None else law_of_students(law, settings.distill)
+    return law if settings.student is None else law_of_students(law, settings.student)
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
@@ -194,9 +194,10 @@ def _check_source(before: Mapping[str, Any], settings: TrainSettings) -> None:
     """Raises UsageError where a run is told to begin from another model than it did."""
     source = before.get("init_from")
     if source is None or not _are_the_same(source, str(settings.init_from)):
-        began, remedy = (f"from {source}", f"Give --init-from {source}") if source else ("afresh", "Leave it out")
+        option = "--init-from" if settings.student is None else "--teacher"
+        began, remedy = (f"from {source}", f"Give {option} {source}") if source else ("afresh", "Leave it out")
         raise UsageError(
-            f"The run began {began}, and --init-from {settings.init_from} would change nothing.",
+            f"The run began {began}, and {option} {settings.init_from} would change nothing.",
             hint=f"{remedy} to go on, or begin another --workdir.",
         )
 
@@ -227,7 +228,7 @@ def _check_network(net: CopGenTransformer, settings: TrainSettings, modalities: 
             f"The run's noise schedule {'does not end' if ends else 'ends'} in noise alone, and can not change that.",
             hint="Set train.model.rescale_betas_zero_snr as it was, or begin another --workdir with --init-from.",
         )
-    calls = None if settings.distill is None else settings.distill.calls
+    calls = None if settings.student is None else settings.student.calls
     if net.config.distilled_steps != calls:
         told, wanted = (f"a student of {n} calls" if n else "no student" for n in (net.config.distilled_steps, calls))
         raise MismatchError(

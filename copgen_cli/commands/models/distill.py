@@ -59,7 +59,7 @@ def distill(
             "--teacher",
             metavar="ID_OR_PATH",
             help="The model to distil; its student starts with its weights.",
-            show_default="train.init_from of settings",
+            show_default="from settings: none",
             rich_help_panel=MADE_PANEL,
         ),
     ] = None,
@@ -131,25 +131,26 @@ def distill(
 
     Example:  copgen distill --teacher runs/rome-small/model --calls 4 --lr 1e-4
 
-    The teacher predicts velocities, and its noise schedule ends in noise alone. All else is as in `copgen train`, its
-    settings too; those of the student are in [train.distill].
+    The teacher predicts velocities, and its noise schedule ends in noise alone. These options have settings under
+    [distill]; all else is as in `copgen train`, its settings under [train] too.
 
     Exit code 3 says that --max-time was up before the last step.
     """
     from copgen_cli.layout import student_folder
-    from copgen_cli.settings import load_settings
+    from copgen_cli.settings import StudentSettings, load_settings
 
-    asked = {"calls": calls, "teacher_calls": teacher_calls, "guidance_scale": guidance_scale}
+    asked = {"teacher": teacher, "calls": calls, "teacher_calls": teacher_calls, "guidance_scale": guidance_scale}
     chosen = {
-        "distill": {key: value for key, value in asked.items() if value is not None}, "timesteps": "roles",
         "preset": preset, "gpus": gpus, "num_processes": num_processes, "mixed_precision": mixed_precision,
-        "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "lr": lr, "init_from": teacher,
+        "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "lr": lr,
         "modalities": as_modalities(modalities, option="--modalities"),
         "workdir": workdir, "resume": resume, "save_every": save_every, "validate_every": validate_every,
         "preview_every": preview_every, "log_every": log_every, "max_time": max_time, "compile": compile,
         "accelerate_config": accelerate_config, "vae": vae, "seed": seed, "workers": workers, "device": device,
     }  # fmt: skip
-    settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, train=chosen)
-    recipe = settings.train
+    settings = load_settings(
+        config_file(context), region=region, family=family, data_dir=data_dir, train=chosen, distill=asked
+    )
+    recipe = StudentSettings.of(settings.train, settings.distill)
     folder = recipe.workdir or student_folder(settings.runs_dir, settings.region, recipe.preset, settings.family)
-    follow(settings, data, folder, export=export, overwrite=overwrite, dry_run=dry_run, json=json)
+    follow(settings, recipe, data, folder, export=export, overwrite=overwrite, dry_run=dry_run, json=json)

@@ -10,16 +10,25 @@ import typer
 from copgen_cli import console
 
 if TYPE_CHECKING:
-    from copgen_cli.settings import Settings
+    from copgen_cli.settings import Settings, TrainSettings
 
 
 def follow(
-    settings: Settings, data: Path | None, folder: Path, *, export: bool, overwrite: bool, dry_run: bool, json: bool
+    settings: Settings,
+    recipe: TrainSettings,
+    data: Path | None,
+    folder: Path,
+    *,
+    export: bool,
+    overwrite: bool,
+    dry_run: bool,
+    json: bool,
 ) -> None:
-    """Train as `settings.train` says, here or in processes that are started for it; or tell what would be done.
+    """Train as the recipe says, here or in processes that are started for it; or tell what would be done.
 
     Args:
         settings: all of them.
+        recipe: those of the run.
         data: the packed store; None is the region's.
         folder: where the run lives.
         export, overwrite, dry_run, json: as the options say.
@@ -30,7 +39,7 @@ def follow(
     from copgen_cli import launching
     from copgen_cli.stages import expect_others, was_launched
 
-    recipe, store = settings.train, data or settings.workspace.store
+    store = data or settings.workspace.store
     if not (export or dry_run):
         expect_others(recipe.rendezvous_timeout, console.warn)
 

@@ -103,4 +103,4 @@ def train(
     settings = load_settings(config_file(context), region=region, family=family, data_dir=data_dir, train=chosen)
     recipe = settings.train
     folder = recipe.workdir or run_folder(settings.runs_dir, settings.region, recipe.preset, settings.family)
-    follow(settings, data, folder, export=export, overwrite=overwrite, dry_run=dry_run, json=json)
+    follow(settings, recipe, data, folder, export=export, overwrite=overwrite, dry_run=dry_run, json=json)

@@ -36,10 +36,10 @@ def begin_distillation(
         UsageError: it is a student itself.
         CopgenError: there is no such model.
     """
-    source, distill = settings.init_from, settings.distill
+    source, distill = settings.init_from, settings.student
     if distill is None:
         return None
-    assert source is not None  # settings see to it
+    assert source is not None  # `StudentSettings.of` sees to it
     teacher = load_transformer(source)
     _check_teacher(teacher, source, modalities)
     nn.Module.to(teacher, device, dtype)  # the method of diffusers warns of modules to keep in float32; this has none
