@@ -48,6 +48,7 @@ from .pictures import Pictures as Pictures, as_bytes as as_bytes, as_pil as as_p
 from .sampler import (
     OnStep as OnStep,
     SampleNoise as SampleNoise,
+    guide as guide,
     sample_latents as sample_latents,
     sample_noise as sample_noise,
 )

@@ -19,13 +19,22 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from copgen_cli.errors import NotFiniteError
-from copgen_cli.model.diffusion import SCHEDULE, noise_from, prediction_of, schedule_of
+from copgen_cli.model.diffusion import (
+    SCHEDULE,
+    SCHEDULE_ENDING_IN_NOISE,
+    NoiseSchedule,
+    noise_from,
+    prediction_of,
+    schedule_of,
+)
 from copgen_cli.model.solvers import find_solver
 from copgen_cli.model.transformer import CopGenTransformer
 from copgen_cli.records import Ignored, Solver
 
 CLEAN, NOISE = 0.0, float(SCHEDULE.steps)
 """Timesteps of a latent that is given, and of one that is noise."""
+RESCALE = 0.7
+"""How far tone and contrast go back to those without guidance: phi of arXiv:2305.08891, section 3.4, and its value."""
 
 OnStep = Callable[[int, int, dict[int, Tensor]], None]
 """Called after every network call with its number from 1, the total, and what it takes the clean latents to be."""
@@ -119,7 +128,7 @@ def sample_latents(
         noise: (G, B, C, H, W) standard normal start, `noise[k]` of `generate[k]`, or by position; drawn where None.
         steps: network calls.
         solver: how the reverse process is integrated: a name, or a scheduler of diffusers, which is left as it is.
-        guidance_scale: s in (1 + s) eps(x | condition) - s eps(x); 0 is off. Both terms come from one call of 2 B.
+        guidance_scale: of `guide`; 0 is off. What it puts together comes from one call of 2 B.
         generator: source of a seed for all noise that is drawn (None: torch's global one); on any device.
         noise_source: all noise that is drawn, by seed and sample id; then `generator` is not used.
         batch_size: B where neither condition, `noise` nor `noise_source` tells; None means 1.
@@ -252,11 +261,13 @@ class _Network:
         outputs = self.net([i.latents for i in in_order], [i.timesteps for i in in_order], **self.options)
         if "heads" not in self.options:
             outputs = [outputs[i] for i in self.generate]
-        output = _side_by_side(outputs).to(x.dtype)
-        if self.guidance_scale is not None:
-            given, free = output.chunk(2, dim=0)
-            output = (1 + self.guidance_scale) * given - self.guidance_scale * free
+        outputs = [output.to(x.dtype) for output in outputs]
         schedule = schedule_of(self.net)
+        if self.guidance_scale is not None:
+            n = torch.tensor(timestep, dtype=torch.float64)
+            halves = ((*output.chunk(2), state) for output, state in zip(outputs, states, strict=True))
+            outputs = [guide(given, free, self.guidance_scale, state, n, schedule) for given, free, state in halves]
+        output = _side_by_side(outputs)
         noise = noise_from(output, x, timestep, prediction_of(self.net), schedule)
         self.calls += 1
         if self.callback is not None:
@@ -264,6 +275,41 @@ class _Network:
             clean = (x - float(spread) * noise) / float(signal)
             self.callback(self.calls, self.steps, dict(zip(self.generate, self.apart(clean), strict=True)))
         return noise
+
+
+def guide(given: Tensor, free: Tensor, scale: float, noisy: Tensor, n: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """Classifier-free guidance, (1 + s) given - s free (arXiv:2207.12598).
+
+    The first call of a schedule that ends in noise tells but a mean of all that the condition allows. Guidance moves
+    this mean away from that of everything, and the fewer calls follow, the more of the move stays: pictures come out
+    too dark or too bright, of too much contrast. There the clean latents that guidance tells take mean and standard
+    deviation, of each channel, from those told with the conditions alone, by the share `RESCALE`. The paper does so for
+    the deviation of all latents together; the mean of a channel is its tone.
+
+    Args:
+        given, free: (B, C, H, W) what a network tells with its conditions and without them: noise or, of a schedule
+            that ends in noise, velocities.
+        scale: s; 0 is off.
+        noisy: (B, C, H, W) latents that the network saw.
+        n: steps in [0, T] of these, that broadcast with them.
+        schedule: which schedule noised them.
+
+    Returns:
+        (B, C, H, W), as `given`.
+    """
+    guided = (1 + scale) * given - scale * free
+    if schedule is not SCHEDULE_ENDING_IN_NOISE:
+        return guided
+    signal, spread = schedule.amplitudes(n, noisy.dtype)
+    aim, clean = (signal * noisy - spread * v.to(noisy.dtype) for v in (given, guided))
+    tamed = torch.lerp(clean, _with_moments_of(clean, aim), RESCALE)
+    return ((signal * noisy - tamed) / spread).to(given.dtype)
+
+
+def _with_moments_of(latents: Tensor, other: Tensor) -> Tensor:
+    """Latents whose channels have mean and standard deviation of those of the other ones."""
+    (deviation, mean), (wanted, aim) = (torch.std_mean(x, dim=(-2, -1), keepdim=True) for x in (latents, other))
+    return (latents - mean) * (wanted / deviation.clamp_min(1e-6)) + aim
 
 
 def _takes(net: CopGenTransformer, option: str) -> bool:

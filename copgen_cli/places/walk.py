@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from copgen_cli.errors import NotFiniteError
-from copgen_cli.model import SCHEDULE, CopGenTransformer, find_solver, noise_from, prediction_of, schedule_of
+from copgen_cli.model import SCHEDULE, CopGenTransformer, find_solver, guide, noise_from, prediction_of, schedule_of
 from copgen_cli.places.canvas import window_weight
 from copgen_cli.places.gaps import KnownLatents, integrate_around
 from copgen_cli.records import Solver
@@ -153,8 +153,9 @@ class JointWalk:
         outputs: list[Tensor] = self.net(stacked, times, heads=list(self.generate))
         if not guided:
             return outputs
-        halves = [output.chunk(2) for output in outputs]
-        return [(1 + self.guidance_scale) * given - self.guidance_scale * free for given, free in halves]
+        n, schedule = torch.tensor(timestep, dtype=torch.float64), schedule_of(self.net)
+        halves = ((*output.chunk(2), states[i]) for i, output in zip(self.generate, outputs, strict=True))
+        return [guide(given, free, self.guidance_scale, state, n, schedule) for given, free, state in halves]
 
     def _branches(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from copgen_cli.model import SCHEDULE_ENDING_IN_NOISE, Denoiser, add_noise, min_snr_weight
+from copgen_cli.model import SCHEDULE_ENDING_IN_NOISE, Denoiser, add_noise, guide, min_snr_weight
 from copgen_cli.training.data_order import TrainBatch
 from copgen_cli.training.distillation.walk import Walk
 
@@ -98,7 +98,7 @@ def clean_targets(teacher: Denoiser, asked: Questions, walk: Walk, guidance_scal
             walk.n, walk.signal, walk.spread, walk.keep, walk.push, walk.bend, walk.shares))  # fmt: skip
         signal, spread, keep, push, bend, share = map(_wide, factors)
         timesteps = torch.where(asked.generated, n, asked.timesteps.to(n.dtype))
-        velocities = guided_velocities(teacher, states, timesteps, asked, guidance_scale)
+        velocities = guided_velocities(teacher, states, timesteps, n, asked, guidance_scale)
         clean = [signal * x - spread * v.to(x.dtype) for x, v in zip(states, velocities, strict=True)]
         targets = [target + share * d for target, d in zip(targets, clean, strict=True)]
         if call == 0:
@@ -110,17 +110,26 @@ def clean_targets(teacher: Denoiser, asked: Questions, walk: Walk, guidance_scal
 
 
 def guided_velocities(
-    teacher: Denoiser, states: Sequence[Tensor], timesteps: Tensor, asked: Questions, guidance_scale: float
+    teacher: Denoiser,
+    states: Sequence[Tensor],
+    timesteps: Tensor,
+    n: Tensor,
+    asked: Questions,
+    guidance_scale: float,
 ) -> Sequence[Tensor]:
-    """(1 + g) v(given) - g v(noise in place of what is given), both out of one call; v alone where g is 0."""
+    """The velocities of what is generated, which is at steps n (B,), as `guide` puts together those with what is given
+    and those with noise in its place, both out of one call; the former alone where the scale is 0."""
     if guidance_scale == 0:
         return teacher(list(states), timesteps.unbind())
     given = asked.timesteps == 0
     free = [torch.where(_wide(g), e.to(x.dtype), x) for g, e, x in zip(given, asked.stand_in, states, strict=True)]
     times = torch.cat([timesteps, timesteps.masked_fill(given, SCHEDULE_ENDING_IN_NOISE.steps)], dim=1)
     told = teacher([torch.cat(pair) for pair in zip(states, free, strict=True)], times.unbind())
-    halves = [each.float().chunk(2) for each in told]
-    return [(1 + guidance_scale) * with_it - guidance_scale * without for with_it, without in halves]
+    halves = ((*each.float().chunk(2), state) for each, state in zip(told, states, strict=True))
+    return [
+        guide(with_it, without, guidance_scale, state, _wide(n), SCHEDULE_ENDING_IN_NOISE)
+        for with_it, without, state in halves
+    ]
 
 
 def _wide(per_sample: Tensor) -> Tensor:
