@@ -23,13 +23,14 @@ from seams import interval
 
 from copgen_cli.metrics.pairwise import psnr
 from copgen_cli.modalities import Modality, Role
+from copgen_cli.model.solvers import made_for
 from copgen_cli.patches.scenes import read_subset
 from copgen_cli.places import drawing, gaps
 from copgen_cli.places.canvas import Canvas
 from copgen_cli.places.drawing import SceneGenerator
 from copgen_cli.places.grid import Grid
 from copgen_cli.places.layers import ArchiveLayer
-from copgen_cli.records import USUAL_CALLS, SampleRequest, Scene
+from copgen_cli.records import SampleRequest, Scene
 from copgen_cli.sampling.models import LoadedModel, load_model
 from copgen_cli.settings.sections import SceneSettings
 
@@ -59,7 +60,7 @@ class Clouds:
 
 def fill(model: LoadedModel, scene: Scene, grid: Grid, clouds: Clouds, given: tuple[Modality, ...]) -> np.ndarray:
     scene_settings = SceneSettings()
-    steps, solver = USUAL_CALLS
+    steps, solver = made_for(model.net)
     target = Modality.S2L2A
     request = SampleRequest(
         roles={target: Role.GENERATE} | dict.fromkeys(given, Role.CONDITION),

@@ -27,6 +27,7 @@ from tiny_subsets import CELLS, write_subset
 
 from copgen_cli.archive.grid import cells_in_box, footprint, parse_cell
 from copgen_cli.modalities import PUBLISHED, Modality, as_jpeg
+from copgen_cli.model import SCHEDULE_ENDING_IN_NOISE, CopGenTransformer, steps_from_noise
 from copgen_cli.patches.georeferencing import georeferencing_of
 from copgen_cli.patches.scenes import read_subset
 from copgen_cli.places.area import Area, area_of_box, area_of_cell
@@ -772,6 +773,28 @@ def test_gaps_are_filled_and_all_else_stays_bit_for_bit(scene, tmp_path):
         assert_array_equal(drawn.read(1) == 1, gap[0] == 3)
         assert_array_equal(filled[gap[0] == 0], picture[gap[0] == 0])
         assert np.abs(filled.astype(int) - picture)[gap[0] == 3].mean() > 0
+
+
+def test_gaps_are_filled_at_the_steps_that_a_student_knows(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "distilled_steps": 3}
+    model = small_model(tmp_path / "model", **student)
+    write(tmp_path / "s2.tif", reflectance(64, 64))
+    write(tmp_path / "clouds.tif", np.pad(np.ones((1, 20, 20), np.uint8), ((0, 0), (20, 24), (20, 24))))
+    called, forward = set(), CopGenTransformer.forward
+
+    def noted(net, latents, timesteps, **options):
+        called.update(float(n) for n in timesteps[Modality.S2L2A.order])
+        return forward(net, latents, timesteps, **options)
+
+    monkeypatch.setattr(CopGenTransformer, "forward", noted)
+    asked = ("--input", "s2_l2a=s2.tif", "--mask", "clouds.tif", "--generate", "s2_l2a")
+
+    call = must_be_good(call_copgen(capsys, "scene", *asked, "--model", model, "--device", "cpu", "--output", "out"))
+
+    assert called == set(steps_from_noise(SCHEDULE_ENDING_IN_NOISE, 3))
+    assert "distilled" not in call.err
+    assert json.loads(Path("out/scene.json").read_text())["steps"] == 3
 
 
 def test_any_value_but_0_of_a_mask_marks_a_pixel(tmp_path):

@@ -44,7 +44,7 @@ from copgen_cli.places.layers import Layer, Mask
 from copgen_cli.places.mosaics import BlockFiles, Mosaic, SceneRaster, rasters_of
 from copgen_cli.places.preview import SIDE, Column, draw_preview
 from copgen_cli.places.request import Missing, SceneOptions, SceneRequest, check_scene
-from copgen_cli.records import USUAL_CALLS
+from copgen_cli.records import Solver
 from copgen_cli.sampling import LoadedModel, Tell, check_known, choose_batch_size, load_model, tell_while
 from copgen_cli.settings import Settings
 from copgen_cli.stages import (
@@ -232,9 +232,9 @@ def plan_scene(
     patch = int(model.net.config.patch_size)
     overlap = min(-(-settings.scene.overlap // reduction), window - patch)
     stride = max((window - overlap) // patch, 1) * patch
-    steps, solver = settings.sample.calls(USUAL_CALLS if request.filled else made_for(model.net))
+    steps, solver = settings.sample.calls(made_for(model.net))
     request = replace(request, sample=replace(request.sample, steps=steps, solver=solver))
-    advice = advice_on_calls(model.net, steps, "repaint" if request.filled else solver)
+    advice = advice_on_calls(model.net, steps, Solver.DDIM if request.filled else solver)  # whose steps gaps take, too
     notes = (*_clipped(settings, window * reduction, (window - patch) * reduction), *([advice] if advice else ()))
     canvas = Canvas(request.grid, window, reduction, stride, max(settings.scene.block // reduction, window))
     guided = request.sample.guidance_scale != 0 and bool(request.sample.conditions)
