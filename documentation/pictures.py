@@ -27,7 +27,6 @@ PLACES = ("502U_166R_5", "548U_185R_10")
 """Patches, as `copgen prepare` names them."""
 DEM, S1, L1C, L2A = PUBLISHED
 WANTED = (L1C, DEM, S1)
-CALLS = 24
 SIDE = 168
 """Of each picture in pixels."""
 
@@ -48,10 +47,10 @@ def patch(place: str, modality: Modality) -> Image.Image:
     return whole.resize((1068, 1068), Image.Resampling.BILINEAR).crop((left, upper, left + 256, upper + 256))
 
 
-def page(number: int, made: Pictures, truth: Pictures) -> Image.Image:
+def page(number: int, calls: int, made: Pictures, truth: Pictures) -> Image.Image:
     """What is given, and beside the truth what came of it after so many calls."""
     blocks = [Block(L2A.spec.title, ("given",))]
-    blocks += [Block(m.spec.title, (f"call {number} of {CALLS}", "truth")) for m in WANTED]
+    blocks += [Block(m.spec.title, (f"call {number} of {calls}", "truth")) for m in WANTED]
     lines = []
     for row in range(len(PLACES)):
         cells = [truth[L2A][row], *(one for m in WANTED for one in (made[m][row], truth[m][row]))]
@@ -67,20 +66,18 @@ def main() -> None:
     pipe(
         generate=[str(m) for m in WANTED],
         condition={str(L2A): truth[L2A]},
-        num_inference_steps=CALLS,
-        solver="dpm++2m",
-        guidance_scale=2.0,
+        guidance_scale=1.0,
         seed=0,
         callback=lambda call, calls, clean: steps.append({order[i]: value for i, value in clean.items()}),
     )
     save([
-        page(number, {m: as_pil(pipe.autoencoder.decode(clean[m])) for m in WANTED}, truth)
+        page(number, len(steps), {m: as_pil(pipe.autoencoder.decode(clean[m])) for m in WANTED}, truth)
         for number, clean in enumerate(steps, start=1)
     ])  # fmt: skip
 
 
 def save(pages: Sequence[Image.Image]) -> None:
-    times = [140] * (len(pages) - 1) + [3000]
+    times = [700] * (len(pages) - 1) + [3000]
     pages[0].save(FILE, save_all=True, append_images=pages[1:], duration=times, loop=0, quality=70, method=6)
     sys.stdout.write(f"{FILE.name}: {FILE.stat().st_size / 1000:.0f} kB\n")
 

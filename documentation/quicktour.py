@@ -64,7 +64,7 @@ show(TITLES, {"truth": list(truth.values())})
 # samples fix the noise, so the same call gives the same pictures, alone or in a batch.
 
 # %%
-made = pipe(generate=list(PUBLISHED), num_samples=2, num_inference_steps=15, solver="dpm++2m", seed=0).images
+made = pipe(generate=list(PUBLISHED), num_samples=2, seed=0).images
 show(TITLES, {f"sample {k + 1}": [made[m][k] for m in PUBLISHED] for k in range(2)})
 
 # %% [markdown]
@@ -78,9 +78,7 @@ show(TITLES, {f"sample {k + 1}": [made[m][k] for m in PUBLISHED] for k in range(
 rows = {}
 for given in PUBLISHED:
     others = [m for m in PUBLISHED if m is not given]
-    made = pipe(
-        generate=others, condition={given: truth[given]}, num_inference_steps=15, solver="dpm++2m", seed=0
-    ).images
+    made = pipe(generate=others, condition={given: truth[given]}, seed=0).images
     rows[f"from {given}"] = [truth[m] if m is given else made[m][0] for m in PUBLISHED]
 show(TITLES, {"truth": list(truth.values()), **rows})
 
@@ -94,7 +92,7 @@ show(TITLES, {"truth": list(truth.values()), **rows})
 pictures = []
 for names in (["dem"], ["s1_rtc"], ["dem", "s1_rtc"]):
     given = {name: truth[name] for name in names}
-    made = pipe(generate="s2_l2a", condition=given, num_inference_steps=15, solver="dpm++2m", seed=1)
+    made = pipe(generate="s2_l2a", condition=given, seed=1)
     pictures.append(made.images["s2_l2a"][0])
 show(["from dem", "from s1_rtc", "from both", "truth"], {"s2_l2a": [*pictures, truth["s2_l2a"]]})
 
@@ -107,8 +105,7 @@ show(["from dem", "from s1_rtc", "from both", "truth"], {"s2_l2a": [*pictures, t
 scales = [0.0, 0.5, 1.0, 2.0]
 pictures = [
     pipe(
-        generate="s2_l2a", condition={"s2_l1c": truth["s2_l1c"]}, guidance_scale=scale,
-        num_inference_steps=15, solver="dpm++2m", seed=1,
+        generate="s2_l2a", condition={"s2_l1c": truth["s2_l1c"]}, guidance_scale=scale, seed=1
     ).images["s2_l2a"][0]
     for scale in scales
 ]  # fmt: skip
@@ -124,8 +121,7 @@ show([f"scale {scale:g}" for scale in scales] + ["truth"], {"s2_l2a": [*pictures
 from copgen_cli.outputs.spread import mean_picture, std_picture
 
 samples = pipe(
-    generate="s2_l2a", condition={"s2_l1c": truth["s2_l1c"]}, num_samples=6, num_inference_steps=15,
-    solver="dpm++2m", seed=2,
+    generate="s2_l2a", condition={"s2_l1c": truth["s2_l1c"]}, num_samples=6, seed=2
 ).images["s2_l2a"]  # fmt: skip
 arrays = [np.asarray(picture) for picture in samples]
 spread = [Image.fromarray(mean_picture(arrays)), Image.fromarray(std_picture(arrays))]
