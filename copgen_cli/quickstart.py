@@ -57,7 +57,7 @@ class Step:
 def steps(cells: int, train_steps: int, seed: int) -> tuple[Step, ...]:
     """The way from nothing to judged pictures, each step reading what the one before wrote."""
     model = ("--model", BUNDLED_NAME)
-    guided = ("--guidance-scale", "1.5")
+    guided = ("--guidance-scale", "1")
     season = ("--start-date", DAYS[0], "--end-date", DAYS[1])
     plain = ("--no-gaps", "--output", ARCHIVE)
     judged = ("--limit", "8", "--n-samples", "1")
